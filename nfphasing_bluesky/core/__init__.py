@@ -1,0 +1,67 @@
+"""The nouns everyone shares. numpy and pydantic only."""
+
+from nfphasing_bluesky.core.errors import (
+    DataKeyError,
+    DocumentError,
+    FrameError,
+    GeometryError,
+    ModelError,
+    ModelIntegrityError,
+    NFPhasingError,
+    SettingsError,
+    StorageError,
+    TransportError,
+)
+from nfphasing_bluesky.core.frame import CurveGeometry, DetectorGeometry, Frame, Geometry, Origin
+from nfphasing_bluesky.core.posterior import (
+    Axis,
+    DensityInfo,
+    Failure,
+    ModelInfo,
+    Parameter,
+    Posterior,
+    Prediction,
+    Summary,
+    Trust,
+    Verdict,
+)
+from nfphasing_bluesky.core.settings import (
+    Policy,
+    ReconstructionSettings,
+    Settings,
+    StreamSettings,
+    settings_sha256,
+)
+
+__all__ = [
+    "Axis",
+    "CurveGeometry",
+    "DataKeyError",
+    "DensityInfo",
+    "DetectorGeometry",
+    "DocumentError",
+    "Failure",
+    "Frame",
+    "FrameError",
+    "Geometry",
+    "GeometryError",
+    "ModelError",
+    "ModelInfo",
+    "ModelIntegrityError",
+    "NFPhasingError",
+    "Origin",
+    "Parameter",
+    "Policy",
+    "Posterior",
+    "Prediction",
+    "ReconstructionSettings",
+    "Settings",
+    "SettingsError",
+    "StorageError",
+    "StreamSettings",
+    "Summary",
+    "TransportError",
+    "Trust",
+    "Verdict",
+    "settings_sha256",
+]

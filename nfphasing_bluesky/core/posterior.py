@@ -1,0 +1,157 @@
+"""Posterior: what the flow says about one frame, with units and a verdict on how far to trust it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from nfphasing_bluesky.core.frame import FloatArray, Origin
+
+
+class Verdict(StrEnum):
+    """How far to trust a posterior; maps to Tango attribute quality."""
+
+    VALID = "VALID"
+    WARNING = "WARNING"
+    ALARM = "ALARM"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Checks on one posterior.
+
+    Args:
+        reduced_chi2: of the best-fitting draw's curve against the frame (about 1 for a good fit).
+        ess_fraction: importance-sampling effective sample size over the number of draws; None where the
+            prior density is intractable.
+        ood_score: distance of the frame from the training set; 1 is the threshold of the model card.
+        verdict: VALID, WARNING or ALARM.
+        reason: why, in words; empty for VALID.
+        acceptance: acceptance rate of the polish steps; None without polish.
+    """
+
+    reduced_chi2: float
+    ess_fraction: float | None
+    ood_score: float
+    verdict: Verdict
+    reason: str = ""
+    acceptance: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """A coordinate of u: name, (N,) values, units."""
+
+    name: str
+    values: FloatArray
+    units: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Declaration of one scalar that a modality infers. `name` carries the unit; `unit` is for people."""
+
+    name: str
+    unit: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Median, standard deviation and quantiles of one parameter's draws."""
+
+    median: float
+    std: float
+    q025: float
+    q16: float
+    q84: float
+    q975: float
+    unit: str
+
+    @classmethod
+    def of(cls, draws: FloatArray, unit: str) -> "Summary":
+        """Summarise (S,) draws, leaving out NaN (draws in which the parameter does not exist)."""
+        draws = draws[np.isfinite(draws)]
+        if draws.size == 0:
+            return cls(*([float("nan")] * 6), unit=unit)
+        q025, q16, median, q84, q975 = np.quantile(draws, [0.025, 0.16, 0.5, 0.84, 0.975])
+        return cls(float(median), float(draws.std()), float(q025), float(q16), float(q84), float(q975), unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Posterior-predictive pattern on the frame's own grid: mean and 95 % band, the frame's shape."""
+
+    mean: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+@dataclass(frozen=True)
+class DensityInfo:
+    """What u is: its name (`p(r)`, `rho(r)`), units and axes, slowest axis first."""
+
+    quantity: str
+    units: str
+    axes: tuple[Axis, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one density."""
+        return tuple(axis.values.size for axis in self.axes)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Posterior over the density of one frame.
+
+    Args:
+        density: what u is, its axes and units.
+        mean, std: pointwise posterior mean and standard deviation of u, the density's shape.
+        samples: (S, *shape) draws of u.
+        parameters: name -> (S,) draws; NaN where the parameter does not exist in a draw's class.
+        units: name -> unit of each parameter.
+        classes: class -> posterior probability; empty for models with no classes.
+        prediction: posterior-predictive pattern.
+        trust: checks and verdict.
+        origin: of the frame.
+        latency_s: frame in to posterior out, shared evenly over its batch, s.
+    """
+
+    density: DensityInfo
+    mean: FloatArray
+    std: FloatArray
+    samples: FloatArray
+    parameters: Mapping[str, FloatArray]
+    units: Mapping[str, str]
+    prediction: Prediction
+    trust: Trust
+    classes: Mapping[str, float] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
+    latency_s: float = 0.0
+
+    def summary(self) -> dict[str, Summary]:
+        """Summaries of every parameter."""
+        return {name: Summary.of(draws, self.units[name]) for name, draws in self.parameters.items()}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A frame that could not be reconstructed, and why."""
+
+    origin: Origin
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a loaded model is and infers; everything documents and Tango need to declare their data keys."""
+
+    name: str
+    modality: str
+    version: str
+    sha256: str
+    density: DensityInfo
+    parameters: tuple[Parameter, ...]
+    classes: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Invertible transforms, conditional flows, context encoders. torch only."""

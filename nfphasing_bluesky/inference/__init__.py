@@ -1,0 +1,1 @@
+"""Reconstructor: batch of Frames to batch of Posteriors, with trust."""

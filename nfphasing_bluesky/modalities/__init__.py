@@ -1,0 +1,1 @@
+"""One file a modality behind one protocol, and their registry."""

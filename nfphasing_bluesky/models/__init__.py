@@ -1,0 +1,1 @@
+"""The shipped weights with their cards, and how a model folder is read and written."""

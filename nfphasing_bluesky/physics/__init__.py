@@ -1,0 +1,1 @@
+"""Forward models and noise, differentiable, batch first. torch, no beamline stack."""

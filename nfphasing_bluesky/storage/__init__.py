@@ -1,0 +1,1 @@
+"""Files and catalogs: HDF5/NeXus writer, readers, tiled catalogs, queries."""

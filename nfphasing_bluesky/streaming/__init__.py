@@ -1,0 +1,1 @@
+"""Queues with a policy, transports, the worker and the RunEngine callback."""

@@ -1,0 +1,1 @@
+"""Simulate on the fly, losses, loop, checkpoints, calibration, card."""

@@ -1,0 +1,1 @@
+"""Live plot for IPython, figures, report."""

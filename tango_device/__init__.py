@@ -1,0 +1,1 @@
+"""NfPhasing Tango device server: a thin face over the worker."""
