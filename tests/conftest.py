@@ -1,0 +1,45 @@
+"""Fixtures every room uses, and the one way to skip."""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def require(condition: object, reason: str) -> None:
+    """Skip when a condition is not met; fail instead when NFPHASING_REQUIRE_ALL is set."""
+    if condition:
+        return
+    if os.environ.get("NFPHASING_REQUIRE_ALL"):
+        pytest.fail(f"NFPHASING_REQUIRE_ALL is set and this would have been skipped: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(name="require")
+def require_fixture():
+    """`require(condition, reason)` for tests that need a service, a file or a package."""
+    return require
+
+
+@pytest.fixture
+def oracle():
+    """`oracle("sasmodels")` imports a third-party code or skips with a reason."""
+
+    def load(name: str):
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            require(False, f"{name} is not installed ({error}); install the extra 'test'")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of measured and third-party data beside the checkout; skip without it."""
+    require(SHARED_DATA.is_dir(), f"no measured data at {SHARED_DATA.name} beside the checkout")
+    return SHARED_DATA
