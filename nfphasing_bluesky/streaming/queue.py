@@ -1,0 +1,147 @@
+"""A bounded queue of documents: frames may be dropped by policy, and every drop is on record."""
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from nfphasing_bluesky.core import Policy, TransportError
+from nfphasing_bluesky.streaming.frames import FrameSpan
+
+DROPPED = "nfphasing_dropped"
+"""Name of the document that tells, ahead of a run's stop, which of its frames were dropped on the way."""
+
+Item = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class QueueStatistics:
+    """Frames since the queue was made, and documents waiting now."""
+
+    received: int
+    dropped: int
+    waiting_frames: int
+    waiting_documents: int
+
+
+class DocumentQueue:
+    """Between a scan that must not wait and a reconstruction that takes its time.
+
+    Only documents that carry frames (as `frames_of` says) count towards the size and are ever dropped;
+    start, descriptor, resource, datum and stop documents pass always, in order. Before a run's stop the
+    queue hands out one DROPPED document with the sequence numbers that it dropped of this run.
+
+    Args:
+        size: most frame-carrying documents waiting.
+        policy: `block` makes `put` wait, `latest` drops the oldest, `sample` thins evenly.
+        frames_of: which frames a document carries; called in order with every document.
+    """
+
+    def __init__(
+        self, size: int, policy: Policy, frames_of: Callable[[str, dict[str, Any]], FrameSpan | None]
+    ) -> None:
+        if size < 1:
+            raise TransportError(f"queue size {size}, expected at least 1")
+        self._size, self._policy, self._frames_of = size, policy, frames_of
+        self._changed = threading.Condition()
+        self._items: OrderedDict[int, Item] = OrderedDict()
+        self._frames: OrderedDict[int, FrameSpan] = OrderedDict()
+        self._numbers = count()
+        self._dropped: defaultdict[str, list[int]] = defaultdict(list)
+        self._received = self._lost = 0
+        self._stride, self._phase = 1, 0
+        self._closed = False
+
+    def put(self, name: str, doc: dict[str, Any]) -> FrameSpan | None:
+        """Append a document; waits only under the policy `block` when full. Returns the frames in it.
+
+        Raises:
+            TransportError: when the queue is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise TransportError("the queue is closed; make a new callback to go on")
+            span = self._frames_of(name, doc)
+            if span:
+                self._received += len(span)
+                if not self._admit(span):
+                    return span
+                if self._closed:
+                    self._record(span)
+                    return span
+            number = next(self._numbers)
+            self._items[number] = (name, doc)
+            if span:
+                self._frames[number] = span
+            self._changed.notify_all()
+            return span
+
+    def get(self, timeout_s: float | None = None) -> Item | None:
+        """Take the oldest document; None when none came in time, or the queue is closed and empty."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while not self._items:
+                left = None if deadline is None else deadline - time.monotonic()
+                if self._closed or (left is not None and left <= 0):
+                    return None
+                self._changed.wait(left)
+            number, (name, doc) = next(iter(self._items.items()))
+            if name == "stop" and self._dropped.get(doc.get("run_start", "")):
+                return DROPPED, self._take_dropped(doc["run_start"])
+            del self._items[number]
+            if self._frames.pop(number, None) is not None:
+                self._relax()
+            self._changed.notify_all()
+            return name, doc
+
+    def take_dropped(self) -> list[dict[str, Any]]:
+        """Hand out the records of drops in runs that have not stopped, each once."""
+        with self._changed:
+            return [self._take_dropped(uid) for uid in list(self._dropped)]
+
+    def close(self) -> None:
+        """Refuse more documents and wake everyone who waits; what is queued can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def statistics(self) -> QueueStatistics:
+        """Count frames so far and what waits now."""
+        with self._changed:
+            return QueueStatistics(self._received, self._lost, len(self._frames), len(self._items))
+
+    def _admit(self, span: FrameSpan) -> bool:
+        if self._policy is Policy.BLOCK:
+            while len(self._frames) >= self._size and not self._closed:
+                self._changed.wait()
+            return True
+        if self._policy is Policy.SAMPLE:
+            self._phase = (self._phase + 1) % self._stride
+            if self._phase:
+                self._record(span)
+                return False
+        if len(self._frames) >= self._size:
+            self._make_room()
+        return True
+
+    def _make_room(self) -> None:
+        waiting = list(self._frames)
+        for number in waiting[:1] if self._policy is Policy.LATEST else waiting[::2]:
+            self._record(self._frames.pop(number))
+            del self._items[number]
+        if self._policy is Policy.SAMPLE:
+            self._stride, self._phase = self._stride * 2, 0
+
+    def _relax(self) -> None:
+        if self._stride > 1 and len(self._frames) <= self._size // 4:
+            self._stride, self._phase = self._stride // 2, 0
+
+    def _record(self, span: FrameSpan) -> None:
+        self._lost += len(span)
+        self._dropped[span.raw_uid].extend(span.seq_nums)
+
+    def _take_dropped(self, raw_uid: str) -> dict[str, Any]:
+        return {"raw_uid": raw_uid, "seq_nums": sorted(self._dropped.pop(raw_uid))}

@@ -1,0 +1,155 @@
+"""The wire between processes: msgpack with arrays as (dtype, shape, bytes). Nothing on it can run code.
+
+A message is refused with a TransportError, before anything is allocated for it, when it is larger than
+agreed, declares sizes that its bytes do not bear out, or holds a dtype whose items are Python objects.
+"""
+
+import datetime
+import enum
+import math
+from pathlib import PurePath
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from nfphasing_bluesky.core import TransportError
+
+MAX_MESSAGE_BYTES = 512 * 1024**2
+"""Largest message that is sent or read: a 4k x 4k float64 frame fits four times."""
+
+MAX_ITEMS = 2_000_000
+"""Longest list or mapping that is read."""
+
+MAX_DIMS = 32
+ARRAY_CODE = 0x4E
+DTYPE_KINDS = "?biufcSUMm"
+
+Document = dict[str, Any]
+
+
+def pack(value: Any) -> bytes:
+    """Serialise documents and messages; numpy scalars and arrays, paths, enums and dates are understood.
+
+    Raises:
+        TransportError: for an object dtype, a type with no plain form, or a message over MAX_MESSAGE_BYTES.
+    """
+    try:
+        data = msgpack.packb(value, default=_plain, use_bin_type=True)
+    except TransportError:
+        raise
+    except Exception as error:
+        raise TransportError(f"cannot serialise {type(value).__name__}: {error}; send plain data") from error
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise TransportError(
+            f"message has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are sent; write frames to files"
+        )
+    return data
+
+
+def unpack(data: bytes) -> Any:
+    """Read what `pack` wrote. Arrays are writable copies.
+
+    Raises:
+        TransportError: for anything that is not a well-formed message within the bounds.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise TransportError(f"message has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are read")
+    try:
+        return msgpack.unpackb(
+            data,
+            ext_hook=_array_from,
+            raw=False,
+            strict_map_key=False,
+            max_array_len=min(MAX_ITEMS, len(data)),
+            max_map_len=min(MAX_ITEMS, len(data)),
+        )
+    except TransportError:
+        raise
+    except Exception as error:
+        hint = "; it is a pickle, which is refused: set serializer=wire.pack" if data[:1] == b"\x80" else ""
+        raise TransportError(f"not a message of this wire: {type(error).__name__}: {error}{hint}") from error
+
+
+def pack_document(name: str, document: Document, prefix: bytes = b"") -> bytes:
+    """Frame a document as bluesky's 0MQ publisher does: `prefix name payload`."""
+    return b" ".join([prefix, name.encode(), pack(document)])
+
+
+def unpack_document(message: bytes) -> tuple[str, Document]:
+    """Read a framed document, whatever its prefix.
+
+    Raises:
+        TransportError: for anything that is not a name and a mapping.
+    """
+    parts = bytes(message).split(b" ", 2)
+    if len(parts) != 3:
+        raise TransportError("message has no 'prefix name payload', expected bluesky's framing")
+    try:
+        name = parts[1].decode("ascii")
+    except UnicodeDecodeError as error:
+        raise TransportError(f"document name {parts[1][:40]!r} is not ASCII") from error
+    if not name.isidentifier() or len(name) > 64:
+        raise TransportError(f"document name {name[:40]!r} is not a name such as 'event'")
+    document = unpack(parts[2])
+    if not isinstance(document, dict):
+        raise TransportError(f"{name} holds a {type(document).__name__}, expected a mapping")
+    return name, document
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _array_ext(value)
+    if isinstance(value, np.generic):
+        plain = value.item()
+        return _array_ext(np.asarray(value)) if isinstance(plain, (np.generic, complex)) else plain
+    if isinstance(value, complex):
+        return _array_ext(np.asarray(value))
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if hasattr(value, "items"):
+        return dict(value.items())
+    raise TransportError(f"cannot send a {type(value).__name__}; convert it to plain data")
+
+
+def _array_ext(array: np.ndarray) -> msgpack.ExtType:
+    if array.dtype.kind not in DTYPE_KINDS or array.dtype.hasobject:
+        raise TransportError(f"array of dtype {array.dtype} is refused; send numbers or fixed-width text")
+    head: bytes = msgpack.packb([array.dtype.str, list(array.shape)])
+    return msgpack.ExtType(ARRAY_CODE, head + array.tobytes())
+
+
+def _array_from(code: int, data: bytes) -> np.ndarray:
+    if code != ARRAY_CODE:
+        raise TransportError(f"extension type {code} is unknown, expected {ARRAY_CODE} (an array)")
+    unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), max_array_len=MAX_DIMS, max_str_len=64)
+    unpacker.feed(data)
+    head = unpacker.unpack()
+    dtype, shape = _checked_head(head)
+    body = memoryview(data)[unpacker.tell() :]
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != len(body):
+        raise TransportError(f"array {shape} of {dtype} needs {expected} bytes, not {len(body)}")
+    if expected == 0:
+        return np.empty(shape, dtype)
+    return np.frombuffer(body, dtype).reshape(shape).copy()
+
+
+def _checked_head(head: Any) -> tuple[np.dtype, tuple[int, ...]]:
+    if not (isinstance(head, list) and len(head) == 2 and isinstance(head[0], str)):
+        raise TransportError("array has no [dtype, shape] head")
+    text, shape = head
+    if text.lstrip("<>|=")[:1] not in DTYPE_KINDS.replace("?", "b"):
+        raise TransportError(f"array of dtype {text!r} is refused; send numbers or fixed-width text")
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n <= MAX_MESSAGE_BYTES for n in shape):
+        raise TransportError("array shape is not a list of sizes within the bounds")
+    dtype = np.dtype(text)
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise TransportError(f"array of dtype {text!r} is refused; send numbers or fixed-width text")
+    return dtype, tuple(shape)

@@ -1,0 +1,148 @@
+import threading
+import time
+
+import event_model
+import pytest
+
+from nfphasing_bluesky.core import Policy, StreamSettings, TransportError
+from nfphasing_bluesky.streaming.frames import FrameIndex
+from nfphasing_bluesky.streaming.queue import DROPPED, DocumentQueue
+
+
+def make(size, policy, **settings):
+    return DocumentQueue(size, policy, FrameIndex(StreamSettings(**settings)))
+
+
+def drain(queue):
+    items = []
+    while (item := queue.get(0)) is not None:
+        items.append(item)
+    return items
+
+
+def split(items):
+    kept = [doc["seq_num"] for name, doc in items if name == "event"]
+    dropped = [n for name, doc in items if name == DROPPED for n in doc["seq_nums"]]
+    return kept, dropped
+
+
+@pytest.mark.parametrize("policy", [Policy.LATEST, Policy.SAMPLE])
+@pytest.mark.parametrize("n", [5, 50, 500])
+def test_every_frame_is_kept_or_on_record_and_nothing_else_is_dropped(raw, policy, n):
+    queue = make(10, policy)
+    for item in raw.raw_run(n):
+        queue.put(*item)
+    items = drain(queue)
+    kept, dropped = split(items)
+    assert sorted(kept + dropped) == list(range(1, n + 1))
+    assert kept == sorted(kept) and len(kept) <= 10
+    names = [name for name, _ in items if name not in ("event", DROPPED)]
+    assert names == ["start", "descriptor", "stop"]
+    statistics = queue.statistics()
+    assert (statistics.received, statistics.dropped) == (n, len(dropped))
+    assert items[-1][0] == "stop" and (not dropped or items[-2][0] == DROPPED)
+
+
+def test_latest_keeps_the_newest(raw):
+    queue = make(7, Policy.LATEST)
+    for item in raw.raw_run(40):
+        queue.put(*item)
+    assert split(drain(queue))[0] == list(range(34, 41))
+
+
+def test_sample_keeps_frames_spread_over_the_scan(raw):
+    queue = make(16, Policy.SAMPLE)
+    for item in raw.raw_run(400):
+        queue.put(*item)
+    kept = split(drain(queue))[0]
+    gaps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
+    assert kept[0] < 60 and kept[-1] > 340 and len(kept) >= 8
+    assert max(gaps) <= 64
+
+
+def test_sample_takes_every_frame_again_once_the_queue_has_drained(raw):
+    queue = make(8, Policy.SAMPLE)
+    documents = list(raw.raw_run(200))
+    for item in documents[:102]:
+        queue.put(*item)
+    drain(queue)
+    kept = []
+    for item in documents[102:]:
+        queue.put(*item)
+        kept += [doc["seq_num"] for name, doc in drain(queue) if name == "event"]
+    assert kept[-50:] == list(range(151, 201))
+
+
+def test_block_waits_for_room_and_loses_nothing(raw):
+    queue = make(3, Policy.BLOCK)
+    producer = threading.Thread(target=lambda: [queue.put(*item) for item in raw.raw_run(60)])
+    producer.start()
+    time.sleep(0.05)
+    assert queue.statistics().waiting_frames == 3 and producer.is_alive()
+    items = []
+    while not items or items[-1][0] != "stop":
+        items.append(queue.get(5))
+    producer.join(5)
+    assert split(items) == (list(range(1, 61)), [])
+
+
+def test_closing_wakes_a_blocked_producer_and_records_its_frame(raw):
+    queue = make(1, Policy.BLOCK)
+    documents = list(raw.raw_run(2, stop=False))
+    for item in documents[:3]:
+        queue.put(*item)
+    producer = threading.Thread(target=queue.put, args=documents[3])
+    producer.start()
+    time.sleep(0.05)
+    queue.close()
+    producer.join(5)
+    assert not producer.is_alive()
+    (record,) = queue.take_dropped()
+    assert record == {"raw_uid": documents[0][1]["uid"], "seq_nums": [2]}
+    with pytest.raises(TransportError, match="closed"):
+        queue.put(*documents[0])
+
+
+def test_interleaved_runs_have_separate_records(raw):
+    queue = make(4, Policy.LATEST)
+    first, second = list(raw.raw_run(10)), list(raw.raw_run(10))
+    for pair in zip(first, second, strict=True):
+        for item in pair:
+            queue.put(*item)
+    records = {doc["raw_uid"]: doc["seq_nums"] for name, doc in drain(queue) if name == DROPPED}
+    assert set(records) == {first[0][1]["uid"], second[0][1]["uid"]}
+    assert sum(map(len, records.values())) == 16
+
+
+def test_events_of_other_streams_are_no_frames(raw):
+    queue = make(2, Policy.LATEST)
+    for item in raw.raw_run(30, stream="baseline"):
+        queue.put(*item)
+    assert len(split(drain(queue))[0]) == 30 and queue.statistics().received == 0
+
+
+def test_derived_runs_carry_no_frames(raw):
+    queue = make(2, Policy.LATEST)
+    for item in raw.raw_run(30, md={"original_run_uid": "x"}):
+        queue.put(*item)
+    assert queue.statistics().received == 0
+
+
+def test_stream_datum_ranges_are_counted_and_dropped_whole(raw):
+    queue = make(1, Policy.LATEST, data_key="det")
+    for item in raw.stream_run([(0, 4), (4, 10), (10, 11)]):
+        queue.put(*item)
+    items = drain(queue)
+    assert [doc["seq_nums"] for name, doc in items if name == DROPPED] == [list(range(1, 11))]
+    assert queue.statistics().received == 11
+    assert [doc["indices"]["stop"] for name, doc in items if name == "stream_datum"] == [11]
+    assert "stream_resource" in [name for name, _ in items]
+
+
+def test_event_pages_count_every_event(raw):
+    documents = list(raw.raw_run(6))
+    page = event_model.pack_event_page(*[doc for name, doc in documents if name == "event"])
+    queue = make(5, Policy.BLOCK)
+    for item in [*documents[:2], ("event_page", page), documents[-1]]:
+        queue.put(*item)
+    assert queue.statistics().received == 6 and queue.statistics().waiting_frames == 1
