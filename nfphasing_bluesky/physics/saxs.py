@@ -1,0 +1,124 @@
+"""Small-angle scattering of four particle classes, dilute, each with a Schulz size distribution.
+
+Dimension letters: B batch, Q points of the curve. q is (Q,) or (B, Q) in 1/angstrom; lengths are (B,) in
+angstrom; polydispersity is the relative standard deviation of the number distribution, 0 to 0.5. Form factors
+return P(q) = <F^2(q)> / <F^2(0)>, (B, Q), in the dtype of the parameters; inside it is float64, because the
+closed forms cancel. All are differentiable in q and the parameters.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.physics import core_shell, schulz
+from nfphasing_bluesky.physics.disc import DiscTable
+from nfphasing_bluesky.physics.orientation import orientation_average
+
+_MATCHED = 1e-12
+"""Forward scattering below this fraction of a homogeneous particle's counts as matched out."""
+
+
+def sphere(q: Tensor, radius: Tensor, polydispersity: Tensor) -> Tensor:
+    """Homogeneous spheres of mean radius `radius`."""
+    q64, variance = _batch(q, radius), schulz.relative_variance(polydispersity)
+    return schulz.sphere_average(q64 * radius.double()[:, None], variance[:, None]).to(radius.dtype)
+
+
+def core_shell_sphere(
+    q: Tensor, core_radius: Tensor, shell_thickness: Tensor, contrast_ratio: Tensor, polydispersity: Tensor
+) -> Tensor:
+    """Core-shell spheres: the core radius is distributed, the shell's thickness is not.
+
+    `contrast_ratio` is (sld_shell - sld_solvent) / (sld_core - sld_solvent), any real number. Where core and
+    shell match each other out exactly, P is relative to 1e-12 of a homogeneous sphere instead of to P(0) = 0.
+    """
+    arguments = (core_radius.double(), shell_thickness.double(), contrast_ratio.double())
+    variance = schulz.relative_variance(polydispersity)
+    raw = core_shell.squared_amplitude(_batch(q, core_radius), *arguments, variance)
+    forward = core_shell.forward_squared(*arguments, variance)
+    return (raw / forward.clamp(min=_MATCHED)[:, None]).to(core_radius.dtype)
+
+
+def core_shell_sphere_unnormalised(
+    q: Tensor, core_radius: Tensor, shell_thickness: Tensor, contrast_ratio: Tensor, polydispersity: Tensor
+) -> Tensor:
+    """<F^2(q)> over the forward intensity of a homogeneous sphere of radius R + d with the core's contrast."""
+    arguments = (core_radius.double(), shell_thickness.double(), contrast_ratio.double())
+    variance = schulz.relative_variance(polydispersity)
+    return core_shell.squared_amplitude(_batch(q, core_radius), *arguments, variance).to(core_radius.dtype)
+
+
+def ellipsoid(q: Tensor, polar_radius: Tensor, equatorial_radius: Tensor, polydispersity: Tensor) -> Tensor:
+    """Ellipsoids of revolution, all orientations; both radii share one Schulz factor.
+
+    At angle acos(u) to q the size average is that of a sphere of radius
+    sqrt(equatorial^2 (1 - u^2) + polar^2 u^2) (Guinier, 1939).
+    """
+    q64, variance = _batch(q, polar_radius), schulz.relative_variance(polydispersity)
+    equatorial2, difference = _squares(polar_radius, equatorial_radius)
+    points, curve = _flatten(q64)
+    width = points * difference.abs().sqrt()[curve]
+
+    def kernel(index: Tensor, u: Tensor) -> Tensor:
+        c = curve[index]
+        radius = (equatorial2[c][:, None] + difference[c][:, None] * u.square()).sqrt()
+        return schulz.sphere_average(points[index][:, None] * radius, variance[c][:, None])
+
+    return orientation_average(kernel, width).view_as(q64).to(polar_radius.dtype)
+
+
+def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) -> Tensor:
+    """Circular cylinders, all orientations; the radius is distributed, the length is not."""
+    q64, variance = _batch(q, radius), schulz.relative_variance(polydispersity)
+    kappa = q64 * radius.double()[:, None]
+    disc = DiscTable(variance, float(kappa.detach().max()))
+    kappa, curve = _flatten(kappa)
+    half = (q64 * length.double()[:, None] / 2).reshape(-1)
+
+    def kernel(index: Tensor, u: Tensor) -> Tensor:
+        across = disc(curve[index], kappa[index][:, None] * (1 - u.square()).sqrt())
+        return torch.sinc(half[index][:, None] * (u / torch.pi)).square() * across
+
+    return orientation_average(kernel, kappa + half).view_as(q64).to(radius.dtype)
+
+
+def smear(
+    model: Callable[[Tensor], Tensor], q: Tensor, dq: Tensor, nodes: int = 15, cut: float = 3.0
+) -> Tensor:
+    """Intensity seen through a Gaussian resolution, by Gauss-Legendre quadrature over +-`cut` sigma.
+
+    Args:
+        model: callable of q (B, N) returning (B, N).
+        q: (Q,) or (B, Q) 1/angstrom.
+        dq: standard deviation of the resolution, the shape of q, 1/angstrom; 0 leaves a point as it is.
+        nodes: quadrature nodes per point.
+        cut: where the Gaussian is cut off, in standard deviations.
+
+    Returns:
+        (B, Q); points that reach across q = 0 are reflected.
+    """
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    offset = torch.as_tensor(cut * x, dtype=q.dtype, device=q.device)
+    weight = torch.as_tensor(w * np.exp(-0.5 * (cut * x) ** 2), dtype=q.dtype, device=q.device)
+    q, dq = torch.atleast_2d(q), torch.atleast_2d(dq)
+    spread = (q[..., None] + dq[..., None] * offset).abs()
+    values = model(spread.flatten(1)).view(-1, *spread.shape[1:])
+    return values @ (weight / weight.sum()).to(values.dtype)
+
+
+def _batch(q: Tensor, parameter: Tensor) -> Tensor:
+    """Q as float64 (B, Q), kept off zero so that gradients stay finite."""
+    return torch.atleast_2d(q).double().clamp(min=1e-12).expand(parameter.shape[0], -1)
+
+
+def _flatten(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(B * Q,) values and the curve each belongs to."""
+    curve = torch.arange(x.shape[0], device=x.device).repeat_interleave(x.shape[1])
+    return x.reshape(-1), curve
+
+
+def _squares(polar: Tensor, equatorial: Tensor) -> tuple[Tensor, Tensor]:
+    equatorial2 = equatorial.double().square()
+    return equatorial2, polar.double().square() - equatorial2
