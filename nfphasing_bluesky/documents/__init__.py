@@ -1,1 +1,1 @@
-"""event-model in (documents to Frames) and out (Posteriors to a derived run)."""
+"""event-model in (documents -> Frames) and out (Posteriors -> derived run)."""

@@ -1,0 +1,169 @@
+"""The stream `density` of a derived run: events for the scalars, stream datums for the arrays."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import event_model
+import numpy as np
+
+from nfphasing_bluesky.core import DensityInfo, Failure, ModelInfo, Posterior, StorageError
+from nfphasing_bluesky.documents.columns import (
+    DEVICE,
+    array_keys,
+    array_specs,
+    misfit,
+    row,
+    scalar_keys,
+    stacked,
+)
+from nfphasing_bluesky.documents.sinks import ArrayStore, ArrayWriter, FileSpec, Written
+
+log = logging.getLogger(__name__)
+
+Results = list[Posterior | Failure]
+
+
+class DensityStream:
+    """Composes the descriptor, then events, stream resources and stream datums block by block.
+
+    Args:
+        run: composers of the derived run; its start document has gone out.
+        info: the model.
+        density: axes and units that every posterior of the run must have.
+        store: opens the array file.
+        emit: takes documents.
+        n_samples: draws to keep, 0 for none.
+    """
+
+    def __init__(
+        self,
+        run: event_model.ComposeRunBundle,
+        info: ModelInfo,
+        density: DensityInfo,
+        store: ArrayStore,
+        emit: Callable[[str, Any], None],
+        n_samples: int = 0,
+    ) -> None:
+        self._run, self._info, self._density = run, info, density
+        self._store, self._emit, self._n_samples = store, emit, n_samples
+        self._source = f"nfphasing:{info.name}"
+        start = run.start_doc
+        axes = {axis.name: (axis.values, axis.units) for axis in density.axes}
+        metadata = {**start["nfphasing"], "raw_uid": start["raw_uid"], "quantity": density.quantity}  # type: ignore[typeddict-item]
+        self._file = FileSpec(start["uid"], array_specs(density, n_samples), axes, metadata)
+        self._writer: ArrayWriter | None = None
+        self._composers: dict[tuple[str, str], event_model.ComposeStreamResource | Any] = {}
+        self._rows = 0
+        self._owed = 0
+        self._stream = self._describe()
+
+    def add(self, results: Results) -> Results:
+        """Write one block; returns it with a Failure in place of what could not be kept."""
+        results = [self._fitting(result) for result in results]
+        results = self._write_arrays(results)
+        self._write_events(results)
+        return results
+
+    def close(self) -> None:
+        """Fill up rows that are still owed and finish the file."""
+        if self._owed:
+            self._write_arrays([])
+        if self._writer is not None:
+            self._writer.close()
+
+    def _describe(self) -> event_model.ComposeDescriptorBundle:
+        keys = array_keys(self._file.arrays, self._source) | scalar_keys(self._info, self._source)
+        stream = self._run.compose_descriptor(
+            name="density",
+            data_keys=keys,
+            object_keys={DEVICE: list(keys)},
+            configuration={DEVICE: self._configuration()},
+            hints={DEVICE: {"fields": [p.name for p in self._info.parameters]}},
+        )
+        self._emit("descriptor", stream.descriptor_doc)
+        return stream
+
+    def _configuration(self) -> dict[str, Any]:
+        """Axes of the density, values and units, and what the density is."""
+        axes = self._density.axes
+        data: dict[str, Any] = {axis.name: np.asarray(axis.values).tolist() for axis in axes}
+        common = {"source": self._source, "dtype": "array", "dtype_numpy": "<f8"}
+        keys: dict[str, Any] = {
+            axis.name: {**common, "shape": [axis.values.size], "units": axis.units} for axis in axes
+        }
+        data["quantity"] = self._density.quantity
+        keys["quantity"] = {"source": self._source, "dtype": "string", "shape": []}
+        return {"data": data, "timestamps": dict.fromkeys(data, time.time()), "data_keys": keys}
+
+    def _fitting(self, result: Posterior | Failure) -> Posterior | Failure:
+        if isinstance(result, Failure):
+            return result
+        why = misfit(result, self._density, self._n_samples)
+        return Failure(result.origin, why) if why else result
+
+    def _write_arrays(self, results: Results) -> Results:
+        """Write and announce one block; rows that cannot be kept are owed, so that later ones stay in step."""
+        block = stacked(results, self._file.arrays)
+        if self._owed:
+            block = {name: _led_by_nan(rows, self._owed) for name, rows in block.items()}
+        try:
+            if self._writer is None:
+                self._writer = self._store.open(self._file)
+            written = self._writer.append(block)
+        except StorageError as error:
+            log.error("derived run %s: %s", self._file.uid, error)
+            self._owed += len(results)
+            self._rows += len(results)
+            why = f"reconstructed, but not stored: {error}"
+            return [Failure(r.origin, why) if isinstance(r, Posterior) else r for r in results]
+        first = self._rows + 1 - self._owed
+        self._owed = 0
+        self._rows += len(results)
+        self._announce(written, first)
+        return results
+
+    def _write_events(self, results: Results) -> None:
+        """Write the block's scalars as one event page; its rows have been counted."""
+        rows = [row(result, self._info) for result in results]
+        now, count = time.time(), len(rows)
+        page = self._stream.compose_event_page(
+            data={key: [values[key] for values in rows] for key in rows[0]},
+            timestamps={key: [now] * count for key in rows[0]},
+            seq_num=list(range(self._rows - count + 1, self._rows + 1)),
+            time=[now] * count,
+            filled={},
+        )
+        self._emit("event_page", page)
+
+    def _announce(self, written: Written, first: int) -> None:
+        """Say in stream documents where a block is; a new file gets new stream resources."""
+        count = written.stop - written.start
+        for spec in self._file.arrays:
+            composer = self._composers.get((written.uri, spec.name))
+            if composer is None:
+                composer = self._composers[(written.uri, spec.name)] = self._resource(
+                    written, spec.name, spec.shape
+                )
+            datum = composer.compose_stream_datum(
+                indices={"start": written.start, "stop": written.stop},
+                seq_nums={"start": first, "stop": first + count},
+                descriptor=self._stream.descriptor_doc,
+            )
+            self._emit("stream_datum", datum)
+
+    def _resource(self, written: Written, name: str, shape: tuple[int, ...]) -> Any:
+        compose = event_model.ComposeStreamResource(self._run.start_doc)
+        composer = compose(
+            mimetype="application/x-hdf5",
+            uri=written.uri,
+            data_key=name,
+            parameters={"dataset": written.datasets[name], "chunk_shape": [written.chunk_rows, *shape]},
+        )
+        self._emit("stream_resource", composer.stream_resource_doc)
+        return composer
+
+
+def _led_by_nan(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.concatenate([np.full((count, *rows.shape[1:]), np.nan, dtype=rows.dtype), rows])

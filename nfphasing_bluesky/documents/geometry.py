@@ -1,0 +1,86 @@
+"""Detector geometry from documents.
+
+Looked for, in this order:
+
+1. the start document, in SI units: `nfphasing={"geometry": {"wavelength_m", "distance_m",
+   "pixel_size_m": [row, column], "poni_m": [row, column], "rotations_rad": [rot1, rot2, rot3]}}`
+   (`rotations_rad` may be left out);
+2. the configuration recorded in the descriptor, key by key: `<device>_wavelength`, `<device>_distance`,
+   `<device>_pixel_size`, `<device>_poni`, `<device>_rotations` with `units` in their data keys
+   (`energy` and its kin are not guessed from), or the same names without the device.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nfphasing_bluesky.core import DetectorGeometry, GeometryError
+from nfphasing_bluesky.documents.keys import Document, object_of, own_metadata
+from nfphasing_bluesky.documents.units import metres, radians
+
+_FIELDS = ("wavelength", "distance", "pixel_size", "poni", "rotations")
+_SIZES = {"wavelength": 1, "distance": 1, "pixel_size": 2, "poni": 2, "rotations": 3}
+
+
+def detector_geometry(start: Document, descriptor: Document, data_key: str) -> DetectorGeometry:
+    """Return the geometry of a stream's two-dimensional frames.
+
+    Raises:
+        GeometryError: it is missing or incomplete, or a value has no usable unit.
+    """
+    said = own_metadata(start).get("geometry")
+    values = _from_start(said) if said is not None else _from_configuration(descriptor, data_key)
+    missing = [name for name in _FIELDS[:4] if name not in values]
+    if missing:
+        raise GeometryError(
+            f"{data_key}: no {', '.join(missing)} in the start document or the device's configuration; "
+            "pass a PONI file, or put nfphasing={'geometry': {'wavelength_m', 'distance_m', 'pixel_size_m', "
+            "'poni_m'}} into the start document"
+        )
+    return DetectorGeometry(
+        wavelength_m=values["wavelength"][0],
+        distance_m=values["distance"][0],
+        pixel_size_m=(values["pixel_size"][0], values["pixel_size"][1]),
+        poni_m=(values["poni"][0], values["poni"][1]),
+        rotations_rad=tuple(values.get("rotations", (0.0, 0.0, 0.0))),  # type: ignore[arg-type]
+    )
+
+
+def _from_start(said: Any) -> dict[str, tuple[float, ...]]:
+    if not isinstance(said, Mapping):
+        raise GeometryError(f"nfphasing.geometry in the start document is {said!r}, expected a mapping")
+    names = {f"{name}_rad" if name == "rotations" else f"{name}_m": name for name in _FIELDS}
+    unknown = sorted(set(said) - set(names))
+    if unknown:
+        raise GeometryError(
+            f"nfphasing.geometry in the start document has {', '.join(unknown)}, expected {', '.join(names)}"
+        )
+    return {names[key]: _numbers(names[key], value, key) for key, value in said.items()}
+
+
+def _from_configuration(descriptor: Document, data_key: str) -> dict[str, tuple[float, ...]]:
+    owner = object_of(descriptor, data_key)
+    found: dict[str, tuple[float, ...]] = {}
+    for name in _FIELDS:
+        spellings = [f"{base}{sep}{name}" for base in (owner, data_key) if base for sep in "_-"] + [name]
+        for device in (descriptor.get("configuration") or {}).values():
+            key = next((key for key in spellings if key in device.get("data", {})), None)
+            if key is None:
+                continue
+            convert = radians if name == "rotations" else metres
+            factor = convert(device.get("data_keys", {}).get(key, {}).get("units"), key)
+            found[name] = tuple(factor * v for v in _numbers(name, device["data"][key], key))
+    return found
+
+
+def _numbers(name: str, value: Any, key: str) -> tuple[float, ...]:
+    try:
+        numbers = np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise GeometryError(f"{key}={value!r}, expected {_SIZES[name]} number(s)") from error
+    if name == "pixel_size" and numbers.size == 1:
+        numbers = np.repeat(numbers, 2)
+    if numbers.size != _SIZES[name]:
+        raise GeometryError(f"{key} has {numbers.size} values, expected {_SIZES[name]}")
+    return tuple(float(v) for v in numbers)

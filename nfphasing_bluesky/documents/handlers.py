@@ -1,0 +1,101 @@
+"""Frames behind Resource and Datum documents, through event-model's Filler and the installed handlers."""
+
+import logging
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+import event_model
+import numpy as np
+from numpy.typing import NDArray
+
+from nfphasing_bluesky.core import DocumentError
+from nfphasing_bluesky.documents.keys import Document
+
+log = logging.getLogger(__name__)
+
+RETRIES_S = (0.05, 0.1, 0.2, 0.5)
+
+
+def discover_handlers() -> dict[str, Any]:
+    """Load the handlers that installed packages announce under `databroker.handlers`, spec -> class."""
+    handlers = {}
+    for entry in entry_points(group="databroker.handlers"):
+        try:
+            handlers[entry.name] = entry.load()
+        except Exception as error:  # one broken plug-in must not take the others away
+            log.warning("handler %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
+    return handlers
+
+
+class ResourceAssets:
+    """The Resource and Datum documents of one run, and the handlers that read what they point to.
+
+    Args:
+        handlers: spec -> handler class.
+        root_map: root in the documents -> root on this machine.
+    """
+
+    def __init__(self, handlers: Mapping[str, Any], root_map: Mapping[str, str] | None = None) -> None:
+        self._filler = event_model.Filler(
+            dict(handlers), root_map=dict(root_map or {}), inplace=False, retry_intervals=list(RETRIES_S)
+        )
+        self._datum: dict[str, str] = {}
+        self._specs: dict[str, str] = {}
+
+    def descriptor(self, doc: Document) -> None:
+        """Remember a descriptor."""
+        self._filler("descriptor", dict(doc))
+
+    def resource(self, doc: Document) -> None:
+        """Remember a resource."""
+        self._specs[doc["uid"]] = doc["spec"]
+        self._filler("resource", dict(doc))
+
+    def datum(self, doc: Document) -> None:
+        """Remember a datum."""
+        self._datum[doc["datum_id"]] = doc["resource"]
+        self._filler("datum", dict(doc))
+
+    def knows(self, datum_id: object) -> bool:
+        """True when the datum, and so its resource, has arrived."""
+        return datum_id in self._datum
+
+    def read(self, descriptor_uid: str, data_key: str, datum_id: str) -> NDArray[Any]:
+        """Return the array that a datum points to.
+
+        Raises:
+            DocumentError: its handler is not installed, or the handler could not read it.
+        """
+        spec = self._specs.get(self._datum[datum_id], "unknown")
+        event = {
+            "descriptor": descriptor_uid,
+            "uid": datum_id,
+            "data": {data_key: datum_id},
+            "filled": {data_key: False},
+        }
+        try:
+            filled = self._filler.fill_event(event, include={data_key})
+            array = np.asarray(filled["data"][data_key])
+        except event_model.UndefinedAssetSpecification as error:
+            raise DocumentError(
+                f"{data_key}: no handler for asset spec {spec!r}; install the package that brings it "
+                "(area-detector-handlers has the AD_ ones) or pass handlers={...}"
+            ) from error
+        except Exception as error:  # handlers are other people's code and raise anything
+            self._filler.retry_intervals = []
+            raise DocumentError(
+                f"{data_key}: handler {spec!r} could not read {datum_id}: {_cause(error)}"
+            ) from error
+        self._filler.retry_intervals = list(RETRIES_S)
+        return array
+
+    def close(self) -> None:
+        """Drop handlers and the files they hold open."""
+        self._filler.close()
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"

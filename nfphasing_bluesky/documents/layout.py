@@ -1,0 +1,175 @@
+"""How the events of one stream become Frames: which keys, which units, which geometry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfphasing_bluesky.core import CurveGeometry, DetectorGeometry, Frame, FrameError, GeometryError, Origin
+from nfphasing_bluesky.documents.geometry import detector_geometry
+from nfphasing_bluesky.documents.keys import (
+    ROLES,
+    Document,
+    choose_data_key,
+    companion_names,
+    companions_in,
+    own_metadata,
+)
+from nfphasing_bluesky.documents.units import inverse_angstrom
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a descriptor promises about the frames of its stream.
+
+    Args:
+        stream, data_key: where the intensities are.
+        event_roles: role -> data key, for companions that arrive with every event.
+        fixed: role -> value, for companions from the configuration or the start document.
+        units: role -> units of that companion, as the document spells them.
+        detector: geometry of two-dimensional frames, or why there is none.
+        said: the start document's `nfphasing` entry.
+    """
+
+    stream: str
+    data_key: str
+    event_roles: Mapping[str, str]
+    fixed: Mapping[str, Array]
+    units: Mapping[str, str | None]
+    detector: DetectorGeometry | GeometryError
+    said: Mapping[str, Any]
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Data keys that must have arrived before a frame can be built."""
+        return frozenset([self.data_key, *self.event_roles.values()])
+
+    def frame(self, values: Mapping[str, Any], origin: Origin) -> Frame:
+        """Build a Frame from one event's values, data key -> array.
+
+        Raises:
+            FrameError, GeometryError: wrong shape or number of exposures, missing q, sigma or geometry.
+        """
+        intensity = self._one_exposure(np.asarray(values[self.data_key]))
+        roles = dict(self.fixed)
+        roles.update({role: np.asarray(values[name]) for role, name in self.event_roles.items()})
+        if intensity.ndim == 1:
+            return self._curve(intensity, roles, origin)
+        if isinstance(self.detector, GeometryError):
+            raise self.detector
+        sigma, mask = roles.get("sigma"), roles.get("mask")
+        return Frame(intensity, self.detector, sigma=_flat(sigma, 2), mask=_flat(mask, 2), origin=origin)
+
+    def _curve(self, intensity: Array, roles: Mapping[str, Array], origin: Origin) -> Frame:
+        q = self._in_inverse_angstrom("q", roles)
+        if q is None:
+            raise GeometryError(
+                f"{self.data_key}: a curve of {intensity.size} points has no q; record {self.data_key}_q in the "
+                "same event or the device's configuration, or name it in the start document, "
+                "nfphasing={'q_key': ...}"
+            )
+        if roles.get("sigma") is None:
+            raise FrameError(
+                f"{self.data_key}: a curve has no sigma; record {self.data_key}_sigma beside it, or name it in "
+                "the start document, nfphasing={'sigma_key': ...}"
+            )
+        if intensity.shape != q.shape:
+            raise FrameError(
+                f"{self.data_key}: intensity has shape {intensity.shape}, expected that of its q, {q.shape}"
+            )
+        geometry = CurveGeometry(
+            q,
+            dq_inv_angstrom=self._in_inverse_angstrom("dq", roles),
+            absolute=bool(self.said.get("absolute", False)),
+            contrast_inv_cm2=self.said.get("contrast_inv_cm2"),
+        )
+        sigma, mask = roles["sigma"], roles.get("mask")
+        return Frame(intensity, geometry, sigma=_flat(sigma, 1), mask=_flat(mask, 1), origin=origin)
+
+    def _in_inverse_angstrom(self, role: str, roles: Mapping[str, Array]) -> Array | None:
+        value = roles.get(role)
+        if value is None:
+            return None
+        units = self.units.get(role) or (self.units.get("q") if role == "dq" else None)
+        factor = inverse_angstrom(units, f"{self.data_key}, {role}")
+        flat = _flat(np.asarray(value, dtype=np.float64), 1)
+        return None if flat is None else flat * factor
+
+    def _one_exposure(self, intensity: Array) -> Array:
+        """Take (Q,), (H, W), or the same behind leading axes that count exposures; say how to join many."""
+        while intensity.ndim > 1 and intensity.shape[0] == 1:
+            intensity = intensity[0]
+        if intensity.ndim == 3:
+            how = self.said.get("exposures")
+            if how == "sum":
+                return intensity.sum(axis=0, dtype=np.float64)
+            if how == "mean":
+                return intensity.mean(axis=0, dtype=np.float64)
+            raise FrameError(
+                f"{self.data_key}: one event holds {intensity.shape[0]} exposures of {intensity.shape[1:]}, "
+                "expected one; say how to join them in the start document, nfphasing={'exposures': 'sum'} or 'mean'"
+            )
+        if intensity.ndim not in (1, 2):
+            raise FrameError(
+                f"{self.data_key}: one event has shape {intensity.shape}, expected a curve (Q,) or an image (H, W)"
+            )
+        return intensity
+
+
+def read_layout(
+    start: Document, descriptor: Document, data_key: str | None, geometry: DetectorGeometry | None = None
+) -> Layout:
+    """Read from a start document and a descriptor how the stream's frames are made.
+
+    Args:
+        start: the run's start document.
+        descriptor: of the stream.
+        data_key: the key asked for, or None to find it.
+        geometry: of two-dimensional frames where the caller knows better than the documents (a PONI file).
+
+    Raises:
+        DataKeyError: no such data key, or no unique one.
+    """
+    chosen = choose_data_key(start, descriptor, data_key)
+    event_roles = companions_in(start, descriptor, chosen)
+    fixed: dict[str, Array] = {}
+    units = {role: descriptor["data_keys"][name].get("units") for role, name in event_roles.items()}
+    for role in ROLES:
+        if role in event_roles:
+            continue
+        value, unit = _fixed_companion(start, descriptor, chosen, role)
+        if value is not None:
+            fixed[role], units[role] = value, unit
+    detector: DetectorGeometry | GeometryError
+    try:
+        detector = geometry or detector_geometry(start, descriptor, chosen)
+    except GeometryError as error:
+        detector = error
+    stream = descriptor.get("name", "")
+    return Layout(stream, chosen, event_roles, fixed, units, detector, own_metadata(start))
+
+
+def _fixed_companion(
+    start: Document, descriptor: Document, data_key: str, role: str
+) -> tuple[Array | None, str | None]:
+    """Find a companion in the device configuration or, failing that, in the start document."""
+    for name in companion_names(start, descriptor, data_key, role):
+        for device in (descriptor.get("configuration") or {}).values():
+            if name in device.get("data", {}):
+                declared = device.get("data_keys", {}).get(name, {})
+                return np.asarray(device["data"][name]), declared.get("units")
+    said = own_metadata(start)
+    if said.get(role) is not None:
+        return np.asarray(said[role]), said.get(f"{role}_units")
+    return None, None
+
+
+def _flat(value: Array | None, ndim: int) -> Array | None:
+    """Drop leading axes of length one, which AreaDetector and ophyd-async put before every array."""
+    while value is not None and value.ndim > ndim and value.shape[0] == 1:
+        value = value[0]
+    return value

@@ -1,0 +1,53 @@
+"""The ledger of a derived run: what became of every frame, and how long it took."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+COUNTS = ("received", "reconstructed", "dropped", "failed")
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass
+class Ledger:
+    """Counts of one run. `received` is counted where frames arrive, the others where they end."""
+
+    received: int = 0
+    reconstructed: int = 0
+    dropped: int = 0
+    failed: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+
+    @property
+    def unaccounted(self) -> int:
+        """Frames that were received and became nothing; 0 in an honest ledger."""
+        return self.received - self.reconstructed - self.dropped - self.failed
+
+    def percentiles(self) -> dict[str, float]:
+        """Latency percentiles, s, as `latency_p50_s` and so on; NaN when nothing was reconstructed."""
+        values = np.percentile(self.latencies_s, PERCENTILES) if self.latencies_s else [float("nan")] * 3
+        return {f"latency_p{p}_s": float(v) for p, v in zip(PERCENTILES, values, strict=True)}
+
+    def data(self) -> dict[str, Any]:
+        """The ledger as the data of its event."""
+        return {name: int(getattr(self, name)) for name in COUNTS} | self.percentiles()
+
+
+def ledger_keys(source: str) -> dict[str, dict[str, Any]]:
+    """Data keys of the stream `ledger`."""
+    counts = {
+        name: {"source": source, "dtype": "integer", "dtype_numpy": "<i8", "shape": [], "units": "frames"}
+        for name in COUNTS
+    }
+    times = {
+        f"latency_p{p}_s": {
+            "source": source,
+            "dtype": "number",
+            "dtype_numpy": "<f8",
+            "shape": [],
+            "units": "s",
+        }
+        for p in PERCENTILES
+    }
+    return counts | times

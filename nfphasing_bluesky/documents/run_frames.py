@@ -1,0 +1,249 @@
+"""One run's documents in, its Frames out."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import event_model
+import numpy as np
+
+from nfphasing_bluesky.core import (
+    DataKeyError,
+    DetectorGeometry,
+    DocumentError,
+    Failure,
+    Frame,
+    NFPhasingError,
+    Origin,
+    StreamSettings,
+)
+from nfphasing_bluesky.documents.handlers import ResourceAssets
+from nfphasing_bluesky.documents.keys import has_arrays, is_external
+from nfphasing_bluesky.documents.layout import Layout, read_layout
+from nfphasing_bluesky.documents.streams import StreamAssets
+
+log = logging.getLogger(__name__)
+
+Emit = Callable[[Frame | Failure], None]
+Integrate = Callable[[Frame], Frame]
+
+
+@dataclass
+class _Pending:
+    """What has arrived so far of one event, data key -> a function that gives its value."""
+
+    descriptor: str
+    seq_num: int
+    time: float
+    values: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+
+
+class RunFrames(event_model.SingleRunDocumentRouter):
+    """Turns the documents of one run into Frames and Failures, in the order in which they are complete.
+
+    A frame is complete when its data key and its companions have arrived, inline, as a known datum or in a
+    stream datum; what is still incomplete when the run stops becomes a Failure. Nothing is raised for a bad
+    frame: it becomes a Failure with its reason.
+
+    Args:
+        settings: stream and data key.
+        emit: takes each Frame or Failure.
+        resources, streams: readers of external assets, closed with the run.
+        geometry: of two-dimensional frames, over what the documents say.
+        integrate: turns a two-dimensional frame into the one to reconstruct (a curve), or None to leave it.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        emit: Emit,
+        resources: ResourceAssets,
+        streams: StreamAssets,
+        geometry: DetectorGeometry | None = None,
+        integrate: Integrate | None = None,
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._emit = emit
+        self._resources = resources
+        self._streams = streams
+        self._geometry = geometry
+        self._integrate = integrate
+        self._layouts: dict[str, Layout | DataKeyError] = {}
+        self._pending: dict[tuple[str, int], _Pending] = {}
+        self.problem = ""
+        self.streams_seen: list[str] = []
+
+    def descriptor(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Work out how this stream's frames are made."""
+        name = doc.get("name", "")
+        if name not in self.streams_seen:
+            self.streams_seen.append(name)
+        if name != self._settings.stream:
+            return
+        self._resources.descriptor(doc)
+        asked = self._settings.data_key
+        if asked is None and not has_arrays(doc):
+            return
+        try:
+            self._layouts[doc["uid"]] = read_layout(self.get_start(), doc, asked, self._geometry)
+        except DataKeyError as error:
+            log.warning("run %s: %s", self.get_start()["uid"], error)
+            self.problem = str(error)
+            self._layouts[doc["uid"]] = error
+
+    def event_page(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Take the inline values and datum references of a page of events."""
+        for event in event_model.unpack_event_page(doc):  # type: ignore[arg-type]
+            self._take_event(event)
+
+    def event(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Take the inline values and datum references of one event."""
+        self._take_event(doc)
+
+    def resource(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Remember a resource."""
+        self._resources.resource(doc)
+
+    def datum(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Remember a datum, and finish events that waited for it."""
+        self._resources.datum(doc)
+        for pending in list(self._pending.values()):
+            if doc["datum_id"] in pending.waiting.values():
+                self._resolve_waiting(pending)
+                self._finish_if_complete(pending)
+
+    def datum_page(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Remember a page of datums."""
+        for datum in event_model.unpack_datum_page(doc):  # type: ignore[arg-type]
+            self.datum(datum)  # type: ignore[arg-type]
+
+    def stream_resource(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Remember a stream resource."""
+        self._streams.add(doc)
+
+    def stream_datum(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Take the rows that a stream datum announces."""
+        layout = self._layouts.get(doc["descriptor"])
+        if layout is None:
+            return
+        key = self._streams.data_key(doc["stream_resource"])
+        first, last = doc["indices"]["start"], doc["indices"]["stop"]
+        numbered = doc["seq_nums"]["stop"] - doc["seq_nums"]["start"] == last - first
+        offset = doc["seq_nums"]["start"] - first if numbered else 1
+        if isinstance(layout, DataKeyError):
+            if key == self._spokesman(doc["descriptor"]):
+                for index in range(first, last):
+                    self._fail(self._origin(index + offset, time.time()), str(layout))
+            return
+        if key not in layout.needed:
+            return
+        shape = self._descriptors[doc["descriptor"]]["data_keys"][key].get("shape", ())
+        for index in range(first, last):
+            pending = self._pending_for(doc["descriptor"], index + offset, time.time())
+            pending.values[key] = _row(self._streams, doc["stream_resource"], index, shape)
+            self._finish_if_complete(pending)
+
+    def stop(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Give up on what is incomplete and close files."""
+        self.close()
+
+    def close(self) -> None:
+        """Fail every incomplete frame with what it lacks, and close files."""
+        for pending in list(self._pending.values()):
+            layout = self._layouts[pending.descriptor]
+            lacking = sorted(layout.needed - set(pending.values)) if isinstance(layout, Layout) else []
+            self._fail(
+                self._origin(pending.seq_num, pending.time, layout),
+                f"event {pending.seq_num} is incomplete: {', '.join(lacking)} never arrived before the run ended",
+            )
+        self._pending.clear()
+        self._streams.close()
+        self._resources.close()
+
+    def _take_event(self, doc: Any) -> None:
+        layout = self._layouts.get(doc["descriptor"])
+        if layout is None:
+            return
+        if isinstance(layout, DataKeyError):
+            if not self._spokesman(doc["descriptor"]):
+                self._fail(self._origin(doc["seq_num"], doc["time"]), str(layout))
+            return
+        brought = layout.needed & set(doc["data"])
+        if not brought:
+            return
+        pending = self._pending_for(doc["descriptor"], doc["seq_num"], doc["time"])
+        pending.time = doc["time"]
+        keys = self._descriptors[doc["descriptor"]]["data_keys"]
+        filled = doc.get("filled") or {}
+        for key in brought:
+            value = doc["data"][key]
+            if is_external(keys[key]) and not filled.get(key, False):
+                pending.waiting[key] = value
+            else:
+                pending.values[key] = _constant(value)
+        self._resolve_waiting(pending)
+        self._finish_if_complete(pending)
+
+    def _spokesman(self, descriptor_uid: str) -> str:
+        """Data key whose stream datums count the frames of a stream with a wrong data key; '' with events."""
+        keys = self._descriptors[descriptor_uid]["data_keys"]
+        if all(is_external(key) for key in keys.values()):
+            return str(next(iter(keys)))
+        return ""
+
+    def _pending_for(self, descriptor: str, seq_num: int, at: float) -> _Pending:
+        return self._pending.setdefault((descriptor, seq_num), _Pending(descriptor, seq_num, at))
+
+    def _resolve_waiting(self, pending: _Pending) -> None:
+        for key, datum_id in list(pending.waiting.items()):
+            if self._resources.knows(datum_id):
+                pending.values[key] = _datum(self._resources, pending.descriptor, key, datum_id)
+                del pending.waiting[key]
+
+    def _finish_if_complete(self, pending: _Pending) -> None:
+        layout = self._layouts[pending.descriptor]
+        if not isinstance(layout, Layout) or not layout.needed <= set(pending.values):
+            return
+        del self._pending[(pending.descriptor, pending.seq_num)]
+        origin = self._origin(pending.seq_num, pending.time, layout)
+        try:
+            frame = layout.frame({key: value() for key, value in pending.values.items()}, origin)
+            if self._integrate is not None and frame.intensity.ndim == 2:
+                frame = self._integrate(frame)
+        except NFPhasingError as error:
+            self._fail(origin, str(error))
+        except Exception as error:  # a frame that surprises us must not end the run
+            log.exception("run %s, event %d", origin.raw_uid, origin.seq_num)
+            self._fail(origin, f"{type(error).__name__}: {error}")
+        else:
+            self._emit(frame)
+
+    def _fail(self, origin: Origin, reason: str) -> None:
+        self._emit(Failure(origin, reason))
+
+    def _origin(self, seq_num: int, at: float, layout: Layout | DataKeyError | None = None) -> Origin:
+        key = layout.data_key if isinstance(layout, Layout) else self._settings.data_key or ""
+        uid = self.get_start()["uid"]
+        return Origin(key or "frame", uid, self._settings.stream, key, int(seq_num), float(at))
+
+
+def _constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def _row(streams: StreamAssets, resource: str, index: int, shape: Any) -> Callable[[], np.ndarray]:
+    return lambda: streams.read(resource, index, shape)
+
+
+def _datum(resources: ResourceAssets, descriptor: str, key: str, datum_id: str) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        try:
+            return resources.read(descriptor, key, datum_id)
+        except KeyError as error:
+            raise DocumentError(f"{key}: datum {datum_id} refers to unknown document {error}") from error
+
+    return read
