@@ -1,0 +1,167 @@
+"""Random bodies for the prior over p(r): points drawn inside them, and their pair-distance distributions.
+
+A body is a union of ellipsoids and cylinders, each possibly hollow (`Primitives`); the families that draw them
+are in `shapes`. Letters: B bodies, P primitives of a body, N points, X points of p(x), K coefficients.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from nfphasing_bluesky.physics.pair_distance import coefficients_from_p
+
+_CANDIDATES = 4
+"""Candidates drawn per point; a candidate inside m overlapping primitives is kept with probability 1 / m."""
+_FINE = 4
+"""Histogram bins per step of the x grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Primitives:
+    """Unions of ellipsoids and elliptic cylinders.
+
+    Args:
+        centre: (B, P, 3).
+        axes: (B, P, 3) half axes; of a cylinder, its two radii and half its height.
+        rotation: (B, P, 3, 3), world = centre + rotation @ local.
+        hollow: (B, P) fraction of the radius that is empty, 0 to 1.
+        cylinder: (B, P) True for cylinders.
+        density: (B, P) weight of each primitive's points; 0 leaves the primitive out.
+    """
+
+    centre: Tensor
+    axes: Tensor
+    rotation: Tensor
+    hollow: Tensor
+    cylinder: Tensor
+    density: Tensor
+
+    def volume(self) -> Tensor:
+        """(B, P) volumes, 0 where left out."""
+        solid = self.axes.prod(-1)
+        ball = 4 / 3 * torch.pi * (1 - self.hollow**3)
+        tube = 2 * torch.pi * (1 - self.hollow**2)
+        return solid * torch.where(self.cylinder, tube, ball) * (self.density > 0)
+
+    def width(self, direction: Tensor) -> Tensor:
+        """(B,) extent along unit vectors (B, 3)."""
+        along = (self.centre @ direction[:, :, None])[..., 0]
+        local = (direction[:, None, None, :] @ self.rotation)[:, :, 0, :] * self.axes
+        ball = local.norm(dim=-1)
+        tube = local[..., :2].norm(dim=-1) + local[..., 2].abs()
+        half = torch.where(self.cylinder, tube, ball)
+        absent = torch.where(self.density > 0, 0.0, torch.inf)
+        return (along + half - absent).amax(-1) - (along - half + absent).amin(-1)
+
+
+def draw_points(body: Primitives, points: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draw points uniformly in each union: (B, N, 3) and weights (B, N), 0 for a missing point."""
+    device, B = body.centre.device, body.centre.shape[0]
+    M = _CANDIDATES * points
+    which = torch.multinomial(body.volume(), M, replacement=True, generator=generator)
+    u = torch.rand(B, M, 6, generator=generator, device=device)
+    local = _inside_unit(u, body.hollow.gather(1, which), body.cylinder.gather(1, which))
+    local = local * _pick(body.axes, which)
+    rotation = _pick(body.rotation.flatten(2), which).unflatten(-1, (3, 3))
+    world = _pick(body.centre, which) + (rotation @ local[..., None])[..., 0]
+    keep = u[..., 5] * _covering(body, world) < 1
+    order = torch.argsort(keep.to(torch.uint8), dim=1, descending=True, stable=True)[:, :points]
+    weights = body.density.gather(1, which) * keep
+    return _pick(world, order), weights.gather(1, order)
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _inside_unit(u: Tensor, hollow: Tensor, cylinder: Tensor) -> Tensor:
+    """Uniform points (B, M, 3) in the hollow unit ball or hollow unit cylinder, from uniforms (B, M, 6)."""
+    angle = 2 * torch.pi * u[..., 0]
+    z = 2 * u[..., 1] - 1
+    radius = (hollow**3 + (1 - hollow**3) * u[..., 2]).pow(1 / 3)
+    ball_across = radius * (1 - z**2).clamp(min=0).sqrt()
+    tube_across = (hollow**2 + (1 - hollow**2) * u[..., 2]).sqrt()
+    across = torch.where(cylinder, tube_across, ball_across)
+    height = torch.where(cylinder, z, radius * z)
+    return torch.stack([across * angle.cos(), across * angle.sin(), height], -1)
+
+
+def _covering(body: Primitives, world: Tensor) -> Tensor:
+    """(B, M) number of primitives that hold each point, at least 1."""
+    to_local = (body.rotation / body.axes[:, :, None, :]).permute(0, 2, 1, 3).flatten(2)
+    local = (world @ to_local).unflatten(-1, (-1, 3))
+    local = local - (body.centre[:, :, None, :] @ body.rotation)[:, :, 0, :][:, None] / body.axes[:, None]
+    across2 = local[..., 0].square() + local[..., 1].square()
+    z2 = local[..., 2].square()
+    cylinder = body.cylinder[:, None]
+    radial = torch.where(cylinder, across2, across2 + z2)
+    inside = (radial <= 1) & (radial >= body.hollow[:, None].square()) & ~(cylinder & (z2 > 1))
+    return (inside & (body.density > 0)[:, None]).sum(-1).clamp(min=1)
+
+
+def pair_distance_histogram(
+    points: Tensor, weights: Tensor, bins: int = 128, d_max: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """p(x) of point sets over all pairs of different points.
+
+    Args:
+        points: (B, N, 3).
+        weights: (B, N) >= 0.
+        bins: X, points of the uniform grid x = r / Dmax in [0, 1].
+        d_max: (B,) largest distance in the body; that between the points when None.
+
+    Returns:
+        p (B, X) of unit area with p(0) = p(1) = 0, and d_max (B,) in the unit of the points.
+    """
+    B, N = weights.shape
+    half = N // 2
+    # pairs (i, i + s mod N), s = 1 .. N / 2: every pair once (at s = N / 2, for even N, twice)
+    others = torch.cat([points, points], 1)[:, 1:].unfold(1, half, 1)[:, :N]
+    distance = (others - points[..., None]).square().sum(2).sqrt()
+    pair = torch.cat([weights, weights], 1)[:, 1:].unfold(1, half, 1)[:, :N] * weights[..., None]
+    if N % 2 == 0:
+        pair[..., -1] /= 2
+    if d_max is None:
+        d_max = torch.where(pair > 0, distance, 0).amax((1, 2))
+    fine = _FINE * (bins - 1)
+    cell = (distance * (fine / d_max)[:, None, None]).long().clamp(max=fine - 1)
+    cell += (torch.arange(B, device=cell.device) * fine)[:, None, None]
+    counts = torch.bincount(cell.flatten(), pair.flatten(), minlength=B * fine).view(B, fine)
+    p = (counts.to(points.dtype) @ _hats(bins, points.dtype, points.device)) * (bins - 1)
+    p[:, 0] = p[:, -1] = 0
+    return p / (p.sum(1, keepdim=True) / (bins - 1)), d_max
+
+
+def _hats(bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(fine, X) linear sharing of each fine bin between its two grid points."""
+    fine = _FINE * (bins - 1)
+    centre = (torch.arange(fine, dtype=dtype, device=device) + 0.5) / _FINE
+    return (1 - (centre[:, None] - torch.arange(bins, dtype=dtype, device=device)).abs()).clamp(min=0)
+
+
+def diameter(body: Primitives, points: Tensor, weights: Tensor) -> Tensor:
+    """(B,) largest distance in each body: its width along the farthest pair of its points, refined once."""
+    far = points
+    origin = (points * weights[..., None]).sum(1, keepdim=True) / weights.sum(1)[:, None, None]
+    for _ in range(3):
+        reach = torch.where(weights > 0, (far - origin).norm(dim=-1), -1)
+        origin = _pick(far, reach.argmax(1, keepdim=True))
+    other = _pick(far, torch.where(weights > 0, (far - origin).norm(dim=-1), -1).argmax(1, keepdim=True))
+    direction = torch.nn.functional.normalize((other - origin)[:, 0], dim=-1)
+    return torch.maximum(body.width(direction), (other - origin)[:, 0].norm(dim=-1))
+
+
+def pair_distances(
+    body: Primitives, generator: Generator, points: int = 640, bins: int = 128
+) -> tuple[Tensor, Tensor]:
+    """p(x) (B, X) and Dmax (B,) of bodies, from points drawn inside them."""
+    where, weights = draw_points(body, points, generator)
+    return pair_distance_histogram(where, weights, bins, diameter(body, where, weights))
+
+
+def coefficients_of(body: Primitives, generator: Generator, coefficients: int) -> Tensor:
+    """(B, K) sine coefficients of sqrt p of bodies."""
+    p, _ = pair_distances(body, generator)
+    x = torch.linspace(0, 1, p.shape[1], dtype=p.dtype, device=p.device)
+    return coefficients_from_p(p, x, coefficients)
