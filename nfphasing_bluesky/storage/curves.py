@@ -1,0 +1,92 @@
+"""From columns to a curve, the same for every file format: units, errors, and messages that name the file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
+from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.storage.units import assumed_q_scale, required_q_scale
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user says about a file, over what the file says itself.
+
+    Args:
+        q_unit: unit of q, `1/angstrom` or `1/nm`.
+        columns: columns of text files: (q, I), (q, I, sigma) or (q, I, sigma, dq), counted from 0.
+        relative_sigma: sigma as a fraction of the intensity, for files that hold no errors.
+        dataset: path of the detector frames inside an HDF5 file.
+    """
+
+    q_unit: str | None = None
+    columns: tuple[int, ...] | None = None
+    relative_sigma: float | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A curve as its file has it.
+
+    Args:
+        q, intensity: (Q,), q in the file's unit.
+        sigma, dq: (Q,) or None where the file gives none.
+        q_scale: factor from the file's unit of q to 1/angstrom; None where it names none.
+        absolute: whether the intensity is in 1/cm.
+        number: place among the curves of the file, from 0.
+    """
+
+    q: FloatArray
+    intensity: FloatArray
+    sigma: FloatArray | None
+    dq: FloatArray | None = None
+    q_scale: float | None = None
+    absolute: bool = False
+    number: int = 0
+
+
+def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
+    """Make a Frame of one curve.
+
+    Raises:
+        FrameError: there are no errors and no `relative_sigma`.
+        GeometryError: q is not increasing, or its unit is in doubt.
+    """
+    if options.q_unit is not None:
+        scale = required_q_scale(options.q_unit, path, "q_unit=")
+    else:
+        scale = columns.q_scale or assumed_q_scale(columns.q, path)
+    sigma = _sigma(columns, path, options)
+    try:
+        geometry = CurveGeometry(
+            q_inv_angstrom=columns.q * scale,
+            dq_inv_angstrom=None if columns.dq is None or not np.any(columns.dq > 0) else columns.dq * scale,
+            absolute=columns.absolute,
+        )
+        return Frame(
+            intensity=columns.intensity,
+            sigma=sigma,
+            geometry=geometry,
+            origin=Origin(label=path.name, seq_num=columns.number + 1),
+        )
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
+
+
+def _sigma(columns: Columns, path: Path, options: ReadOptions) -> FloatArray:
+    """Return the file's errors, or those that the user gives for a file without."""
+    known = columns.sigma is not None and bool(np.any(columns.sigma > 0))
+    if columns.sigma is not None and known:
+        return columns.sigma
+    if options.relative_sigma is None:
+        found = "no column of errors" if columns.sigma is None else "errors that are all zero or NaN"
+        raise FrameError(
+            f"{path}: found {found}, expected sigma next to q and I; name its column with "
+            "columns=(q, I, sigma), or pass relative_sigma=0.02 for errors of 2 % of the intensity"
+        )
+    if not 0 < options.relative_sigma < np.inf:
+        raise FrameError(f"{path}: relative_sigma={options.relative_sigma!r}, expected a positive fraction")
+    return options.relative_sigma * np.abs(columns.intensity)

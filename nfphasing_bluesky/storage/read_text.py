@@ -1,0 +1,133 @@
+"""Curves from text: two to four columns among headers, footers and comments of any kind."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.storage.curves import Columns, ReadOptions
+from nfphasing_bluesky.storage.units import q_scale_from_header
+
+_COMMENT = re.compile(r"\s*(#|!|%|//|\"|')")
+_MSVC_NAN = re.compile(r"-?1\.#(IND|QNAN|INF)\d*", re.IGNORECASE)
+_DECLARED = re.compile(r"#\s*(\d+)\s*$")
+_MIN_POINTS = 2
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of text that begins with a number; `values` is None when the rest of it does not parse."""
+
+    line: int
+    text: str
+    values: tuple[float, ...] | None
+
+
+def read_text(path: Path, options: ReadOptions) -> list[Columns]:
+    """Read the table of numbers of a text file.
+
+    The table is the longest run of rows with equally many numbers; text before it is header, comments may
+    stand anywhere. Separators are white space, commas, semicolons or tabs, with a decimal comma where
+    semicolons or tabs separate. By default its first three columns are q, I, sigma (its first two, where it
+    has no more).
+
+    Raises:
+        StorageError: there is no table, it is cut short, or a row in it cannot be read.
+    """
+    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+    table = _table([row for row in map(_row, range(1, len(lines) + 1), lines) if row], path)
+    _check_declared_length(lines, len(table), path)
+    return [_pick(table, path, options, q_scale_from_header([line for line in lines if not _is_plain(line)]))]
+
+
+def _is_plain(line: str) -> bool:
+    """Return whether a line is a row of numbers and not a header or comment."""
+    return bool(re.match(r"\s*[-+.\d]", line))
+
+
+def _row(number: int, line: str) -> _Row | None:
+    """Parse a line that begins with a number; None for all others."""
+    text = line.strip()
+    if not text or _COMMENT.match(text):
+        return None
+    if ";" in text or "\t" in text:
+        decimal_comma = "." not in text and re.search(r"\d,\d", text)
+        text = text.replace(",", ".") if decimal_comma else text
+    tokens = [token for token in re.split(r"[;,\s]+", re.split(r"\s#", text)[0]) if token]
+    values = [_number(token) for token in tokens]
+    if not values or values[0] is None:
+        return None
+    complete = tuple(value for value in values if value is not None)
+    return _Row(number, line.strip(), complete if len(complete) == len(values) else None)
+
+
+def _number(token: str) -> float | None:
+    """Parse one number, also the NaN of Microsoft's runtime; None for words."""
+    if _MSVC_NAN.fullmatch(token):
+        return float("nan")
+    try:
+        return float(token)
+    except ValueError:
+        return None
+
+
+def _table(rows: list[_Row], path: Path) -> NDArray[np.float64]:
+    """Return the longest run of rows of equal width, (N, columns)."""
+    first = length = start = 0
+    for i, row in enumerate(rows):
+        if i and not _same_width(rows[start], row):
+            start = i
+        if row.values is not None and len(row.values) > 1 and i + 1 - start > length:
+            first, length = start, i + 1 - start
+    if length < _MIN_POINTS:
+        raise StorageError(
+            f"{path}: found no table of numbers, expected columns q, I, sigma; check that it is a curve"
+        )
+    table = np.array([row.values for row in rows[first : first + length]], dtype=np.float64)
+    for row in rows[first + length :]:
+        found = "text" if row.values is None else f"{len(row.values)} numbers"
+        raise StorageError(
+            f"{path}: line {row.line} ({row.text[:40]!r}) holds {found}, expected {table.shape[1]} numbers "
+            f"as in the {length} rows before; the file is cut short or damaged: copy it again"
+        )
+    return table
+
+
+def _same_width(one: _Row, other: _Row) -> bool:
+    """Return whether two rows belong to one table."""
+    return one.values is not None and other.values is not None and len(one.values) == len(other.values)
+
+
+def _check_declared_length(lines: list[str], found: int, path: Path) -> None:
+    """Compare with the number of points that RAW writes below its `### DATA:` line."""
+    for i, line in enumerate(lines):
+        if line.strip() != "### DATA:":
+            continue
+        for declared in filter(None, map(_DECLARED.fullmatch, lines[i + 1 : i + 3])):
+            if int(declared.group(1)) != found:
+                raise StorageError(
+                    f"{path}: found {found} points, expected {declared.group(1)} as its header says; the "
+                    "file is cut short: copy it again"
+                )
+
+
+def _pick(table: NDArray[np.float64], path: Path, options: ReadOptions, scale: float | None) -> Columns:
+    """Take q, I, sigma and dq from the table."""
+    available = table.shape[1]
+    chosen = options.columns if options.columns is not None else tuple(range(min(3, available)))
+    if not 2 <= len(chosen) <= 4 or not all(0 <= column < available for column in chosen):
+        raise StorageError(
+            f"{path}: columns={chosen} do not fit a table of {available} columns, expected two to four of "
+            f"0 to {available - 1} for q, I, sigma, dq"
+        )
+    q, intensity, *rest = (table[:, column] for column in chosen)
+    return Columns(
+        q=q,
+        intensity=intensity,
+        sigma=rest[0] if rest else None,
+        dq=rest[1] if len(rest) > 1 else None,
+        q_scale=scale,
+    )

@@ -1,0 +1,178 @@
+"""Curves and detector frames from files: one door to every format."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fabio
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nfphasing_bluesky.core import DetectorGeometry, Frame, FrameError, GeometryError, Origin, StorageError
+from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
+from nfphasing_bluesky.storage.curves import ReadOptions, as_frame
+from nfphasing_bluesky.storage.read_canxml import read_canxml
+from nfphasing_bluesky.storage.read_images import iter_images
+from nfphasing_bluesky.storage.read_nexus import find_stack, iter_stack, read_nxcansas
+from nfphasing_bluesky.storage.read_text import read_text
+
+IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".cbf", ".edf", ".img", ".mccd", ".gb", ".gfrm"})
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    poni: str | Path | None = None,
+    geometry: DetectorGeometry | None = None,
+    mask: str | Path | ArrayLike | None = None,
+    q_unit: str | None = None,
+    columns: tuple[int, ...] | None = None,
+    relative_sigma: float | None = None,
+    dataset: str | None = None,
+) -> list[Frame]:
+    """Read every frame of a file; `iter_frames` with all of it in memory."""
+    return list(
+        iter_frames(
+            path,
+            poni=poni,
+            geometry=geometry,
+            mask=mask,
+            q_unit=q_unit,
+            columns=columns,
+            relative_sigma=relative_sigma,
+            dataset=dataset,
+        )
+    )
+
+
+def iter_frames(
+    path: str | Path,
+    *,
+    poni: str | Path | None = None,
+    geometry: DetectorGeometry | None = None,
+    mask: str | Path | ArrayLike | None = None,
+    q_unit: str | None = None,
+    columns: tuple[int, ...] | None = None,
+    relative_sigma: float | None = None,
+    dataset: str | None = None,
+) -> Iterator[Frame]:
+    """Yield the frames of a file one by one: curves with CurveGeometry, images with DetectorGeometry.
+
+    Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS, detector frames in HDF5, and the image
+    formats of fabio (TIFF, CBF, EDF, ...). Images are returned as they are stored, neither flipped nor
+    turned: the geometry must be that of the stored image. In unsigned images the largest value of the dtype
+    marks dead and saturated pixels and is masked.
+
+    Args:
+        path: the file.
+        poni: pyFAI PONI file, for images. `geometry` does the same; one of the two at most.
+        geometry: detector geometry, for images; by default what a NeXus file says itself.
+        mask: for images, (H, W) array or file (.npy or an image), masked where not zero.
+        q_unit: `1/angstrom` or `1/nm`; by default what the file says, else 1/angstrom. Curves that go
+            beyond q = 1 and name no unit are refused: they are more likely in 1/nm.
+        columns: columns of a text file from 0: (q, I), (q, I, sigma) or (q, I, sigma, dq).
+        relative_sigma: sigma as a fraction of the intensity for files without errors.
+        dataset: path of the frames inside an HDF5 file.
+
+    Raises:
+        FrameError: no errors; a mask of another shape.
+        GeometryError: no geometry for an image; q not increasing or of unknown unit.
+        StorageError: the file is missing, truncated, damaged or of an unknown kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; check the name")
+    if path.stat().st_size == 0:
+        raise StorageError(f"{path}: the file is empty; copy it again or wait for its writer")
+    if poni is not None and geometry is not None:
+        raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
+    options = ReadOptions(q_unit, columns, relative_sigma, dataset)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
+    elif h5py.is_hdf5(path):
+        curves = read_nxcansas(path, options) if dataset is None else []
+        yield from (as_frame(curve, path, options) for curve in curves)
+        if not curves:
+            stack = find_stack(path, dataset)
+            known = _geometry(poni, geometry) or stack.geometry
+            yield from _images(
+                path, iter_stack(path, stack), known, _union(load_mask(mask), stack.mask, path)
+            )
+    else:
+        yield from _text_curves(path, options)
+
+
+def load_mask(mask: str | Path | ArrayLike | None) -> NDArray[np.bool_] | None:
+    """Return a mask from an array or a file, True where it is not zero.
+
+    Raises:
+        StorageError: the file is missing or unreadable.
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, str | Path):
+        return np.asarray(mask) != 0
+    path = Path(mask)
+    if not path.is_file():
+        raise StorageError(f"{path}: no such mask file; check the name")
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else fabio.open(str(path)).data
+    except Exception as error:  # whatever a damaged file makes the parsers raise
+        raise StorageError(
+            f"{path}: the mask cannot be read ({error}), expected .npy or an image; save it again"
+        ) from error
+    return np.asarray(values) != 0
+
+
+def _text_curves(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    """Read curves from XML or columns of text, whichever the content is."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if path.suffix.lower() in {".h5", ".hdf", ".hdf5", ".nxs", ".nx5", ".cxi"} or b"\0" in start:
+        raise StorageError(
+            f"{path}: neither HDF5 nor text, expected a curve or detector frames; the file is cut short, "
+            "damaged or of an unknown kind"
+        )
+    is_xml = path.suffix.lower() == ".xml" or start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml")
+    for curve in (read_canxml if is_xml else read_text)(path, options):
+        yield as_frame(curve, path, options)
+
+
+def _geometry(poni: str | Path | None, geometry: DetectorGeometry | None) -> DetectorGeometry | None:
+    """Return the geometry that the user gave, if any."""
+    return geometry if poni is None else detector_geometry_from_poni(poni)
+
+
+def _images(
+    path: Path,
+    images: Iterator[NDArray],
+    geometry: DetectorGeometry | None,
+    mask: NDArray[np.bool_] | None,
+) -> Iterator[Frame]:
+    """Make a Frame of each image."""
+    if geometry is None:
+        raise GeometryError(
+            f"{path}: detector frames without geometry, expected wavelength, distance and beam centre; "
+            "pass poni= (a PONI file from pyFAI-calib2)"
+        )
+    for number, image in enumerate(images):
+        dead = image == np.iinfo(image.dtype).max if image.dtype.kind == "u" else None
+        yield Frame(
+            intensity=image,
+            geometry=geometry,
+            mask=_union(mask, dead, path),
+            origin=Origin(label=path.name, seq_num=number + 1),
+        )
+
+
+def _union(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, path: Path
+) -> NDArray[np.bool_] | None:
+    """Combine two masks of which either may be absent."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one.shape != other.shape:
+        raise FrameError(
+            f"{path}: mask {one.shape} does not match the frames {other.shape}; pass a mask of their shape"
+        )
+    return one | other

@@ -1,0 +1,96 @@
+"""Units that files give for q, intensities and lengths."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from nfphasing_bluesky.core import GeometryError
+from nfphasing_bluesky.core.frame import FloatArray
+
+Q_LIMIT_INV_ANGSTROM = 1.0
+"""Curves with no stated unit must end below this: beyond it they are more likely in 1/nm."""
+
+_PER_NM = (
+    r"1\s*/\s*nm\b|(?<![A-Za-z])nm\s*(?:\^|\*\*)?\s*\{?\s*[(]?[-\u2212]\s*1|"
+    r"(?<![A-Za-z])nm\u207b\u00b9|\bper\s+nm\b|[Ii]nverse\s+nanomet"
+)
+_ANGSTROM = r"(?:\u00c5|\u212b|A(?![a-z])|[Aa]ng\b|[Aa]ngstr\w*)"
+_PER_ANGSTROM = (
+    rf"1\s*/\s*{_ANGSTROM}|(?<![a-z]){_ANGSTROM}\s*(?:\^|\*\*)?\s*\{{?\s*[(]?[-\u2212]\s*1|"
+    rf"{_ANGSTROM}\u207b\u00b9|\bper\s+[Aa]ngstr|[Ii]nverse\s+[Aa]ngstr|\binvA\b"
+)
+_PER_METRE = r"(?:1\s*/\s*m|(?<![A-Za-z])m\s*(?:\^|\*\*)?\s*-\s*1)(?![a-z])"
+_Q_UNITS = ((_PER_NM, 0.1), (_PER_ANGSTROM, 1.0), (_PER_METRE, 1e-10))
+
+_PER_CM = r"(1\s*/\s*cm|cm\s*(\^|\*\*)?\s*-1|cm\u207b\u00b9)(\s*/\s*sr|\s*sr\s*(\^|\*\*)?\s*-1)?"
+
+_LENGTHS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "micron": 1e-6, "nm": 1e-9, "a": 1e-10, "angstrom": 1e-10}
+
+
+def q_scale(unit: str) -> float | None:
+    """Return the factor from `unit` to 1/angstrom, or None when the text names no unit of q."""
+    for pattern, scale in _Q_UNITS:
+        if re.search(pattern, unit):
+            return scale
+    return None
+
+
+def q_scale_from_header(lines: list[str]) -> float | None:
+    """Return the factor to 1/angstrom from header text in which q is named with its unit, or None.
+
+    Looked at is what directly follows a word `q` (`Q (1/nm)`, `q_A^-1`, `q [nm^-1]`).
+    """
+    units = "|".join(f"(?:{pattern})" for pattern, _ in _Q_UNITS)
+    named = re.compile(
+        rf"(?<![A-Za-z])[Qq](?:[Mm]od|[Vv]ec|-?[Vv]alues?)?[\s_,:=\[\](){{}}]*(?:in\s+)?({units})"
+    )
+    for line in lines:
+        found = named.search(line)
+        if found:
+            return q_scale(found.group(1))
+    return None
+
+
+def required_q_scale(unit: str, path: Path, where: str) -> float:
+    """Return the factor from `unit` to 1/angstrom.
+
+    Raises:
+        GeometryError: it is no unit of q.
+    """
+    scale = q_scale(unit)
+    if scale is None:
+        raise GeometryError(
+            f"{path}: {where} gives q in {unit!r}, expected 1/angstrom or 1/nm; "
+            "pass q_unit='1/angstrom' or '1/nm'"
+        )
+    return scale
+
+
+def assumed_q_scale(q: FloatArray, path: Path) -> float:
+    """Take q with no stated unit to be in 1/angstrom, provided that this is plausible.
+
+    Raises:
+        GeometryError: q goes beyond `Q_LIMIT_INV_ANGSTROM`, where small-angle curves in 1/angstrom have long
+            ended and curves in 1/nm have not: guessing wrong would make every length ten times too large or
+            small.
+    """
+    largest = float(np.nanmax(q))
+    if largest > Q_LIMIT_INV_ANGSTROM:
+        raise GeometryError(
+            f"{path}: q reaches {largest:.4g} and the file names no unit; in 1/angstrom that is no "
+            f"small-angle curve (expected at most {Q_LIMIT_INV_ANGSTROM:g}); pass q_unit='1/nm', or "
+            "q_unit='1/angstrom' to insist"
+        )
+    return 1.0
+
+
+def is_absolute(unit: str) -> bool:
+    """Return whether an intensity unit is 1/cm, with or without 1/sr."""
+    return re.fullmatch(_PER_CM, unit.strip()) is not None
+
+
+def length_m(value: float, unit: str) -> float | None:
+    """Return a length in metres, or None when its unit is not known."""
+    scale = _LENGTHS_M.get(unit.strip().lower())
+    return None if scale is None else value * scale
