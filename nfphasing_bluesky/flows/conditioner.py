@@ -1,5 +1,6 @@
 """Networks that predict the parameters of a transform."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -8,25 +9,12 @@ from torch.nn import functional
 INPUT_RANGE = 8.0
 
 
-class ResidualBlock(nn.Module):
-    """h + W2 silu(W1 silu(h) + shift)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(width, width)
-        self.second = nn.Linear(width, width)
-
-    def forward(self, hidden: Tensor, shift: Tensor) -> Tensor:
-        """Apply to (..., width) with a shift that broadcasts against it."""
-        inner = self.first(functional.silu(hidden)) + shift
-        return hidden + self.second(functional.silu(inner))
-
-
 class Conditioner(nn.Module):
     """Residual MLP of coordinates (..., B, n) and context (B, E) to (..., B, outputs).
 
-    The context enters additively, before the first activation and inside every block, through one
-    linear layer evaluated once per B. The last layer starts at zero, hence a flow as the identity.
+    The context enters additively, before the first activation and in every block, through one linear
+    layer evaluated once per B: h = W_x x + c_0, then h = h + W silu(h) + c_i. The last layer starts at
+    zero, hence a flow as the identity.
 
     Args:
         inputs: number of coordinates; 0 for a network of the context alone, whose output is (B, outputs).
@@ -41,8 +29,11 @@ class Conditioner(nn.Module):
         self.hidden = hidden
         self.from_context = nn.Linear(context, hidden * (blocks + 1))
         self.from_coordinates = nn.Linear(inputs, hidden, bias=False) if inputs else None
-        self.blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(blocks))
+        self.blocks = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(blocks))
         self.last = nn.Linear(hidden, outputs)
+        if self.from_coordinates is not None:
+            with torch.no_grad():
+                self.from_coordinates.weight.mul_(INPUT_RANGE)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -51,8 +42,7 @@ class Conditioner(nn.Module):
         shifts = self.from_context(context).split(self.hidden, dim=-1)
         hidden = shifts[0]
         if self.from_coordinates is not None and coordinates is not None:
-            squashed = INPUT_RANGE * (coordinates / INPUT_RANGE).tanh()
-            hidden = self.from_coordinates(squashed) + hidden
+            hidden = self.from_coordinates(torch.tanh(coordinates * (1 / INPUT_RANGE))) + hidden
         for block, shift in zip(self.blocks, shifts[1:], strict=True):
-            hidden = block(hidden, shift)
+            hidden = hidden + shift + block(functional.silu(hidden))
         return self.last(functional.silu(hidden))

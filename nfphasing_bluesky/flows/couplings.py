@@ -7,7 +7,7 @@ from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.flows.conditioner import Conditioner
 from nfphasing_bluesky.flows.settings import Split
 from nfphasing_bluesky.flows.spline import knots, spline_forward, spline_inverse
-from nfphasing_bluesky.flows.transforms import Transform, soft_clamp
+from nfphasing_bluesky.flows.transforms import Transform
 
 MAX_LOG_SCALE = 3.0
 
@@ -83,7 +83,7 @@ class AffineCoupling(Coupling):
 
     def _element_wise(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         shift, raw = parameters.unbind(-1)
-        log_scale = soft_clamp(raw, -MAX_LOG_SCALE, MAX_LOG_SCALE)
+        log_scale = MAX_LOG_SCALE * torch.tanh(raw / MAX_LOG_SCALE)
         if inverse:
             return (x - shift) * torch.exp(-log_scale), -log_scale.expand_as(x)
         return x * torch.exp(log_scale) + shift, log_scale.expand_as(x)
@@ -107,4 +107,5 @@ class SplineCoupling(Coupling):
 
     def _element_wise(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         table = knots(parameters, self.bins, self.bound)
-        return spline_inverse(x, table) if inverse else spline_forward(x, table)
+        apply = spline_inverse if inverse else spline_forward
+        return apply(x, table, self.bound)

@@ -3,46 +3,46 @@
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.flows.transforms import Transform, full_precision, soft_clamp
+from nfphasing_bluesky.flows.transforms import Transform, full_precision
 
 MAX_LOG_DIAGONAL = 3.0
 
 
 class LULinear(Transform):
-    """y = L U x with L unit lower triangular and U upper triangular with a positive diagonal.
+    """y = L S U x with L and U unit lower and upper triangular and S diagonal and positive.
 
-    Starts as the identity. The diagonal stays within e^-3 and e^3, so that the matrix stays invertible.
+    Starts as the identity. S stays within e^-3 and e^3, so that the matrix stays invertible. Only the
+    strict triangles of `lower` and `upper` are used.
     """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
         self.lower = nn.Parameter(torch.zeros(dimension, dimension))
         self.upper = nn.Parameter(torch.zeros(dimension, dimension))
-        self.log_diagonal = nn.Parameter(torch.zeros(dimension))
+        self.raw_log_diagonal = nn.Parameter(torch.zeros(dimension))
 
-    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """L (D, D), U (D, D) and the logarithm of U's diagonal (D,)."""
-        log_diagonal = soft_clamp(self.log_diagonal, -MAX_LOG_DIAGONAL, MAX_LOG_DIAGONAL)
-        identity = torch.eye(log_diagonal.numel(), dtype=log_diagonal.dtype, device=log_diagonal.device)
-        return (
-            self.lower.tril(-1) + identity,
-            self.upper.triu(1) + torch.diag(log_diagonal.exp()),
-            log_diagonal,
-        )
+    @property
+    def log_diagonal(self) -> Tensor:
+        """(D,) logarithm of S."""
+        return MAX_LOG_DIAGONAL * torch.tanh(self.raw_log_diagonal / MAX_LOG_DIAGONAL)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply by L U."""
+        """Multiply."""
         with full_precision(x):
-            lower, upper, log_diagonal = self.factors()
-            return x @ (lower @ upper).mT, log_diagonal.sum().expand(x.shape[:-1])
+            log_diagonal = self.log_diagonal
+            x = (x + x @ self.upper.triu(1).mT) * log_diagonal.exp()
+            x = x + x @ self.lower.tril(-1).mT
+            return x, log_diagonal.sum().expand(x.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve two triangular systems."""
+        """Solve two triangular systems; the solver reads the strict triangles only."""
+        solve = torch.linalg.solve_triangular
         with full_precision(y):
-            lower, upper, log_diagonal = self.factors()
+            log_diagonal = self.log_diagonal
             columns = y.reshape(-1, y.shape[-1]).mT
-            columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
-            columns = torch.linalg.solve_triangular(upper, columns, upper=True)
+            columns = solve(self.lower, columns, upper=False, unitriangular=True)
+            columns = columns * torch.exp(-log_diagonal).unsqueeze(-1)
+            columns = solve(self.upper, columns, upper=True, unitriangular=True)
             return columns.mT.reshape(y.shape), -log_diagonal.sum().expand(y.shape[:-1])
 
 
