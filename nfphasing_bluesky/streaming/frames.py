@@ -1,10 +1,11 @@
 """Which frames a raw document carries, told from the documents alone: nothing is read or filled."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from nfphasing_bluesky.core import StreamSettings
+from nfphasing_bluesky.core import DataKeyError, StreamSettings
+from nfphasing_bluesky.documents.keys import choose_data_key, has_arrays
 
 DERIVED_KEY = "original_run_uid"
 
@@ -22,16 +23,17 @@ class FrameSpan:
 
 @dataclass
 class _Run:
-    descriptors: set[str]
-    external: dict[str, set[str]]
-    resources: set[str]
+    start: dict[str, Any]
+    carriers: dict[str, str | None] = field(default_factory=dict)
+    """Descriptor -> the data key whose stream datums carry its frames, None where its events do."""
+    resources: dict[str, str] = field(default_factory=dict)
 
 
 class FrameIndex:
     """Follows runs and says which of their documents carry frames of the chosen stream and data key.
 
-    A data key that lies in a stream resource arrives by `stream_datum`, any other by `event` or
-    `event_page`. Derived runs carry none.
+    A frame counts where its intensity arrives: in a `stream_datum`, `event` or `event_page`. Where no data
+    key would do, every event counts: it is going to be a failed frame. Derived runs carry none.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -59,35 +61,41 @@ class FrameIndex:
         return None if method is None else method(doc)
 
     def _start(self, doc: dict[str, Any]) -> None:
-        if DERIVED_KEY not in doc:
-            self._runs[doc["uid"]] = _Run(set(), {}, set())
+        if not doc.get(DERIVED_KEY):
+            self._runs[doc["uid"]] = _Run(doc)
 
     def _descriptor(self, doc: dict[str, Any]) -> None:
         run = self._runs.get(doc["run_start"])
-        if run is None or doc.get("name", "primary") != self._stream:
+        if run is None or doc.get("name", "") != self._stream:
             return
-        run.descriptors.add(doc["uid"])
-        keys = {key for key, value in doc["data_keys"].items() if value.get("external") == "STREAM:"}
-        run.external[doc["uid"]] = keys if self._data_key is None else keys & {self._data_key}
+        if self._data_key is None and not has_arrays(doc):
+            return
+        keys = doc["data_keys"]
+        try:
+            carrier = choose_data_key(run.start, doc, self._data_key)
+        except DataKeyError:
+            carrier = next(iter(keys)) if all("external" in key for key in keys.values()) else ""
+        streamed = str(keys.get(carrier, {}).get("external", "")).startswith("STREAM")
+        run.carriers[doc["uid"]] = carrier if streamed else None
         self._run_of[doc["uid"]] = doc["run_start"]
 
     def _stream_resource(self, doc: dict[str, Any]) -> None:
-        uid = doc.get("run_start", "")
-        run = self._runs.get(uid)
-        if run is None or (self._data_key is not None and doc["data_key"] != self._data_key):
-            return
-        run.resources.add(doc["uid"])
-        self._run_of[doc["uid"]] = uid
+        run = self._runs.get(doc.get("run_start", ""))
+        if run is not None:
+            run.resources[doc["uid"]] = doc["data_key"]
 
     def _stream_datum(self, doc: dict[str, Any]) -> FrameSpan | None:
-        run = self._runs.get(self._run_of.get(doc["stream_resource"], ""))
-        if run is None or not run.external.get(doc["descriptor"]):
+        raw_uid = self._run_of.get(doc["descriptor"], "")
+        run = self._runs.get(raw_uid)
+        if run is None:
             return None
-        span = doc.get("seq_nums") or {"start": 0, "stop": 0}
-        if span["stop"] <= span["start"]:
-            span = {key: doc["indices"][key] + 1 for key in ("start", "stop")}
-        raw_uid = self._run_of[doc["stream_resource"]]
-        return FrameSpan(raw_uid, tuple(range(int(span["start"]), int(span["stop"]))))
+        carrier = run.carriers[doc["descriptor"]]
+        if carrier is None or run.resources.get(doc["stream_resource"]) != carrier:
+            return None
+        first, last = doc["indices"]["start"], doc["indices"]["stop"]
+        numbered = doc["seq_nums"]["stop"] - doc["seq_nums"]["start"] == last - first
+        offset = doc["seq_nums"]["start"] - first if numbered else 1
+        return FrameSpan(raw_uid, tuple(range(first + offset, last + offset)))
 
     def _event(self, doc: dict[str, Any]) -> FrameSpan | None:
         raw_uid = self._carries(doc["descriptor"])
@@ -98,11 +106,11 @@ class FrameIndex:
         return None if raw_uid is None else FrameSpan(raw_uid, tuple(int(n) for n in doc["seq_num"]))
 
     def _carries(self, descriptor: str) -> str | None:
-        raw_uid = self._run_of.get(descriptor)
-        run = self._runs.get(raw_uid or "")
-        return None if run is None or run.external.get(descriptor) else raw_uid
+        raw_uid = self._run_of.get(descriptor, "")
+        run = self._runs.get(raw_uid)
+        return raw_uid if run is not None and run.carriers[descriptor] is None else None
 
     def _stop(self, doc: dict[str, Any]) -> None:
         run = self._runs.pop(doc["run_start"], None)
-        for uid in run.descriptors | run.resources if run else ():
+        for uid in run.carriers if run else ():
             self._run_of.pop(uid, None)

@@ -21,6 +21,10 @@ from nfphasing_bluesky.core import (
 Message = dict[str, Any]
 
 TOPIC_DOCUMENT, TOPIC_FRAME, TOPIC_STATUS = b"document", b"frame", b"status"
+TOPIC_TALLY, TOPIC_SYNC = b"tally", b"sync"
+
+SYNC = "nfphasing_sync"
+"""Name of the document that asks for a word once everything before it is finished."""
 
 
 class WorkerState(StrEnum):

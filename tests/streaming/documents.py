@@ -3,46 +3,83 @@
 import event_model
 import numpy as np
 
+Q = np.linspace(0.01, 0.3, 20)
 
-def raw_run(n=3, shape=(20,), data_key="det", stream="primary", seed=0, stop=True, md=None):
-    """Yield the documents of a run with `n` events that hold an array inline."""
+
+def curve(rng):
+    """A straight line with unit errors, which the tiny reconstructor can fit."""
+    return 100 + 10 * np.linspace(0, 1, Q.size) + rng.normal(size=Q.size)
+
+
+def raw_run(n=3, data_key="det", stream="primary", seed=0, stop=True, md=None, poison=None, status=None):
+    """Yield the documents of a run whose `n` events hold a curve with its q and sigma.
+
+    `poison` maps a sequence number to a function that spoils the curve.
+    """
     rng = np.random.default_rng(seed)
     run = event_model.compose_run(metadata=md or {})
     yield "start", run.start_doc
-    keys = {data_key: {"source": "test", "dtype": "array", "shape": list(shape)}}
-    stream_bundle = run.compose_descriptor(name=stream, data_keys=keys)
-    yield "descriptor", stream_bundle.descriptor_doc
+    array = {"source": "test", "dtype": "array", "shape": [Q.size]}
+    names = [data_key, f"{data_key}_q", f"{data_key}_sigma"]
+    keys = {name: dict(array) for name in names}
+    keys[f"{data_key}_q"]["units"] = "1/angstrom"
+    bundle = run.compose_descriptor(name=stream, data_keys=keys)
+    yield "descriptor", bundle.descriptor_doc
     for i in range(n):
-        data = {data_key: rng.poisson(100, shape).astype(float)}
-        yield (
-            "event",
-            stream_bundle.compose_event(data=data, timestamps={data_key: float(i)}),
-        )
+        spoil = (poison or {}).get(i + 1, lambda values: values)
+        data = dict(zip(names, [spoil(curve(rng)), Q, np.ones(Q.size)], strict=True))
+        yield "event", bundle.compose_event(data=data, timestamps=dict.fromkeys(names, float(i)))
     if stop:
-        yield "stop", run.compose_stop()
+        yield "stop", run.compose_stop(**({"exit_status": status} if status else {}))
 
 
-def stream_run(blocks=((0, 4), (4, 10)), data_key="det"):
+def stream_run(blocks=((0, 4), (4, 10)), data_key="det", uri="file://localhost/nowhere.h5", shape=(8, 8)):
     """Yield the documents of a run whose frames lie in a file."""
     run = event_model.compose_run()
     yield "start", run.start_doc
-    keys = {data_key: {"source": "test", "dtype": "array", "shape": [8, 8], "external": "STREAM:"}}
+    keys = {data_key: {"source": "test", "dtype": "array", "shape": list(shape), "external": "STREAM:"}}
     bundle = run.compose_descriptor(name="primary", data_keys=keys)
     yield "descriptor", bundle.descriptor_doc
-    resource, compose_datum = run.compose_stream_resource(
-        mimetype="application/x-hdf5",
-        uri="file://localhost/nowhere.h5",
-        data_key=data_key,
-        parameters={"dataset": "/data"},
+    compose = event_model.ComposeStreamResource(run.start_doc)
+    resource = compose(
+        mimetype="application/x-hdf5", uri=uri, data_key=data_key, parameters={"dataset": "/data"}
     )
-    yield "stream_resource", resource
+    yield "stream_resource", resource.stream_resource_doc
     for start, stop in blocks:
         yield (
             "stream_datum",
-            compose_datum(
+            resource.compose_stream_datum(
                 descriptor=bundle.descriptor_doc,
                 indices={"start": start, "stop": stop},
                 seq_nums={"start": start + 1, "stop": stop + 1},
             ),
         )
     yield "stop", run.compose_stop()
+
+
+class MemoryStore:
+    """Keeps the arrays of derived runs in memory."""
+
+    def __init__(self, broken=False):
+        self.blocks, self.broken = {}, broken
+
+    def open(self, spec):
+        from nfphasing_bluesky.core import StorageError
+        from nfphasing_bluesky.documents.sinks import Written
+
+        store, rows = self, {"n": 0}
+
+        class Writer:
+            def append(self, block):
+                if store.broken:
+                    raise StorageError("no space left on device")
+                store.blocks.setdefault(spec.uid, []).append({k: v.copy() for k, v in block.items()})
+                first, count = rows["n"], len(next(iter(block.values())))
+                rows["n"] += count
+                paths = {name: f"/{name}" for name in block}
+                return Written("file://localhost/memory.h5", paths, first, first + count, 8)
+
+            def close(self):
+                pass
+
+        return Writer()

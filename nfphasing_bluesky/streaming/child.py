@@ -1,0 +1,74 @@
+"""Start a worker as a child process, and know whether a process still lives. No torch here."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nfphasing_bluesky.core import TransportError
+from nfphasing_bluesky.streaming.client import ask
+from nfphasing_bluesky.streaming.protocol import Verb
+from nfphasing_bluesky.streaming.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "nfphasing_bluesky.streaming.serve")
+"""What starts a worker; its settings follow as one argument of JSON."""
+
+
+class Child:
+    """A worker that belongs to this process and ends with it.
+
+    It has a session of its own, so that Ctrl-C at the prompt stops the plan and not the worker.
+
+    Args:
+        settings: of the worker; `parent_pid` is filled in.
+        command: what to run instead of `python -m nfphasing_bluesky.streaming.serve`.
+    """
+
+    def __init__(self, settings: WorkerSettings, command: Sequence[str] = COMMAND) -> None:
+        self.settings = settings.model_copy(update={"parent_pid": os.getpid()})
+        self._process = subprocess.Popen(  # noqa: S603 (our own program, no shell)
+            [*command, self.settings.model_dump_json()], stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """False once it has ended."""
+        return self._process.poll() is None
+
+    def close(self, grace_s: float = 5.0) -> None:
+        """End it: politely, then by SIGTERM, then by SIGKILL."""
+        try:
+            if self.running:
+                ask(Verb.SHUTDOWN, self.settings.control, timeout_s=1.0)
+                self._process.wait(grace_s)
+        except (TransportError, subprocess.TimeoutExpired) as error:
+            logger.warning("the worker does not end by itself (%s); it is terminated", error)
+            self._process.terminate()
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return not Path("/proc/self/stat").exists()

@@ -1,0 +1,109 @@
+"""The other end of a worker's sockets: ask it for something, listen to what it says. No torch here."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from nfphasing_bluesky.core import TransportError
+from nfphasing_bluesky.streaming import wire
+from nfphasing_bluesky.streaming.endpoints import CONTROL, RESULTS, check_local, connect
+from nfphasing_bluesky.streaming.protocol import (
+    TOPIC_DOCUMENT,
+    TOPIC_FRAME,
+    TOPIC_STATUS,
+    FrameResult,
+    Verb,
+    WorkerStatus,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def ask(verb: Verb, endpoint: str = CONTROL, timeout_s: float = 1.0, **arguments: Any) -> WorkerStatus:
+    """Ask a worker for something and return its status after it.
+
+    Raises:
+        TransportError: when no worker answers in time, or it refuses (with its reason).
+    """
+    context = zmq.Context()
+    try:
+        socket = connect(context, zmq.REQ, endpoint)
+        socket.send(wire.pack({"verb": str(verb), "arguments": arguments}))
+        if not socket.poll(int(timeout_s * 1000)):
+            raise TransportError(
+                f"no worker answered {verb} at {endpoint} within {timeout_s:g} s; "
+                "start one with `nfphasing serve`, or check the endpoint"
+            )
+        answer = wire.unpack(socket.recv())
+    finally:
+        context.destroy(linger=0)
+    if not isinstance(answer, dict) or "ok" not in answer:
+        raise TransportError(f"{endpoint} did not answer as a worker does; is it another service?")
+    if not answer["ok"]:
+        raise TransportError(f"the worker refused {verb}: {answer.get('error')}")
+    return WorkerStatus.from_message(answer["status"])
+
+
+class Listener:
+    """Hears a worker's results in a thread of its own; reconnects by itself when a worker comes back.
+
+    Args:
+        endpoint: of the worker's results socket.
+        on_status, on_frame, on_document: called in the listening thread; what they raise is logged.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = RESULTS,
+        on_status: Callable[[WorkerStatus], None] | None = None,
+        on_frame: Callable[[FrameResult], None] | None = None,
+        on_document: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._endpoint = check_local(endpoint)
+        self._on_status, self._on_frame, self._on_document = on_status, on_frame, on_document
+        self._stopping = threading.Event()
+        self._heard = 0.0
+        self._thread = threading.Thread(target=self._listen, name="nfphasing-listener", daemon=True)
+
+    def start(self) -> "Listener":
+        """Begin to listen."""
+        self._thread.start()
+        return self
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the worker last said anything; infinite before the first word."""
+        return time.monotonic() - self._heard if self._heard else float("inf")
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stopping.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(2)
+
+    def _listen(self) -> None:
+        context = zmq.Context()
+        try:
+            socket = connect(context, zmq.SUB, self._endpoint)
+            while not self._stopping.is_set():
+                if socket.poll(100):
+                    self._heard = time.monotonic()
+                    self._take(socket.recv_multipart())
+        finally:
+            context.destroy(linger=0)
+
+    def _take(self, parts: list[bytes]) -> None:
+        try:
+            topic, payload = parts
+            if topic == TOPIC_STATUS and self._on_status:
+                self._on_status(WorkerStatus.from_message(wire.unpack(payload)))
+            elif topic == TOPIC_FRAME and self._on_frame:
+                self._on_frame(FrameResult.from_message(wire.unpack(payload)))
+            elif topic == TOPIC_DOCUMENT and self._on_document:
+                self._on_document(*wire.unpack_document(payload))
+        except Exception:
+            logger.exception("a message from the worker at %s was not understood", self._endpoint)

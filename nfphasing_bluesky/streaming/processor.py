@@ -1,0 +1,251 @@
+"""Raw documents in, derived documents out: the engine behind the callback, the worker and replay."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from nfphasing_bluesky.core import (
+    Failure,
+    Frame,
+    ModelInfo,
+    Posterior,
+    ReconstructionSettings,
+    StreamSettings,
+)
+from nfphasing_bluesky.documents.derived import DerivedRun
+from nfphasing_bluesky.documents.integration import detector_geometry_from_poni, integrate
+from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.documents.router import FrameRouter
+from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
+from nfphasing_bluesky.streaming.detector_mask import read_mask
+from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
+from nfphasing_bluesky.streaming.queue import DROPPED
+
+logger = logging.getLogger(__name__)
+
+Outcome = Posterior | Failure
+OnOutcome = Callable[[Outcome, float], None]
+
+
+class ReconstructorLike(Protocol):
+    """What the processor needs of `inference.Reconstructor`."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model is and infers."""
+
+    @property
+    def settings(self) -> ReconstructionSettings:
+        """How it reconstructs."""
+
+    def __call__(self, frames: Sequence[Frame]) -> Sequence[Outcome]:
+        """Return one Posterior or Failure for each frame, in order."""
+
+
+@dataclass(eq=False)
+class _Run:
+    reconstructor: ReconstructorLike
+    derived: DerivedRun
+    received: int = 0
+    dropped: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    run: _Run
+    frame: Frame | Failure
+    arrival: float
+
+
+class StreamProcessor:
+    """Collects frames into batches, reconstructs them, and writes the derived run of each raw run.
+
+    Single-threaded and synchronous. A run is reconstructed by the reconstructor that was in use when it
+    started. Nothing that a document contains raises: it becomes a failed frame with its reason.
+
+    Args:
+        settings: stream, data key, batch size, deadline, geometry.
+        arrays: where the derived runs' arrays go.
+        sinks: take every derived document; one that raises is logged, named in `trouble` and tried again
+            with the next document.
+        on_outcome: is told what became of each frame and how long it took, s.
+        reconstructor: None ignores runs until `use`.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        arrays: ArrayStore,
+        sinks: Sequence[DocumentSink] = (),
+        on_outcome: OnOutcome | None = None,
+        reconstructor: ReconstructorLike | None = None,
+    ) -> None:
+        self.reconstructed = self.failed = self.discarded = 0
+        self.trouble = ""
+        self._settings, self._arrays, self._sinks = settings, arrays, tuple(sinks)
+        self._on_outcome, self._reconstructor = on_outcome, reconstructor
+        self._index = FrameIndex(settings)
+        self._runs: dict[str, _Run] = {}
+        self._waiting: list[_Waiting] = []
+        self._mask = None if settings.mask is None else read_mask(settings.mask)
+        geometry = None if settings.poni is None else detector_geometry_from_poni(settings.poni)
+        self._router = FrameRouter(self, settings, geometry=geometry, integrate=self._integrate)
+
+    @property
+    def open_runs(self) -> int:
+        """Number of raw runs being reconstructed."""
+        return len(self._runs)
+
+    def use(self, reconstructor: ReconstructorLike | None) -> None:
+        """Reconstruct the runs that start from now on with this; None ignores them."""
+        self._reconstructor = reconstructor
+
+    def __call__(self, name: str, doc: Document) -> None:
+        """Take one raw document, or a queue's record of dropped frames.
+
+        Frames of runs that are not followed count as `discarded`.
+
+        Raises:
+            KeyError, TypeError: for a document that lacks what its schema demands.
+        """
+        if name == DROPPED:
+            self._note_dropped(doc)
+            return
+        span = self._index(name, dict(doc))
+        if span:
+            self._receive(span)
+        if name != "start" or self._reconstructor is not None:
+            self._router(name, doc)
+        if len(self._waiting) >= self._settings.batch_size:
+            self.flush()
+
+    def due_in_s(self) -> float:
+        """Seconds until the oldest waiting frame must be reconstructed; infinite with none waiting."""
+        if not self._waiting:
+            return float("inf")
+        return max(0.0, self._waiting[0].arrival + self._settings.deadline_s - time.monotonic())
+
+    def poll(self) -> None:
+        """Reconstruct what waits, if its deadline has passed."""
+        if self._waiting and self.due_in_s() <= 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Reconstruct what waits, now."""
+        waiting, self._waiting = self._waiting, []
+        groups: dict[int, list[_Waiting]] = {}
+        for item in waiting:
+            groups.setdefault(id(item.run.reconstructor), []).append(item)
+        for group in groups.values():
+            for first in range(0, len(group), self._settings.batch_size):
+                self._reconstruct(group[first : first + self._settings.batch_size])
+
+    def close(self, reason: str = "no stop document arrived") -> None:
+        """Reconstruct what waits and end every open derived run as aborted, with this reason."""
+        self._router.close(reason)
+
+    def run_started(self, start: Document) -> None:
+        """Begin a derived run (called by the router)."""
+        reconstructor = self._reconstructor
+        if reconstructor is None:
+            return
+        derived = DerivedRun(
+            start,
+            reconstructor.info,
+            reconstructor.settings,
+            self._emit,
+            self._arrays,
+            stream=self._settings.stream,
+            data_key=self._settings.data_key,
+            store_samples=self._settings.store_samples,
+        )
+        self._runs[start["uid"]] = _Run(reconstructor, derived)
+
+    def frame(self, frame: Frame | Failure) -> None:
+        """Put a frame into the batch (called by the router)."""
+        run = self._runs.get(frame.origin.raw_uid)
+        if run is None or (isinstance(frame, Failure) and frame.origin.seq_num in run.dropped):
+            return
+        self._waiting.append(_Waiting(run, frame, time.monotonic()))
+
+    def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
+        """Finish a derived run (called by the router)."""
+        self.flush()
+        run = self._runs.pop(raw_uid, None)
+        if run is not None:
+            dropped = len(run.dropped)
+            run.derived.close(exit_status, reason, received=run.received + dropped, dropped=dropped)
+
+    def _receive(self, span: FrameSpan) -> None:
+        run = self._runs.get(span.raw_uid)
+        if run is None:
+            self.discarded += len(span)
+        else:
+            run.received += len(span)
+
+    def _note_dropped(self, doc: Document) -> None:
+        run = self._runs.get(doc["raw_uid"])
+        if run is not None:
+            run.dropped.update(doc["seq_nums"])
+
+    def _integrate(self, frame: Frame) -> Frame:
+        run = self._runs.get(frame.origin.raw_uid)
+        if run is None or len(run.reconstructor.info.density.axes) != 1:
+            return frame
+        return integrate(frame, mask=self._mask)
+
+    def _reconstruct(self, group: list[_Waiting]) -> None:
+        frames = [item.frame for item in group if isinstance(item.frame, Frame)]
+        answers = iter(_outcomes(group[0].run.reconstructor, frames))
+        done = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
+        now = time.monotonic()
+        for run in dict.fromkeys(item.run for item in group):
+            self._store(run, [o for item, o in zip(group, done, strict=True) if item.run is run])
+        for item, outcome in zip(group, done, strict=True):
+            self._count(outcome, now - item.arrival)
+
+    def _store(self, run: _Run, outcomes: list[Outcome]) -> None:
+        before = run.derived.ledger.failed
+        run.derived.add(outcomes)
+        unstored = run.derived.ledger.failed - before - sum(isinstance(o, Failure) for o in outcomes)
+        if unstored:
+            self.trouble = f"{unstored} reconstructions could not be stored; see run {run.derived.uid}"
+
+    def _count(self, outcome: Outcome, latency_s: float) -> None:
+        if isinstance(outcome, Failure):
+            self.failed += 1
+        else:
+            self.reconstructed += 1
+        if self._on_outcome is not None:
+            self._on_outcome(outcome, latency_s)
+
+    def _emit(self, name: str, doc: Any) -> None:
+        for sink in self._sinks:
+            try:
+                sink(name, doc)
+            except Exception as error:
+                self.trouble = f"a {name} document was not taken by {_name(sink)}: {error}"
+                logger.exception("a sink failed on a derived %s document", name)
+
+
+def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Outcome]:
+    """Reconstruct a batch; where that raises, frame by frame, so that a bad frame fails alone."""
+    if not frames:
+        return []
+    try:
+        outcomes = list(reconstructor(frames))
+        if len(outcomes) == len(frames):
+            return outcomes
+        reason = f"the reconstructor gave {len(outcomes)} answers for {len(frames)} frames"
+    except Exception as error:
+        logger.warning("a batch of %d frames raised %s: %s", len(frames), type(error).__name__, error)
+        reason = f"{type(error).__name__}: {error}"
+    if len(frames) == 1:
+        return [Failure(frames[0].origin, reason)]
+    return [outcome for frame in frames for outcome in _outcomes(reconstructor, [frame])]
+
+
+def _name(sink: DocumentSink) -> str:
+    return getattr(sink, "__qualname__", type(sink).__name__)

@@ -1,0 +1,47 @@
+"""Settings of a worker process. They travel to a child as JSON."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from nfphasing_bluesky.core import ReconstructionSettings, Settings, StreamSettings
+from nfphasing_bluesky.streaming.endpoints import CONTROL, DOCUMENTS, RESULTS, check_local
+
+
+class WorkerSettings(Settings):
+    """What `nfphasing serve` runs with.
+
+    Args:
+        model: name or folder of the model; None waits for `load_model`.
+        device: torch device, or `auto`.
+        documents: where the worker takes documents pushed to it (0MQ PULL, bound).
+        proxy: output address of a bluesky 0MQ proxy to subscribe to as well; its publishers must use
+            `serializer=nfphasing_bluesky.streaming.wire.pack`.
+        results: where it publishes derived documents, frame results and heartbeats (PUB, bound).
+        control: where it answers (REP, bound).
+        replies: where a parent takes every answer without loss (PUSH, connected); None without a parent.
+        catalog: folder, tiled URI or profile that derived runs are written to; None writes none.
+        autostart: reconstruct from the beginning; False waits for `start`.
+        parent_pid: the worker ends when its parent is no longer this process.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    documents: str = DOCUMENTS
+    proxy: str | None = None
+    results: str = RESULTS
+    control: str = CONTROL
+    replies: str | None = None
+    catalog: str | None = None
+    backup: Path | None = None
+    reconstruction: ReconstructionSettings = ReconstructionSettings()
+    stream: StreamSettings = StreamSettings()
+    autostart: bool = True
+    heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 0.25
+    parent_pid: int | None = None
+
+    @field_validator("documents", "proxy", "results", "control", "replies")
+    @classmethod
+    def _local(cls, endpoint: str | None) -> str | None:
+        return endpoint if endpoint is None else check_local(endpoint)

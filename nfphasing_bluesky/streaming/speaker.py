@@ -1,0 +1,112 @@
+"""The worker's voice: one thread that owns the results and control sockets, so that it always answers."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from nfphasing_bluesky.core import NFPhasingError, TransportError
+from nfphasing_bluesky.streaming import wire
+from nfphasing_bluesky.streaming.endpoints import bind
+from nfphasing_bluesky.streaming.protocol import TOPIC_STATUS, Verb, WorkerStatus
+from nfphasing_bluesky.streaming.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+_OUTBOX = "inproc://outbox"
+
+
+class Speaker:
+    """Publishes what it is given, says the status at every heartbeat and answers the control socket.
+
+    It runs beside the loop that reconstructs, so that the worker answers while it loads or computes.
+
+    Args:
+        context: of all sockets of the worker.
+        settings: endpoints to bind, time between two heartbeats.
+        status: gives the present status.
+        obey: called with a verb and its arguments; raises NFPhasingError to refuse.
+
+    Raises:
+        TransportError: when an endpoint is taken.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context,
+        settings: WorkerSettings,
+        status: Callable[[], WorkerStatus],
+        obey: Callable[[Verb, dict[str, Any]], None],
+    ) -> None:
+        self._status, self._obey, self._heartbeat_s = status, obey, settings.heartbeat_s
+        self._context = context
+        self._results = bind(context, zmq.PUB, settings.results)
+        self._control = bind(context, zmq.REP, settings.control)
+        self._inbox = context.socket(zmq.PULL)
+        self._inbox.bind(_OUTBOX)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nfphasing-speaker", daemon=True)
+        self._thread.start()
+
+    def mouthpiece(self) -> zmq.Socket:
+        """Make a socket for one thread: multipart messages [topic, payload] sent to it are published."""
+        socket = self._context.socket(zmq.PUSH)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(_OUTBOX)
+        return socket
+
+    def close(self) -> None:
+        """Publish what is waiting and the last status, then end the thread and its sockets."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._control, zmq.POLLIN)
+        poller.register(self._inbox, zmq.POLLIN)
+        due = 0.0
+        while not self._stopping.is_set():
+            ready = dict(poller.poll(max(0.0, min(due - time.monotonic(), 0.1)) * 1000))
+            if self._inbox in ready:
+                self._results.send_multipart(self._inbox.recv_multipart())
+            if self._control in ready:
+                self._answer()
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._heartbeat_s
+                self._beat()
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._results.send_multipart(self._inbox.recv_multipart(zmq.NOBLOCK))
+        self._beat()
+        self._results.setsockopt(zmq.LINGER, 200)
+        for socket in (self._results, self._control, self._inbox):
+            socket.close()
+
+    def _beat(self) -> None:
+        self._results.send_multipart([TOPIC_STATUS, wire.pack(self._status().to_message())])
+
+    def _answer(self) -> None:
+        try:
+            verb, arguments = _request(self._control.recv())
+            self._obey(verb, arguments)
+            answer = {"ok": True, "status": self._status().to_message()}
+        except NFPhasingError as error:
+            answer = {"ok": False, "error": str(error)}
+        except Exception as error:
+            logger.exception("the control socket failed on a request")
+            answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        self._control.send(wire.pack(answer))
+
+
+def _request(message: bytes) -> tuple[Verb, dict[str, Any]]:
+    request = wire.unpack(message)
+    if not isinstance(request, dict) or not isinstance(request.get("arguments", {}), dict):
+        raise TransportError("request is not {'verb': ..., 'arguments': {...}}")
+    try:
+        return Verb(request.get("verb")), request.get("arguments", {})
+    except ValueError as error:
+        raise TransportError(f"verb {request.get('verb')!r} is unknown, not one of {list(Verb)}") from error

@@ -1,0 +1,54 @@
+"""What the device's State and Status say, as a pure function of what is known."""
+
+from tango import AttrQuality, DevState
+
+from nfphasing_bluesky.streaming.protocol import FrameResult, WorkerState
+from tango_device.link import Health
+
+_QUALITY = {
+    "VALID": AttrQuality.ATTR_VALID,
+    "WARNING": AttrQuality.ATTR_WARNING,
+    "ALARM": AttrQuality.ATTR_ALARM,
+}
+
+
+def quality_of(frame: FrameResult | None) -> AttrQuality:
+    """Return the quality of the scientific attributes: the verdict's, INVALID for no or a failed frame."""
+    return _QUALITY.get("" if frame is None else frame.verdict, AttrQuality.ATTR_INVALID)
+
+
+def assess(health: Health, frame: FrameResult | None, attached: bool) -> tuple[DevState, str]:
+    """Return State and Status; the status says what to do next.
+
+    Args:
+        health: of the worker.
+        frame: the last one, or None.
+        attached: a worker was reachable at some time since the device started.
+    """
+    status = health.status
+    if not health.reachable or status is None:
+        return (DevState.FAULT if attached or status is not None else DevState.INIT), health.problem
+    name = "no model" if status.model is None else f"model {status.model.name}"
+    if status.state is WorkerState.LOADING:
+        return DevState.INIT, "The worker is loading a model. Wait, or watch the State."
+    if status.state is WorkerState.FAULT:
+        return DevState.FAULT, f"{status.reason}. Use LoadModel with another name, or Reset to try again."
+    if status.reason:
+        return DevState.ALARM, f"{status.reason}. Reset clears this once the cause is removed."
+    if status.model is None:
+        return DevState.STANDBY, "The worker has no model. Use LoadModel; `nfphasing models` lists names."
+    if status.state is WorkerState.STANDBY:
+        return DevState.STANDBY, f"Stopped, {name}: frames are counted as dropped. Use Start."
+    if status.state is WorkerState.ON:
+        return DevState.ON, f"Waiting for frames, {name}. Run a scan whose documents reach the worker."
+    return _running(frame, status.raw_uid, name)
+
+
+def _running(frame: FrameResult | None, raw_uid: str, name: str) -> tuple[DevState, str]:
+    if frame is not None and frame.raw_uid == raw_uid:
+        if frame.verdict == "FAILED":
+            return DevState.ALARM, f"Frame {frame.seq_num} failed: {frame.reason}. The scan goes on."
+        if frame.verdict == "ALARM":
+            return DevState.ALARM, f"Frame {frame.seq_num} must not be trusted: {frame.reason}"
+        return DevState.RUNNING, f"Reconstructing, {name}. Last: frame {frame.seq_num}, {frame.verdict}."
+    return DevState.RUNNING, f"Reconstructing, {name}. Waiting for the run's first frame."

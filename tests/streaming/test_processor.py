@@ -1,0 +1,228 @@
+import event_model
+import numpy as np
+import pytest
+from event_model import DocumentNames, schema_validators
+
+from nfphasing_bluesky.core import Failure, Policy, StreamSettings
+from nfphasing_bluesky.streaming.frames import FrameIndex
+from nfphasing_bluesky.streaming.processor import StreamProcessor
+from nfphasing_bluesky.streaming.queue import DocumentQueue
+
+
+@pytest.fixture
+def made(raw, tiny):
+    """A processor with its reconstructor, derived documents and outcomes."""
+
+    class Made:
+        def __init__(self, reconstructor=None, store=None, **settings):
+            self.documents, self.outcomes = [], []
+            self.reconstructor = reconstructor or tiny.LineReconstructor()
+            self.store = store or raw.MemoryStore()
+            self.processor = StreamProcessor(
+                StreamSettings(data_key="det", **settings),
+                self.store,
+                [lambda name, doc: self.documents.append((name, doc))],
+                lambda outcome, latency: self.outcomes.append((outcome, latency)),
+                self.reconstructor,
+            )
+
+        def feed(self, items):
+            for item in items:
+                self.processor(*item)
+            return self
+
+        def ledgers(self):
+            ledgers = [d for n, d in self.documents if n == "descriptor" and d["name"] == "ledger"]
+            uids = {d["uid"] for d in ledgers}
+            return [d["data"] for n, d in self.documents if n == "event" and d["descriptor"] in uids]
+
+        def named(self, name):
+            return [d for n, d in self.documents if n == name]
+
+    return Made
+
+
+def counts(ledger):
+    return tuple(ledger[name] for name in ("received", "reconstructed", "dropped", "failed"))
+
+
+def test_a_run_becomes_a_linked_valid_derived_run(made, raw):
+    run = made().feed(items := list(raw.raw_run(10)))
+    assert [n for n, _ in run.documents][0] == "start" and [n for n, _ in run.documents][-1] == "stop"
+    (start,) = run.named("start")
+    assert start["original_run_uid"] == start["raw_uid"] == items[0][1]["uid"]
+    for name, doc in run.documents:
+        schema_validators[DocumentNames[name]].validate(doc)
+    assert counts(run.ledgers()[0]) == (10, 10, 0, 0)
+    assert [o.origin.seq_num for o, _ in run.outcomes] == list(range(1, 11))
+
+
+def test_the_line_is_found(made, raw):
+    run = made().feed(raw.raw_run(20))
+    offsets = [o.parameters["offset_inv_cm"].mean() for o, _ in run.outcomes]
+    assert np.mean(offsets) == pytest.approx(100, abs=0.5)
+    (blocks,) = run.store.blocks.values()
+    assert sum(len(b["density_mean"]) for b in blocks) == 20
+
+
+def test_frames_are_batched_up_to_the_batch_size(made, raw):
+    run = made(batch_size=8).feed(raw.raw_run(20))
+    assert run.reconstructor.batches == [8, 8, 4]
+
+
+def test_a_deadline_flushes_a_partial_batch(made, raw):
+    run = made(batch_size=64, deadline_s=0.0)
+    assert run.processor.due_in_s() == float("inf")
+    run.feed(list(raw.raw_run(3))[:-1])
+    assert run.processor.due_in_s() == 0 and not run.outcomes
+    run.processor.poll()
+    assert len(run.outcomes) == 3 and run.processor.due_in_s() == float("inf")
+
+
+def nan(values):
+    return np.full_like(values, np.nan)
+
+
+def test_a_frame_that_makes_the_model_raise_fails_alone(made, raw):
+    run = made().feed(raw.raw_run(9, poison={4: nan}))
+    assert counts(run.ledgers()[0]) == (9, 8, 0, 1)
+    (failure,) = [o for o, _ in run.outcomes if isinstance(o, Failure)]
+    assert failure.origin.seq_num == 4 and "NaN reached the model" in failure.reason
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda v: -v, lambda v: v[:5], lambda v: v.reshape(4, 5), lambda v: "text", lambda v: None]
+)
+def test_spoilt_frames_become_failures_with_a_reason(made, raw, spoil):
+    run = made().feed(raw.raw_run(5, poison={2: spoil}))
+    assert counts(run.ledgers()[0]) == (5, 4, 0, 1)
+    (failure,) = [o for o, _ in run.outcomes if isinstance(o, Failure)]
+    assert failure.reason
+
+
+def test_a_reconstructor_that_answers_too_few_loses_nothing(made, raw, tiny):
+    class Short(tiny.LineReconstructor):
+        def __call__(self, frames):
+            return super().__call__(frames)[: 1 if len(frames) > 1 else None]
+
+    run = made(reconstructor=Short()).feed(raw.raw_run(6))
+    assert counts(run.ledgers()[0]) == (6, 6, 0, 0)
+
+
+def test_a_wrong_data_key_fails_every_frame_and_says_what_there_is(made, raw):
+    run = made().feed(raw.raw_run(4, data_key="other"))
+    assert counts(run.ledgers()[0]) == (4, 0, 0, 4)
+    assert "other" in run.outcomes[0][0].reason
+
+
+def test_missing_files_fail_every_frame(made, raw, monkeypatch):
+    run = made()
+    run.processor._router._wait_s = 0.0
+    run.feed(raw.stream_run([(0, 3), (3, 5)]))
+    assert counts(run.ledgers()[0]) == (5, 0, 0, 5)
+    assert "nowhere.h5" in run.outcomes[0][0].reason
+
+
+def test_interleaved_runs_have_derived_runs_of_their_own(made, raw):
+    first, second = list(raw.raw_run(7, seed=1)), list(raw.raw_run(5, seed=2))
+    second += [None] * (len(first) - len(second))
+    run = made(batch_size=4)
+    run.feed(item for pair in zip(first, second, strict=True) for item in pair if item)
+    assert sorted(counts(ledger) for ledger in run.ledgers()) == [(5, 5, 0, 0), (7, 7, 0, 0)]
+    assert len({d["uid"] for d in run.named("start")}) == 2
+
+
+def test_event_pages_are_taken(made, raw):
+    items = list(raw.raw_run(6))
+    page = event_model.pack_event_page(*[d for n, d in items if n == "event"])
+    run = made().feed([*items[:2], ("event_page", page), items[-1]])
+    assert counts(run.ledgers()[0]) == (6, 6, 0, 0)
+
+
+def test_a_run_without_stop_is_ended_as_aborted(made, raw):
+    run = made().feed(raw.raw_run(3, stop=False))
+    run.processor.close("the worker was shut down")
+    (stop,) = run.named("stop")
+    assert stop["exit_status"] == "abort" and "shut down" in stop["reason"]
+    assert counts(run.ledgers()[0]) == (3, 3, 0, 0) and run.processor.open_runs == 0
+
+
+@pytest.mark.parametrize("status", ["abort", "fail"])
+def test_the_exit_status_of_the_raw_run_is_kept(made, raw, status):
+    assert made().feed(raw.raw_run(2, status=status)).named("stop")[0]["exit_status"] == status
+
+
+def test_derived_runs_are_never_processed(made, raw):
+    run = made()
+    documents = made().feed(raw.raw_run(3)).documents
+    assert not run.feed(documents).documents
+
+
+def test_the_queue_and_the_processor_agree_on_every_frame(made, raw):
+    settings = StreamSettings(data_key="det")
+    queue = DocumentQueue(6, Policy.LATEST, FrameIndex(settings))
+    for item in raw.raw_run(50):
+        queue.put(*item)
+    run = made()
+    while (item := queue.get(0)) is not None:
+        run.processor(*item)
+    assert counts(run.ledgers()[0]) == (50, 6, 44, 0)
+
+
+def test_dropped_frames_of_files_are_in_the_ledger(made, raw):
+    settings = StreamSettings(data_key="det")
+    queue = DocumentQueue(1, Policy.LATEST, FrameIndex(settings))
+    for item in raw.stream_run([(0, 3), (3, 5)]):
+        queue.put(*item)
+    run = made()
+    run.processor._router._wait_s = 0.0
+    while (item := queue.get(0)) is not None:
+        run.processor(*item)
+    assert counts(run.ledgers()[0]) == (5, 0, 3, 2)
+
+
+def test_a_sink_that_raises_is_named_and_loses_no_frame(made, raw):
+    run = made()
+
+    def broken(name, doc):
+        raise OSError("disk full")
+
+    run.processor._sinks += (broken,)
+    run.feed(raw.raw_run(3))
+    assert "disk full" in run.processor.trouble and "broken" in run.processor.trouble
+    assert counts(run.ledgers()[0]) == (3, 3, 0, 0)
+
+
+def test_arrays_that_cannot_be_stored_are_failures_in_the_ledger_and_trouble(made, raw):
+    run = made(store=raw.MemoryStore(broken=True)).feed(raw.raw_run(3))
+    assert counts(run.ledgers()[0]) == (3, 0, 0, 3)
+    assert "could not be stored" in run.processor.trouble
+
+
+def test_a_model_change_concerns_the_next_run_only(made, raw, tiny):
+    run = made(batch_size=2)
+    items = list(raw.raw_run(4))
+    run.feed(items[:4])
+    newer = tiny.LineReconstructor()
+    run.processor.use(newer)
+    run.feed(items[4:])
+    assert not newer.batches
+    run.feed(raw.raw_run(2))
+    assert newer.batches == [2]
+
+
+def test_frames_of_runs_that_are_not_followed_count_as_discarded(made, raw):
+    run = made()
+    run.processor.use(None)
+    run.feed(raw.raw_run(4))
+    assert run.processor.discarded == 4 and not run.documents
+
+
+def test_the_same_run_gives_the_same_numbers_however_it_is_batched(made, raw):
+    items = list(raw.raw_run(9))
+    means = []
+    for size in (1, 4, 64):
+        run = made(batch_size=size).feed(items)
+        means.append(np.stack([o.mean for o, _ in run.outcomes]))
+    np.testing.assert_array_equal(means[0], means[1])
+    np.testing.assert_array_equal(means[0], means[2])

@@ -1,0 +1,115 @@
+"""A reconstructor whose posterior is known in closed form: a straight line through a curve's points.
+
+Run as a program it is a worker with this reconstructor: `python tiny.py [--slow S] SETTINGS_JSON`.
+"""
+
+import time
+
+import numpy as np
+
+from nfphasing_bluesky.core import (
+    Axis,
+    DensityInfo,
+    Failure,
+    ModelError,
+    ModelInfo,
+    Parameter,
+    Posterior,
+    Prediction,
+    ReconstructionSettings,
+    Trust,
+    Verdict,
+)
+
+DENSITY = DensityInfo("line", "1/cm", (Axis("r", np.linspace(0, 1, 16), "angstrom"),))
+INFO = ModelInfo(
+    "tiny-line",
+    "line",
+    "1",
+    "0" * 64,
+    DENSITY,
+    (Parameter("offset_inv_cm", "1/cm", "Offset"), Parameter("slope_inv_cm", "1/cm", "Slope")),
+)
+IMAGE_INFO = ModelInfo(
+    "tiny-image",
+    "plane",
+    "1",
+    "1" * 64,
+    DensityInfo(
+        "plane",
+        "rad",
+        (Axis("y", np.linspace(0, 1, 6), "micrometer"), Axis("x", np.linspace(0, 1, 8), "micrometer")),
+    ),
+    (Parameter("offset_rad", "rad", "Offset"),),
+)
+
+
+class LineReconstructor:
+    """Bayesian straight-line fit; slow on demand, and unable to take NaN or negative first points."""
+
+    def __init__(self, settings=None, info=INFO, seconds_per_batch=0.0, seconds_per_frame=0.0):
+        self.info = info
+        self.settings = settings or ReconstructionSettings(n_samples=32)
+        self.batches = []
+        self._seconds = (seconds_per_batch, seconds_per_frame)
+
+    def __call__(self, frames, n_samples=None, seed=None):
+        self.batches.append(len(frames))
+        time.sleep(self._seconds[0] + self._seconds[1] * len(frames))
+        return [self._one(frame) for frame in frames]
+
+    def _one(self, frame):
+        if not frame.usable.all():
+            raise FloatingPointError("NaN reached the model")
+        if frame.intensity[0] < 0:
+            return Failure(frame.origin, "negative intensity")
+        x = np.linspace(0, 1, frame.intensity.size)
+        sigma = np.ones(x.size) if frame.sigma is None else frame.sigma
+        design = np.stack([np.ones_like(x), x], axis=1) / sigma[:, None]
+        covariance = np.linalg.inv(design.T @ design)
+        mean = covariance @ design.T @ (frame.intensity / sigma)
+        rng = np.random.default_rng([self.settings.seed, frame.origin.seq_num])
+        draws = rng.multivariate_normal(mean, covariance, self.settings.n_samples)
+        return self._posterior(frame, draws, mean, sigma, x)
+
+    def _posterior(self, frame, draws, mean, sigma, x):
+        density = self.info.density
+        grid = sum(np.meshgrid(*[a.values for a in density.axes], indexing="ij"))
+        shape = (-1, *[1] * grid.ndim)
+        samples = draws[:, 0].reshape(shape) + draws[:, 1].reshape(shape) * grid
+        fit = mean[0] + mean[1] * x
+        chi2 = float(np.mean(((frame.intensity - fit) / sigma) ** 2))
+        verdict = Verdict.VALID if chi2 < 3 else Verdict.WARNING if chi2 < 10 else Verdict.ALARM
+        reason = "" if verdict is Verdict.VALID else f"reduced chi-squared {chi2:.1f}, expected about 1"
+        names = [p.name for p in self.info.parameters]
+        return Posterior(
+            density,
+            samples.mean(0),
+            samples.std(0),
+            samples,
+            {name: draws[:, i] for i, name in enumerate(names)},
+            {p.name: p.unit for p in self.info.parameters},
+            Prediction(fit, fit - 2 * sigma, fit + 2 * sigma),
+            Trust(chi2, 0.9, 0.1, verdict, reason),
+            origin=frame.origin,
+            latency_s=0.001,
+        )
+
+
+def load(model, device, settings):
+    """Load `tiny-line`, `tiny-image`, or one of them slowed: `tiny-line:0.05` takes 50 ms a frame."""
+    name, _, seconds = model.partition(":")
+    infos = {"tiny-line": INFO, "tiny-image": IMAGE_INFO}
+    if name not in infos:
+        raise ModelError(f"no model {model!r}, expected one of {sorted(infos)}")
+    return LineReconstructor(settings, infos[name], seconds_per_frame=float(seconds or 0))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from nfphasing_bluesky.streaming.serve import serve
+
+    from nfphasing_bluesky.streaming.settings import WorkerSettings
+
+    serve(WorkerSettings.model_validate_json(sys.argv[-1]), load=load)
