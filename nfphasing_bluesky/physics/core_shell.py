@@ -24,15 +24,20 @@ def squared_amplitude(q: Tensor, core: Tensor, shell: Tensor, ratio: Tensor, var
 
     Args:
         q: (B, Q) 1/angstrom, float64.
-        core, shell: (B,) mean core radius R and thickness d, angstrom, float64.
+        core: (B,) mean core radius R, angstrom, float64.
+        shell: (B,) thickness d of the shell, angstrom, float64.
         ratio: (B,) contrast of the shell over that of the core.
         variance: (B,) p^2 of the core radius.
     """
     outer = core + shell
     y = q * outer[:, None]
     small = y < _SERIES_BELOW
-    closed = _closed(torch.where(small, y.detach().clamp(min=_SERIES_BELOW), y), core / outer, ratio, variance)
-    series = _series(torch.where(small, y, y.detach().clamp(max=_SERIES_BELOW)), core / outer, ratio, variance)
+    closed = _closed(
+        torch.where(small, y.detach().clamp(min=_SERIES_BELOW), y), core / outer, ratio, variance
+    )
+    series = _series(
+        torch.where(small, y, y.detach().clamp(max=_SERIES_BELOW)), core / outer, ratio, variance
+    )
     return torch.where(small, series, closed)
 
 

@@ -1,8 +1,8 @@
 """Schulz average of the disc's form factor, E[t^4 (2 J1(kappa t) / (kappa t))^2] / E[t^4].
 
 It has no elementary form. Above kappa = 16 Hankel's expansion of J1^2 averages term by term; below, a table
-made once by quadrature is interpolated along p. Both are laid on one uniform grid of kappa per curve, scaled by
-(1 + kappa^2)^(3/2), and interpolated by cubics, so that values keep their relative precision on the Porod tail.
+made once by quadrature is interpolated along p. Both are laid on one uniform grid of kappa per curve, scaled
+by (1 + kappa^2)^(3/2), and interpolated by cubics: values keep their relative precision on the Porod tail.
 """
 
 from functools import lru_cache

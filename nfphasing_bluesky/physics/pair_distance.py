@@ -1,8 +1,8 @@
 """Scattering of a pair-distance distribution p(r), and a parametrisation of p that is never negative.
 
 I(q) = 4 pi integral_0^Dmax p(r) sin(q r) / (q r) dr (GNOM's convention), so I(0) = 4 pi integral p dr.
-Normalised: x = r / Dmax in [0, 1], p(x) of unit area, kappa = q Dmax. Letters: B batch, Q points of the curve,
-X points of the x grid, K coefficients.
+Normalised: x = r / Dmax in [0, 1], p(x) of unit area, kappa = q Dmax. Letters: B batch, Q points of the
+curve, X points of the x grid, K coefficients.
 """
 
 from math import ceil
@@ -71,7 +71,7 @@ def coefficients_from_p(p: Tensor, x: Tensor, coefficients: int) -> Tensor:
 
 
 def cosines_from_coefficients(c: Tensor) -> Tensor:
-    """Exact cosine series of p: (B, K) sine coefficients of sqrt p to (B, 2K + 1) of cos(m pi x), unit area."""
+    """Exact cosine series of p: (B, K) coefficients of sqrt p to (B, 2K + 1) of cos(m pi x), unit area."""
     c = normalise_coefficients(c)
     K = c.shape[-1]
     product = c[:, :, None] * c[:, None, :] / 2
@@ -128,7 +128,9 @@ class UniversalDebye(nn.Module):
         return cls(spline(fine), kappa_max, step)
 
     @classmethod
-    def on_coefficients(cls, coefficients: int, kappa_max: float = 256.0, step: float = 0.2) -> "UniversalDebye":
+    def on_coefficients(
+        cls, coefficients: int, kappa_max: float = 256.0, step: float = 0.2
+    ) -> "UniversalDebye":
         """For sine coefficients c (B, K) of sqrt p; p is normalised to unit area."""
         fine = np.linspace(0, 1, _fine_points(kappa_max, coefficients))
         basis = np.cos(np.pi * fine[:, None] * np.arange(2 * coefficients + 1))

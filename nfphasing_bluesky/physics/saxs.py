@@ -44,7 +44,7 @@ def core_shell_sphere(
 def core_shell_sphere_unnormalised(
     q: Tensor, core_radius: Tensor, shell_thickness: Tensor, contrast_ratio: Tensor, polydispersity: Tensor
 ) -> Tensor:
-    """<F^2(q)> over the forward intensity of a homogeneous sphere of radius R + d with the core's contrast."""
+    """<F^2(q)> over that of a homogeneous sphere of radius R + d with the core's contrast at q = 0."""
     arguments = (core_radius.double(), shell_thickness.double(), contrast_ratio.double())
     variance = schulz.relative_variance(polydispersity)
     return core_shell.squared_amplitude(_batch(q, core_radius), *arguments, variance).to(core_radius.dtype)

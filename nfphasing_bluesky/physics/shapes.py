@@ -95,7 +95,7 @@ def rods_and_discs(n: int, generator: Generator) -> Primitives:
 
 
 def tori(n: int, generator: Generator) -> Primitives:
-    """Closed rings of overlapping beads, round or elliptic."""
+    """Ring-shaped chains of overlapping beads, round or elliptic."""
     P, device = 40, generator.device
     angle = torch.arange(P, device=device) * (2 * torch.pi / P)
     oval = torch.exp(_uniform(generator, (n, 1), -0.5, 0.5))
@@ -111,7 +111,9 @@ def domains(n: int, generator: Generator) -> Primitives:
     gap = _uniform(generator, (n, 2, 1), 1.6, 4.5)
     heading = torch.nn.functional.normalize(_normal(generator, (n, 2, 3)) + 0.5, dim=-1)
     centre = torch.cat([torch.zeros(n, 1, 3, device=device), (heading * gap).cumsum(1)], 1)
-    present = torch.rand(n, 1, generator=generator, device=device) < torch.tensor([1.0, 1.0, 0.4], device=device)
+    present = torch.rand(n, 1, generator=generator, device=device) < torch.tensor(
+        [1.0, 1.0, 0.4], device=device
+    )
     linked = (torch.rand(n, 1, generator=generator, device=device) < 0.5) & present[:, 1:]
     thin = _uniform(generator, (n, 1, 1), 0.1, 0.35).expand(n, 2, 1)
     body = _ellipsoids(centre, axes, generator, present)
