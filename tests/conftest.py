@@ -1,6 +1,7 @@
 """Fixtures every room uses, and the one way to skip."""
 
 import importlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -43,3 +44,16 @@ def shared_data() -> Path:
     """Folder of measured and third-party data beside the checkout; skip without it."""
     require(SHARED_DATA.is_dir(), f"no measured data at {SHARED_DATA.name} beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def conalbumin():
+    """(frame, posterior, info) of a measured curve that sasdata ships: the exact posterior of its p(r)."""
+    found = importlib.util.find_spec("sasdata")
+    require(found, "sasdata is not installed; install the extra 'test'")
+    from nfphasing_bluesky.storage.readers import read_frames
+    from tests.indirect_transform import indirect_transform
+
+    path = Path(found.origin).parent / "example_data" / "1d_data" / "conalbumin.txt"
+    (frame,) = read_frames(path)
+    return (frame, *indirect_transform(frame, d_max_angstrom=90.0))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
 from nfphasing_bluesky.core.frame import FloatArray
@@ -33,7 +34,7 @@ class Columns:
 
     Args:
         q, intensity: (Q,), q in the file's unit.
-        sigma, dq: (Q,) or None where the file gives none.
+        sigma, dq, mask: (Q,) or None where the file gives none; mask is True where a point must not be used.
         q_scale: factor from the file's unit of q to 1/angstrom; None where it names none.
         absolute: whether the intensity is in 1/cm.
         number: place among the curves of the file, from 0.
@@ -43,6 +44,7 @@ class Columns:
     intensity: FloatArray
     sigma: FloatArray | None
     dq: FloatArray | None = None
+    mask: NDArray[np.bool_] | None = None
     q_scale: float | None = None
     absolute: bool = False
     number: int = 0
@@ -69,6 +71,7 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
         return Frame(
             intensity=columns.intensity,
             sigma=sigma,
+            mask=columns.mask,
             geometry=geometry,
             origin=Origin(label=path.name, seq_num=columns.number + 1),
         )

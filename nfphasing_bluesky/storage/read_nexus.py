@@ -111,12 +111,14 @@ def _curves(group: h5py.Group, path: Path, options: ReadOptions) -> Iterator[Col
     sigma = _companion(group, signal, ("uncertainties", "uncertainty"), "Idev", intensity.shape, where)
     dq = _companion(group, "Q", ("resolutions", "uncertainties"), "Qdev", q.shape, where)
     scale = required_q_scale(unit, path, group.name) if unit and options.q_unit is None else None
+    mask = _curve_mask(group, intensity.shape)
     for number, row in enumerate(np.atleast_2d(intensity)):
         yield Columns(
             q=q,
             intensity=row,
             sigma=None if sigma is None else np.atleast_2d(sigma)[number],
             dq=dq,
+            mask=None if mask is None else np.atleast_2d(mask)[number],
             q_scale=scale,
             absolute=is_absolute(_unit(group[signal])),
             number=number,
@@ -139,6 +141,14 @@ def _companion(
                 )
             return values
     return None
+
+
+def _curve_mask(group: h5py.Group, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return the mask that a SASdata names, True where masked."""
+    name = _text(group.attrs.get("mask"))
+    if not name or name not in group:
+        return None
+    return np.broadcast_to(np.asarray(group[name][()]) != 0, shape)
 
 
 def _text(value: object) -> str:

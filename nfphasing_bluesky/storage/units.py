@@ -7,6 +7,7 @@ import numpy as np
 
 from nfphasing_bluesky.core import GeometryError
 from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.documents.units import metres
 
 Q_LIMIT_INV_ANGSTROM = 1.0
 """Curves with no stated unit must end below this: beyond it they are more likely in 1/nm."""
@@ -24,8 +25,6 @@ _PER_METRE = r"(?:1\s*/\s*m|(?<![A-Za-z])m\s*(?:\^|\*\*)?\s*-\s*1)(?![a-z])"
 _Q_UNITS = ((_PER_NM, 0.1), (_PER_ANGSTROM, 1.0), (_PER_METRE, 1e-10))
 
 _PER_CM = r"(1\s*/\s*cm|cm\s*(\^|\*\*)?\s*-1|cm\u207b\u00b9)(\s*/\s*sr|\s*sr\s*(\^|\*\*)?\s*-1)?"
-
-_LENGTHS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "micron": 1e-6, "nm": 1e-9, "a": 1e-10, "angstrom": 1e-10}
 
 
 def q_scale(unit: str) -> float | None:
@@ -91,6 +90,8 @@ def is_absolute(unit: str) -> bool:
 
 
 def length_m(value: float, unit: str) -> float | None:
-    """Return a length in metres, or None when its unit is not known."""
-    scale = _LENGTHS_M.get(unit.strip().lower())
-    return None if scale is None else value * scale
+    """Return a length in metres, or None when its unit is missing or not known."""
+    try:
+        return value * metres(unit, "length")
+    except GeometryError:
+        return None

@@ -1,0 +1,64 @@
+"""Results as JSON objects: what `nfphasing reconstruct --json` prints for each input."""
+
+import math
+from pathlib import Path
+
+from nfphasing_bluesky.core import Failure, ModelInfo, Posterior
+
+Json = dict[str, object]
+
+
+def posterior_as_json(
+    posterior: Posterior,
+    info: ModelInfo,
+    *,
+    input_path: str | Path | None = None,
+    output: str | Path | None = None,
+    figure: str | Path | None = None,
+) -> Json:
+    """Return one posterior as an object of plain JSON; NaN and infinity become null.
+
+    Args:
+        posterior: what to describe.
+        info: the model that made it.
+        input_path: what was read; by default the frame's label.
+        output: NeXus file written, if any.
+        figure: PNG written, if any.
+    """
+    trust = posterior.trust
+    return {
+        **_head(posterior.origin.label if input_path is None else str(input_path), info),
+        "output": None if output is None else str(output),
+        "figure": None if figure is None else str(figure),
+        "parameters": {
+            name: {key: value if key == "unit" else _number(value) for key, value in vars(summary).items()}
+            for name, summary in posterior.summary().items()
+        },
+        "classes": {name: _number(probability) for name, probability in posterior.classes.items()},
+        "trust": {
+            "reduced_chi2": _number(trust.reduced_chi2),
+            "ess_fraction": _number(trust.ess_fraction),
+            "ood_score": _number(trust.ood_score),
+            "verdict": str(trust.verdict),
+            "reason": trust.reason,
+        },
+        "latency_s": _number(posterior.latency_s),
+    }
+
+
+def failure_as_json(failure: Failure, info: ModelInfo, *, input_path: str | Path | None = None) -> Json:
+    """Return a frame that could not be reconstructed as an object with its `error`."""
+    return {
+        **_head(failure.origin.label if input_path is None else str(input_path), info),
+        "error": failure.reason,
+    }
+
+
+def _head(name: str, info: ModelInfo) -> Json:
+    """Return what every object begins with."""
+    return {"input": name, "model": info.name, "modality": info.modality}
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number that JSON has."""
+    return None if value is None or not math.isfinite(value) else float(value)
