@@ -16,7 +16,7 @@ _TIMES = (("latency_s", "s"), ("raw_time", "s"))
 
 
 def array_specs(density: DensityInfo, n_samples: int = 0) -> tuple[ArraySpec, ...]:
-    """Arrays of the stream: mean, standard deviation and, where `n_samples` is not 0, the draws.
+    """Declare the arrays of the stream: mean, standard deviation and, where `n_samples` is not 0, the draws.
 
     Curves are kept in double, images in single precision, which is far below their error bars.
     """
@@ -32,7 +32,7 @@ def array_specs(density: DensityInfo, n_samples: int = 0) -> tuple[ArraySpec, ..
 
 
 def array_keys(arrays: Sequence[ArraySpec], source: str) -> dict[str, dict[str, Any]]:
-    """Data keys of external arrays, which StreamDatum documents deliver."""
+    """Return data keys of external arrays, which StreamDatum documents deliver."""
     return {
         spec.name: {
             "source": source,
@@ -49,7 +49,7 @@ def array_keys(arrays: Sequence[ArraySpec], source: str) -> dict[str, dict[str, 
 
 
 def scalar_units(info: ModelInfo) -> dict[str, str]:
-    """Every number of one row and its unit: parameters with errors, class probabilities, trust, times."""
+    """Return every number of one row and its unit: parameters, class probabilities, trust, times."""
     units: dict[str, str] = {}
     for parameter in info.parameters:
         units[parameter.name] = units[f"{parameter.name}_std"] = parameter.unit
@@ -60,7 +60,7 @@ def scalar_units(info: ModelInfo) -> dict[str, str]:
 
 
 def scalar_keys(info: ModelInfo, source: str) -> dict[str, dict[str, Any]]:
-    """Data keys of what events carry inline."""
+    """Return data keys of what events carry inline."""
     common = {"source": source, "shape": [], "object_name": DEVICE}
     keys: dict[str, dict[str, Any]] = {
         name: {**common, "dtype": "number", "dtype_numpy": "<f8", "units": unit}
@@ -72,7 +72,7 @@ def scalar_keys(info: ModelInfo, source: str) -> dict[str, dict[str, Any]]:
 
 
 def row(result: Posterior | Failure, info: ModelInfo) -> dict[str, Any]:
-    """One event's data. A parameter's value is the median of its draws; a Failure is NaN and ALARM."""
+    """Return one event's data. A parameter's value is the median of its draws; a Failure is NaN and ALARM."""
     values: dict[str, Any] = dict.fromkeys(scalar_units(info), float("nan"))
     values["raw_seq_num"] = int(result.origin.seq_num)
     values["raw_time"] = float(result.origin.time)
@@ -93,7 +93,7 @@ def row(result: Posterior | Failure, info: ModelInfo) -> dict[str, Any]:
 
 
 def stacked(results: Sequence[Posterior | Failure], arrays: Sequence[ArraySpec]) -> dict[str, np.ndarray]:
-    """Rows of every array, (B, *shape); NaN for a Failure."""
+    """Return rows of every array, (B, *shape); NaN for a Failure."""
     block = {}
     for spec in arrays:
         rows = np.full((len(results), *spec.shape), np.nan, dtype=spec.dtype)
@@ -105,7 +105,7 @@ def stacked(results: Sequence[Posterior | Failure], arrays: Sequence[ArraySpec])
 
 
 def misfit(result: Posterior, density: DensityInfo, n_samples: int) -> str:
-    """Why a posterior does not fit the stream's columns; empty when it does."""
+    """Say why a posterior does not fit the stream's columns; empty when it does."""
     mine = result.density
     if mine.shape != density.shape or result.mean.shape != density.shape:
         return f"density has shape {result.mean.shape}, expected {density.shape} as in the frames before it"

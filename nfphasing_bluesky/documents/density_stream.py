@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import event_model
@@ -54,7 +54,7 @@ class DensityStream:
         metadata = {**start["nfphasing"], "raw_uid": start["raw_uid"], "quantity": density.quantity}  # type: ignore[typeddict-item]
         self._file = FileSpec(start["uid"], array_specs(density, n_samples), axes, metadata)
         self._writer: ArrayWriter | None = None
-        self._composers: dict[tuple[str, str], event_model.ComposeStreamResource | Any] = {}
+        self._composers: dict[tuple[str, str], event_model.ComposeStreamResourceBundle] = {}
         self._rows = 0
         self._owed = 0
         self._stream = self._describe()
@@ -104,7 +104,7 @@ class DensityStream:
         return Failure(result.origin, why) if why else result
 
     def _write_arrays(self, results: Results) -> Results:
-        """Write and announce one block; rows that cannot be kept are owed, so that later ones stay in step."""
+        """Write and announce one block; rows that cannot be kept are owed, so later ones stay in step."""
         block = stacked(results, self._file.arrays)
         if self._owed:
             block = {name: _led_by_nan(rows, self._owed) for name, rows in block.items()}
@@ -153,7 +153,9 @@ class DensityStream:
             )
             self._emit("stream_datum", datum)
 
-    def _resource(self, written: Written, name: str, shape: tuple[int, ...]) -> Any:
+    def _resource(
+        self, written: Written, name: str, shape: tuple[int, ...]
+    ) -> event_model.ComposeStreamResourceBundle:
         compose = event_model.ComposeStreamResource(self._run.start_doc)
         composer = compose(
             mimetype="application/x-hdf5",

@@ -99,8 +99,9 @@ class DerivedRun:
         """Write the ledger and the stop document.
 
         Args:
-            exit_status, reason: of the raw run.
-            received: frames that arrived, counted where they did; None to take the sum of what became of them.
+            exit_status: of the raw run.
+            reason: of the raw run.
+            received: frames that arrived, counted where they did; None for the sum of what became of them.
             dropped: frames that the queue's policy let go.
 
         Returns:

@@ -58,7 +58,7 @@ class ResourceAssets:
         self._filler("datum", dict(doc))
 
     def knows(self, datum_id: object) -> bool:
-        """True when the datum, and so its resource, has arrived."""
+        """Return True when the datum, and so its resource, has arrived."""
         return datum_id in self._datum
 
     def read(self, descriptor_uid: str, data_key: str, datum_id: str) -> NDArray[Any]:

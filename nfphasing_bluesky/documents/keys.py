@@ -16,13 +16,13 @@ Document = Mapping[str, Any]
 
 
 def own_metadata(start: Document) -> Mapping[str, Any]:
-    """What the start document says to this package, its `nfphasing` entry; empty where it says nothing."""
+    """Return what the start document says to this package, its `nfphasing` entry, or nothing."""
     said = start.get("nfphasing")
     return said if isinstance(said, Mapping) else {}
 
 
 def is_array(data_key: Document) -> bool:
-    """True when one event's value has more than one element.
+    """Return True when one event's value has more than one element.
 
     `dtype` is not asked: ophyd-async declares one-dimensional streamed arrays as `number`.
     """
@@ -31,7 +31,7 @@ def is_array(data_key: Document) -> bool:
 
 
 def is_external(data_key: Document) -> bool:
-    """True when the values are in files and documents refer to them."""
+    """Return True when the values are in files and documents refer to them."""
     return "external" in data_key
 
 
@@ -66,7 +66,7 @@ def choose_data_key(start: Document, descriptor: Document, asked: str | None) ->
 
 
 def has_arrays(descriptor: Document) -> bool:
-    """True when a stream could hold frames at all."""
+    """Return True when a stream could hold frames at all."""
     return any(is_array(key) for key in descriptor["data_keys"].values())
 
 
@@ -97,7 +97,7 @@ def companion_names(start: Document, descriptor: Document, data_key: str, role: 
 
 
 def object_of(descriptor: Document, data_key: str) -> str:
-    """Name of the device that a data key belongs to; empty where the descriptor does not say."""
+    """Return the name of the device that a data key belongs to; empty where the descriptor does not say."""
     named = descriptor["data_keys"].get(data_key, {}).get("object_name")
     if named:
         return str(named)

@@ -68,14 +68,14 @@ class Layout:
         q = self._in_inverse_angstrom("q", roles)
         if q is None:
             raise GeometryError(
-                f"{self.data_key}: a curve of {intensity.size} points has no q; record {self.data_key}_q in the "
-                "same event or the device's configuration, or name it in the start document, "
+                f"{self.data_key}: a curve of {intensity.size} points has no q; record {self.data_key}_q in "
+                "the same event or the device's configuration, or name it in the start document, "
                 "nfphasing={'q_key': ...}"
             )
         if roles.get("sigma") is None:
             raise FrameError(
-                f"{self.data_key}: a curve has no sigma; record {self.data_key}_sigma beside it, or name it in "
-                "the start document, nfphasing={'sigma_key': ...}"
+                f"{self.data_key}: a curve has no sigma; record {self.data_key}_sigma beside it, or "
+                "name it in the start document, nfphasing={'sigma_key': ...}"
             )
         if intensity.shape != q.shape:
             raise FrameError(
@@ -111,11 +111,13 @@ class Layout:
                 return intensity.mean(axis=0, dtype=np.float64)
             raise FrameError(
                 f"{self.data_key}: one event holds {intensity.shape[0]} exposures of {intensity.shape[1:]}, "
-                "expected one; say how to join them in the start document, nfphasing={'exposures': 'sum'} or 'mean'"
+                "expected one; say in the start document how to join them, nfphasing={'exposures': 'sum'} "
+                "or 'mean'"
             )
         if intensity.ndim not in (1, 2):
             raise FrameError(
-                f"{self.data_key}: one event has shape {intensity.shape}, expected a curve (Q,) or an image (H, W)"
+                f"{self.data_key}: one event has shape {intensity.shape}, expected a curve (Q,) "
+                "or an image (H, W)"
             )
         return intensity
 

@@ -25,17 +25,17 @@ class Ledger:
         return self.received - self.reconstructed - self.dropped - self.failed
 
     def percentiles(self) -> dict[str, float]:
-        """Latency percentiles, s, as `latency_p50_s` and so on; NaN when nothing was reconstructed."""
+        """Return latency percentiles, s, as `latency_p50_s` and so on; NaN when nothing was reconstructed."""
         values = np.percentile(self.latencies_s, PERCENTILES) if self.latencies_s else [float("nan")] * 3
         return {f"latency_p{p}_s": float(v) for p, v in zip(PERCENTILES, values, strict=True)}
 
     def data(self) -> dict[str, Any]:
-        """The ledger as the data of its event."""
+        """Return the ledger as the data of its event."""
         return {name: int(getattr(self, name)) for name in COUNTS} | self.percentiles()
 
 
 def ledger_keys(source: str) -> dict[str, dict[str, Any]]:
-    """Data keys of the stream `ledger`."""
+    """Return the data keys of the stream `ledger`."""
     counts = {
         name: {"source": source, "dtype": "integer", "dtype_numpy": "<i8", "shape": [], "units": "frames"}
         for name in COUNTS

@@ -19,13 +19,13 @@ class RunListener(Protocol):
     """What takes the frames of a FrameRouter."""
 
     def run_started(self, start: Document) -> None:
-        """A raw run begins; `start` is its start document."""
+        """Hear that a raw run begins; `start` is its start document."""
 
     def frame(self, frame: Frame | Failure) -> None:
-        """One frame, or why there is none; `origin.raw_uid` says of which run."""
+        """Take one frame, or why there is none; `origin.raw_uid` says of which run."""
 
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
-        """A raw run ended: success, abort or fail, as its stop document says."""
+        """Hear that a raw run ended: success, abort or fail, as its stop document says."""
 
 
 class FrameRouter:
@@ -115,7 +115,7 @@ class FrameRouter:
         self._listener.run_stopped(uid, exit_status, reason or run.problem)
 
     def _belongs(self, name: str, doc: Document) -> bool:
-        """True when the document is of a run whose start was seen; remembers what refers to what."""
+        """Return True when the document is of a run whose start was seen; remembers what refers to what."""
         if name == "start":
             if self._owners.setdefault(doc["uid"], doc["uid"]) == doc["uid"] and doc["uid"] in self._runs:
                 log.warning("start document %s arrived twice; the second is ignored", doc["uid"])

@@ -74,6 +74,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         self._integrate = integrate
         self._layouts: dict[str, Layout | DataKeyError] = {}
         self._pending: dict[tuple[str, int], _Pending] = {}
+        self._refused: set[tuple[str, int]] = set()
         self.problem = ""
         self.streams_seen: list[str] = []
 
@@ -119,7 +120,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
     def datum_page(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
         """Remember a page of datums."""
         for datum in event_model.unpack_datum_page(doc):  # type: ignore[arg-type]
-            self.datum(datum)  # type: ignore[arg-type]
+            self.datum(datum)
 
     def stream_resource(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
         """Remember a stream resource."""
@@ -135,9 +136,8 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         numbered = doc["seq_nums"]["stop"] - doc["seq_nums"]["start"] == last - first
         offset = doc["seq_nums"]["start"] - first if numbered else 1
         if isinstance(layout, DataKeyError):
-            if key == self._spokesman(doc["descriptor"]):
-                for index in range(first, last):
-                    self._fail(self._origin(index + offset, time.time()), str(layout))
+            for index in range(first, last):
+                self._refuse(doc["descriptor"], index + offset, time.time(), layout)
             return
         if key not in layout.needed:
             return
@@ -158,7 +158,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
             lacking = sorted(layout.needed - set(pending.values)) if isinstance(layout, Layout) else []
             self._fail(
                 self._origin(pending.seq_num, pending.time, layout),
-                f"event {pending.seq_num} is incomplete: {', '.join(lacking)} never arrived before the run ended",
+                f"event {pending.seq_num}: {', '.join(lacking)} had not arrived when the run ended",
             )
         self._pending.clear()
         self._streams.close()
@@ -169,8 +169,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         if layout is None:
             return
         if isinstance(layout, DataKeyError):
-            if not self._spokesman(doc["descriptor"]):
-                self._fail(self._origin(doc["seq_num"], doc["time"]), str(layout))
+            self._refuse(doc["descriptor"], doc["seq_num"], doc["time"], layout)
             return
         brought = layout.needed & set(doc["data"])
         if not brought:
@@ -188,12 +187,11 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         self._resolve_waiting(pending)
         self._finish_if_complete(pending)
 
-    def _spokesman(self, descriptor_uid: str) -> str:
-        """Data key whose stream datums count the frames of a stream with a wrong data key; '' with events."""
-        keys = self._descriptors[descriptor_uid]["data_keys"]
-        if all(is_external(key) for key in keys.values()):
-            return str(next(iter(keys)))
-        return ""
+    def _refuse(self, descriptor_uid: str, seq_num: int, at: float, why: DataKeyError) -> None:
+        """Fail one event of a stream with a wrong data key, once, whichever documents speak of it."""
+        if (descriptor_uid, seq_num) not in self._refused:
+            self._refused.add((descriptor_uid, seq_num))
+            self._fail(self._origin(seq_num, at), str(why))
 
     def _pending_for(self, descriptor: str, seq_num: int, at: float) -> _Pending:
         return self._pending.setdefault((descriptor, seq_num), _Pending(descriptor, seq_num, at))

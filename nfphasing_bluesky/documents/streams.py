@@ -38,7 +38,7 @@ class StreamAssets:
         self._documents[doc["uid"]] = doc
 
     def data_key(self, resource_uid: str) -> str:
-        """Data key that a stream resource serves."""
+        """Return the data key that a stream resource serves."""
         return str(self._documents[resource_uid]["data_key"])
 
     def read(self, resource_uid: str, index: int, shape: Sequence[int | None]) -> NDArray[Any]:

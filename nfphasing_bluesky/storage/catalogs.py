@@ -1,0 +1,161 @@
+"""Catalogs: embedded in this process (SQLite and files, no server), or any tiled server."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tiled.client import from_context, from_profile, from_uri
+from tiled.client.container import Container
+from tiled.client.context import Context
+from tiled.profiles import list_profiles
+from tiled.structures.core import Spec
+
+from nfphasing_bluesky.core import StorageError
+
+RAW, PROCESSED = "raw", "processed"
+RUNS = Spec("CatalogOfBlueskyRuns", "3.0")
+MEDIA_TYPES = {
+    "BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"},
+}
+
+
+def embedded_config(path: Path, readable: Sequence[Path | str] = ()) -> dict[str, Any]:
+    """Return the tiled configuration of a catalog in a folder.
+
+    Tables are SQLite too: DuckDB lets only one process open a file, and here the acquisition and the
+    worker share the catalog.
+
+    Args:
+        path: folder of the catalog; may be read from any of its processes.
+        readable: further folders whose files runs may refer to.
+    """
+    storage = [f"file://localhost{quote(str(path / 'files'))}", f"sqlite:///{path / 'tables.db'}"]
+    folders = [path, *(Path(folder).resolve() for folder in readable)]
+    return {
+        "authentication": {"allow_anonymous_access": True, "single_user_api_key": os.urandom(16).hex()},
+        "trees": [
+            {
+                "path": "/",
+                "tree": "catalog",
+                "args": {
+                    "uri": f"sqlite:///{path / 'catalog.db'}",
+                    "writable_storage": storage,
+                    "readable_storage": [f"file://localhost{quote(str(folder))}" for folder in folders],
+                    "init_if_not_exists": True,
+                },
+            }
+        ],
+        "media_types": MEDIA_TYPES,
+    }
+
+
+def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = ()) -> Container:
+    """Open, or create, a catalog in a folder; no server runs and nothing listens.
+
+    Args:
+        path: folder of the catalog.
+        readable: further folders whose files runs may refer to (where detectors write).
+
+    Returns:
+        A tiled client with the containers `raw` and `processed`. Close it with `close_catalog`.
+
+    Raises:
+        StorageError: the folder cannot be written, or holds something else.
+    """
+    folder = Path(path).expanduser().resolve()
+    try:
+        (folder / "files").mkdir(parents=True, exist_ok=True)
+        client = _in_process(embedded_config(folder, readable))
+        return prepare(client)
+    except Exception as error:  # tiled, SQLAlchemy and the file system each have their own
+        raise StorageError(
+            f"catalog in {folder} cannot be opened: {error}; check the folder and its disk"
+        ) from error
+
+
+def open_catalog(spec: str | Path, readable: Sequence[Path | str] = ()) -> Container:
+    """Open a catalog by URI, by the name of a tiled profile, or by folder.
+
+    The API key of a server is read from TILED_API_KEY by tiled itself.
+
+    Args:
+        spec: `http(s)://...`, a profile's name, or a folder; `./name` is always a folder.
+        readable: for a folder, further folders whose files runs may refer to.
+
+    Raises:
+        StorageError: it cannot be reached or opened.
+    """
+    text = str(spec)
+    if text.startswith(("http://", "https://")):
+        return _connect(text, lambda: from_uri(text))
+    if isinstance(spec, str) and "/" not in text and text in list_profiles():
+        return _connect(f"profile {text!r}", lambda: _from_profile(text))
+    return embedded_catalog(spec, readable)
+
+
+def close_catalog(client: Container) -> None:
+    """Close a client, and the catalog with it when it is embedded."""
+    with suppress(Exception):
+        client.context.close()
+
+
+def prepare(client: Container) -> Container:
+    """Create `raw` and `processed` where they are missing; returns the client.
+
+    Two processes may do this at once: who comes second finds them made.
+    """
+    for key in (RAW, PROCESSED):
+        if key in client:
+            continue
+        try:
+            client.create_container(key, specs=[RUNS])
+        except Exception:
+            if key not in client:
+                raise
+    return client
+
+
+def runs_of(client: Container, key: str) -> Container:
+    """Return the sub-catalog `raw` or `processed`, or the client itself when it is a catalog of runs.
+
+    Raises:
+        StorageError: it has no such sub-catalog.
+    """
+    if any(spec.name == RUNS.name for spec in client.specs):
+        return client
+    try:
+        return client[key]
+    except KeyError as error:
+        raise StorageError(
+            f"catalog {client.uri} has no container {key!r}; "
+            "make it with nfphasing_bluesky.storage.catalogs.prepare"
+        ) from error
+
+
+def _in_process(config: Mapping[str, Any]) -> Container:
+    from tiled.server.app import build_app_from_config
+
+    with warnings.catch_warnings():
+        # starlette's test client, which tiled uses in process, announces a successor of httpx.
+        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+        context = Context.from_app(build_app_from_config(config))
+    return from_context(context)
+
+
+def _from_profile(name: str) -> Container:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+        return from_profile(name)
+
+
+def _connect(what: str, connect: Any) -> Container:
+    try:
+        return prepare(connect())
+    except Exception as error:  # httpx, tiled and configuration errors have no common root
+        raise StorageError(
+            f"catalog {what} cannot be opened: {error}; is the server up, and TILED_API_KEY set?"
+        ) from error

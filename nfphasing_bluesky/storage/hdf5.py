@@ -1,0 +1,200 @@
+"""Arrays of derived runs in HDF5: one growing NeXus file a run, readable while it is written."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import h5py
+import numpy as np
+
+from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.documents.sinks import ArraySpec, FileSpec, Written
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 2**20
+_CHUNK_ROWS = (8, 64)
+_HEADROOM_BYTES = 2**20
+
+
+class DerivedFiles:
+    """Opens the array files of derived runs in a folder.
+
+    Args:
+        folder: where the files go; made when the first one does.
+        fallback: where a file goes on when the folder's disk is full or gone, or None.
+    """
+
+    def __init__(self, folder: Path | str, fallback: Path | str | None = None) -> None:
+        self._folders = [Path(folder)] + ([] if fallback is None else [Path(fallback)])
+
+    def open(self, spec: FileSpec) -> "DerivedFile":
+        """Prepare the file of one derived run; it is created with its first block."""
+        return DerivedFile(self._folders, spec)
+
+
+class DerivedFile:
+    """Array file of one derived run. When a folder fails, its block begins a new file in the next."""
+
+    def __init__(self, folders: list[Path], spec: FileSpec) -> None:
+        self._folders = list(folders)
+        self._spec = spec
+        self._part: _Part | None = None
+
+    def append(self, block: Mapping[str, np.ndarray]) -> Written:
+        """Write (B, *shape) rows of every array and return where they are.
+
+        Raises:
+            StorageError: no folder could take them.
+        """
+        problems = []
+        for folder in list(self._folders):
+            try:
+                if self._part is None:
+                    self._part = _Part(folder, self._spec)
+                return self._part.append(block)
+            except (OSError, RuntimeError, ValueError) as error:
+                problems.append(f"{folder}: {error}")
+                log.error("arrays of derived run %s cannot go to %s: %s", self._spec.uid, folder, error)
+                self.close()
+                if folder is not self._folders[-1]:
+                    self._folders.remove(folder)
+        raise StorageError(
+            f"arrays of derived run {self._spec.uid} could not be written: {'; '.join(problems)}"
+        )
+
+    def close(self) -> None:
+        """Finish the file."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.close()
+
+
+class _Part:
+    """One HDF5 file: NXentry with the arrays as NXdata and their origin as NXprocess."""
+
+    def __init__(self, folder: Path, spec: FileSpec) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._spec = spec
+        self._file, self.path = _create(folder, safe_name(spec.uid))
+        self.chunk_rows = min(_rows_per_chunk(array) for array in spec.arrays)
+        self._rows = 0
+        self._datasets = self._lay_out()
+        self._file.swmr_mode = True
+
+    def append(self, block: Mapping[str, np.ndarray]) -> Written:
+        count = len(next(iter(block.values())))
+        self._check_space(sum(rows.nbytes for rows in block.values()))
+        start, stop = self._rows, self._rows + count
+        try:
+            for name, rows in block.items():
+                self._datasets[name].resize(stop, axis=0)
+                self._datasets[name][start:stop] = rows
+                self._datasets[name].flush()
+        except (OSError, RuntimeError):
+            self._forget(start)
+            raise
+        self._rows = stop
+        paths = {name: dataset.name for name, dataset in self._datasets.items()}
+        return Written(f"file://localhost{quote(str(self.path))}", paths, start, stop, self.chunk_rows)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+
+    def _check_space(self, nbytes: int) -> None:
+        """Refuse early: HDF5 that runs into a full disk leaves rows that nobody announced."""
+        stat = os.statvfs(self.path.parent)
+        free = stat.f_bavail * stat.f_frsize
+        if free < nbytes + _HEADROOM_BYTES:
+            raise OSError(f"{free} bytes free, {nbytes + _HEADROOM_BYTES} needed")
+
+    def _forget(self, rows: int) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            for dataset in self._datasets.values():
+                dataset.resize(rows, axis=0)
+                dataset.flush()
+
+    def _lay_out(self) -> dict[str, h5py.Dataset]:
+        entry = self._file.create_group("entry")
+        data = entry.create_group("density")
+        self._file.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "nfphasing-bluesky"})
+        entry.attrs.update({"NX_class": "NXentry", "default": "density"})
+        entry["title"] = (
+            f"{self._spec.metadata.get('quantity', 'density')} of run {_get(self._spec, 'raw_uid')}"
+        )
+        entry["entry_identifier_uuid"] = self._spec.uid
+        first = self._spec.arrays[0]
+        data.attrs.update({"NX_class": "NXdata", "signal": _short(first.name), "axes": [".", *first.dims]})
+        for index, (name, (values, units)) in enumerate(self._spec.axes.items()):
+            data[name] = np.asarray(values, dtype=np.float64)
+            data[name].attrs["units"] = units
+            data.attrs[f"{name}_indices"] = index + 1
+        datasets = {array.name: self._dataset(data, array) for array in self._spec.arrays}
+        if "std" in data:
+            data[f"{_short(first.name)}_errors"] = h5py.SoftLink(data["std"].name)
+        self._process(entry)
+        return datasets
+
+    def _dataset(self, group: h5py.Group, array: ArraySpec) -> h5py.Dataset:
+        dataset = group.create_dataset(
+            _short(array.name),
+            shape=(0, *array.shape),
+            maxshape=(None, *array.shape),
+            chunks=(self.chunk_rows, *array.shape),
+            dtype=array.dtype,
+            fillvalue=np.nan,
+        )
+        dataset.attrs["units"] = array.units
+        dataset.attrs["long_name"] = f"{array.name} ({array.units})" if array.units else array.name
+        return dataset
+
+    def _process(self, entry: h5py.Group) -> None:
+        process = entry.create_group("process")
+        process.attrs["NX_class"] = "NXprocess"
+        process["program"] = "nfphasing-bluesky"
+        process["version"] = str(_get(self._spec, "version"))
+        process["date"] = datetime.now(UTC).isoformat()
+        note = process.create_group("settings")
+        note.attrs["NX_class"] = "NXnote"
+        note["type"] = "application/json"
+        note["data"] = json.dumps(dict(self._spec.metadata), sort_keys=True)
+
+
+def safe_name(uid: str) -> str:
+    """Return a file name for a uid, whatever it says: no separators, no leading dot, no two the same."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", uid)[:80]
+    if name != uid or not name:
+        name = f"{name}-{hashlib.sha256(uid.encode()).hexdigest()[:12]}"
+    return name
+
+
+def _create(folder: Path, stem: str) -> tuple[h5py.File, Path]:
+    """Create a file that was not there before; a taken name gets a number."""
+    number = 1
+    while True:
+        path = (folder / (f"{stem}.h5" if number == 1 else f"{stem}-{number}.h5")).resolve()
+        try:
+            return h5py.File(path, "x", libver="latest"), path
+        except FileExistsError:
+            number += 1
+
+
+def _rows_per_chunk(array: ArraySpec) -> int:
+    row = max(1, int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize)
+    return int(np.clip(_CHUNK_BYTES // row, *_CHUNK_ROWS))
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("density_")
+
+
+def _get(spec: FileSpec, key: str) -> object:
+    return spec.metadata.get(key, "unknown")

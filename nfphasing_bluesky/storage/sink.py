@@ -1,0 +1,167 @@
+"""The sink that puts documents into a catalog, and into a backup folder when the catalog fails."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bluesky_tiled_plugins import TiledWriter
+from tiled.client.container import Container
+
+from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.storage.backup import Journal
+from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+_ONE_RUN = ("descriptor", "resource", "stream_resource", "stop")
+
+Item = tuple[str, Any]
+
+
+class CatalogSink:
+    """Stores derived runs in a catalog; neither raises into its caller nor makes it wait for the catalog.
+
+    Every document goes to the run's backup file first, then to a thread that writes to the catalog. When
+    the run is complete there, the backup file is removed; when the catalog fails, the run is left alone
+    there, its backup file is forced to disk, and `replay_backup` stores it later.
+
+    Args:
+        catalog: from `open_catalog`, or a catalog of runs.
+        backup: folder of the backup files.
+        container: where in the catalog; `processed` by default.
+        batch: rows that the catalog gets at once.
+        normalize: bring documents to the latest schema first; wanted for raw runs only.
+    """
+
+    def __init__(
+        self,
+        catalog: Container,
+        backup: Path | str,
+        *,
+        container: str = PROCESSED,
+        batch: int = BATCH,
+        normalize: bool = False,
+    ) -> None:
+        self._catalog, self._container = catalog, container
+        self._backup = Path(backup)
+        self._batch, self._normalize = batch, normalize
+        self._runs: dict[str, _Run] = {}
+        self._owners: dict[str, str] = {}
+        self._queue: queue.SimpleQueue[tuple[_Run, Item] | threading.Event | None] = queue.SimpleQueue()
+        self._problems: list[str] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="catalog-sink", daemon=True)
+        self._thread.start()
+
+    def __call__(self, name: str, doc: Document) -> None:
+        """Take one document; never raises."""
+        try:
+            with self._lock:
+                run = self._run_of(name, doc)
+            if run is None:
+                log.error("%s document of an unknown run is not stored", name)
+                return
+            run.journal.write(name, doc)
+            self._queue.put((run, (name, dict(doc))))
+        except Exception as error:  # the sink's promise to a running experiment
+            log.exception("a %s document is not stored", name)
+            self._problems.append(f"{name} document not stored: {error}")
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong so far, oldest first; empty when every run so far is in the catalog."""
+        return tuple(self._problems)
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until everything taken so far is in the catalog or the backup; False after the timeout."""
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float | None = 60.0) -> bool:
+        """Finish what is queued and end; runs without a stop document stay in the backup.
+
+        Returns:
+            False when the catalog did not take everything in time; the backup files have it.
+        """
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+        for run in list(self._runs.values()):
+            run.journal.close()
+        return not self._thread.is_alive()
+
+    def _run_of(self, name: str, doc: Document) -> "_Run | None":
+        if name == "start":
+            run = _Run(doc["uid"], Journal(self._backup, doc["uid"]), self._make_writer)
+            self._runs[doc["uid"]] = run
+            self._owners[doc["uid"]] = doc["uid"]
+            return run
+        if name in _ONE_RUN and doc.get("run_start"):
+            owner = doc["run_start"]
+            self._owners[doc["uid"]] = owner
+        else:
+            keys = ("descriptor", "resource", "stream_resource")
+            owner = next((self._owners[doc[key]] for key in keys if doc.get(key) in self._owners), "")
+        return self._runs.get(owner)
+
+    def _make_writer(self) -> Callable[[str, Any], None]:
+        runs = runs_of(self._catalog, self._container)
+        if self._normalize:
+            return TiledWriter(runs, batch_size=self._batch)
+        return TiledWriter(runs, batch_size=self._batch, normalizer=None)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            run, (name, doc) = item
+            problem = run.write(name, doc)
+            if problem:
+                self._problems.append(problem)
+            if name == "stop":
+                self._finish(run)
+
+    def _finish(self, run: "_Run") -> None:
+        with self._lock:
+            self._runs.pop(run.uid, None)
+            self._owners = {key: owner for key, owner in self._owners.items() if owner != run.uid}
+        try:
+            if not run.failed:
+                run.journal.discard()
+            elif not run.journal.close():
+                self._problems.append(f"run {run.uid} is in neither catalog nor backup: {run.journal.path}")
+        except OSError as error:
+            self._problems.append(f"backup {run.journal.path}: {error}")
+
+
+class _Run:
+    """One run on its way: its backup file, and its writer until that fails."""
+
+    def __init__(
+        self, uid: str, journal: Journal, make_writer: Callable[[], Callable[[str, Any], None]]
+    ) -> None:
+        self.uid, self.journal = uid, journal
+        self._make_writer = make_writer
+        self._writer: Callable[[str, Any], None] | None = None
+        self.failed = False
+
+    def write(self, name: str, doc: Any) -> str:
+        """Write one document to the catalog; returns what went wrong, once."""
+        if self.failed:
+            return ""
+        try:
+            if self._writer is None:
+                self._writer = self._make_writer()
+            self._writer(name, doc)
+        except Exception as error:  # httpx, tiled, SQL and the file system each have their own
+            self.failed = True
+            self.journal.sync()
+            problem = f"run {self.uid} is kept in {self.journal.path}: {type(error).__name__}: {error}"
+            log.error("catalog failed at a %s document; %s", name, problem)
+            return problem
+        return ""
