@@ -1,207 +1,229 @@
-"""Random bodies for the prior over p(r): points drawn inside them, and their pair-distance distributions.
+"""Families of random bodies, in arbitrary units of length, and the draws of the p(r) prior.
 
-A body is a union of ellipsoids and cylinders, each possibly hollow (`Primitives`); the families that draw
-them are in `shapes`. Letters: B bodies, P primitives of a body, N points, X points of p(x), K coefficients.
+Each family maps (n, generator) to `Primitives` of n bodies on the generator's device.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-from nfphasing_bluesky.physics.pair_distance import coefficients_from_p
+from nfphasing_bluesky.physics.solids import Primitives, coefficients_of
 
-_CANDIDATES = 4
-"""Candidates drawn per point; a candidate inside m overlapping primitives is kept with probability 1 / m."""
-_PAIRS_AT_ONCE = (1 << 25, 1 << 19)
-"""On an accelerator, and on a CPU, where one body's pairs should stay in the cache."""
-_FINE = 4
-"""Histogram bins per step of the x grid."""
+Family = Callable[[int, Generator], Primitives]
+
+_CHUNK = 32
+_BEADS = 60
 
 
-@dataclass(frozen=True, eq=False)
-class Primitives:
-    """Unions of ellipsoids and elliptic cylinders.
-
-    Args:
-        centre: (B, P, 3).
-        axes: (B, P, 3) half axes; of a cylinder, its two radii and half its height.
-        rotation: (B, P, 3, 3), world = centre + rotation @ local.
-        hollow: (B, P) fraction of the radius that is empty, 0 to 1.
-        cylinder: (B, P) True for cylinders.
-        density: (B, P) weight of each primitive's points; 0 leaves the primitive out.
-    """
-
-    centre: Tensor
-    axes: Tensor
-    rotation: Tensor
-    hollow: Tensor
-    cylinder: Tensor
-    density: Tensor
-
-    def volume(self) -> Tensor:
-        """(B, P) volumes, 0 where left out."""
-        solid = self.axes.prod(-1)
-        ball = 4 / 3 * torch.pi * (1 - self.hollow**3)
-        tube = 2 * torch.pi * (1 - self.hollow**2)
-        return solid * torch.where(self.cylinder, tube, ball) * (self.density > 0)
-
-    def width(self, direction: Tensor) -> Tensor:
-        """(B,) extent along unit vectors (B, 3)."""
-        along = (self.centre @ direction[:, :, None])[..., 0]
-        local = (direction[:, None, None, :] @ self.rotation)[:, :, 0, :] * self.axes
-        ball = local.norm(dim=-1)
-        tube = local[..., :2].norm(dim=-1) + local[..., 2].abs()
-        half = torch.where(self.cylinder, tube, ball)
-        absent = torch.where(self.density > 0, 0.0, torch.inf)
-        return (along + half - absent).amax(-1) - (along - half + absent).amin(-1)
+def sample_shapes(n: int, generator: Generator, coefficients: int) -> Tensor:
+    """(n, K) sine coefficients of sqrt p(x) of random bodies, unit area, on the generator's device."""
+    names = list(FAMILIES)
+    share = torch.tensor([FAMILIES[name][1] for name in names], device=generator.device)
+    family = torch.multinomial(share, n, replacement=True, generator=generator) if n else share[:0].long()
+    result = torch.empty(n, coefficients, device=generator.device)
+    for i, name in enumerate(names):
+        rows = (family == i).nonzero()[:, 0]
+        for part in rows.split(_CHUNK):
+            body = FAMILIES[name][0](len(part), generator)
+            result[part] = coefficients_of(body, generator, coefficients)
+    return result
 
 
-def draw_points(body: Primitives, points: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw points uniformly in each union: (B, N, 3) and weights (B, N), 0 for a missing point."""
-    B = body.centre.shape[0]
-    M = _CANDIDATES * points
-    u = _low_discrepancy(B, M, generator)
-    share = (body.volume() / body.volume().sum(1, keepdim=True)).cumsum(1)
-    which = torch.searchsorted(share, u[..., 3].contiguous()).clamp(max=share.shape[1] - 1)
-    local = _inside_unit(u, body.hollow.gather(1, which), body.cylinder.gather(1, which))
-    local = local * _pick(body.axes, which)
-    rotation = _pick(body.rotation.flatten(2), which).unflatten(-1, (3, 3))
-    world = _pick(body.centre, which) + (rotation @ local[..., None])[..., 0]
-    keep = u[..., 4] * _covering(body, world) < 1
-    order = torch.argsort(keep.to(torch.uint8), dim=1, descending=True, stable=True)[:, :points]
-    weights = body.density.gather(1, which) * keep
-    return _pick(world, order), weights.gather(1, order)
+def globules(n: int, generator: Generator) -> Primitives:
+    """Single ellipsoids, from spheres to 1 : 2.5."""
+    axes = torch.exp(_uniform(generator, (n, 1, 3), -0.45, 0.45) * _uniform(generator, (n, 1, 1), 0, 1))
+    return _ellipsoids(torch.zeros_like(axes), axes, generator)
 
 
-def _low_discrepancy(B: int, M: int, generator: Generator) -> Tensor:
-    """(B, M, 5) uniforms: one scrambled Sobol sequence, shifted at random for each body.
+def clusters(n: int, generator: Generator) -> Primitives:
+    """Two to eight ellipsoids, each overlapping or touching one before it."""
+    P = 8
+    axes = torch.exp(0.3 * _normal(generator, (n, P, 3)) + 0.25 * _normal(generator, (n, P, 1)))
+    size = axes.mean(-1)
+    reach = _uniform(generator, (n, 1), 0.45, 1.0)
+    direction = torch.nn.functional.normalize(_normal(generator, (n, P, 3)), dim=-1)
+    centre = torch.zeros(n, P, 3, device=generator.device)
+    parents = torch.rand(n, P, generator=generator, device=generator.device)
+    for i in range(1, P):
+        parent = (parents[:, i] * i).long()[:, None]
+        step = reach * (size[:, i, None] + size.gather(1, parent))
+        base = centre.gather(1, parent[..., None].expand(-1, -1, 3))[:, 0]
+        centre[:, i] = base + step * direction[:, i]
+    count = torch.randint(2, P + 1, (n, 1), generator=generator, device=generator.device)
+    return _ellipsoids(centre, axes, generator, torch.arange(P, device=generator.device) < count)
 
-    It fills space more evenly than independent points, which makes p(r) several times less noisy.
-    """
+
+def chains(n: int, generator: Generator) -> Primitives:
+    """Bead chains of 4 to 60 beads: stiff (rod-like), flexible (disordered) or pulled together (compact)."""
     device = generator.device
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
-    walk = torch.quasirandom.SobolEngine(5, scramble=True, seed=seed).draw(M).to(device)
-    return (walk + torch.rand(B, 1, 5, generator=generator, device=device)) % 1
+    stiffness = _uniform(generator, (n, 1), 0, 1) ** 0.5 * 4
+    pull = torch.relu(_uniform(generator, (n, 1), -0.6, 1.0))
+    heading = torch.nn.functional.normalize(_normal(generator, (n, 3)), dim=-1)
+    at, path = torch.zeros(n, 3, device=device), []
+    for _ in range(_BEADS):
+        path.append(at)
+        turn = _normal(generator, (n, 3)) - pull * at
+        heading = torch.nn.functional.normalize(stiffness * (1 - pull) * heading + turn, dim=-1)
+        at = at + heading
+    radius = _uniform(generator, (n, 1, 1), 0.5, 1.4).expand(n, _BEADS, 3)
+    count = torch.exp(_uniform(generator, (n, 1), 1.4, 4.1)).long().clamp(4, _BEADS)
+    return _ellipsoids(torch.stack(path, 1), radius, generator, torch.arange(_BEADS, device=device) < count)
 
 
-def _pick(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+def shells(n: int, generator: Generator) -> Primitives:
+    """Spherical and ellipsoidal shells, the inside empty or of lower density."""
+    squash = torch.exp(_uniform(generator, (n, 1, 3), -0.4, 0.4) * _uniform(generator, (n, 1, 1), 0, 1))
+    hollow = _uniform(generator, (n, 1), 0.3, 0.97)
+    axes = torch.cat([squash, squash * hollow[..., None]], 1)
+    filled = _uniform(generator, (n, 1), -0.7, 0.7).clamp(min=0)
+    body = _ellipsoids(torch.zeros_like(axes), axes, generator)
+    rotation = body.rotation[:, :1].expand(-1, 2, -1, -1)
+    density = torch.cat([torch.ones_like(filled), filled], 1)
+    hollow = torch.cat([hollow, torch.zeros_like(hollow)], 1)
+    return Primitives(body.centre, axes, rotation, hollow, body.cylinder, density)
 
 
-def _inside_unit(u: Tensor, hollow: Tensor, cylinder: Tensor) -> Tensor:
-    """Uniform points (B, M, 3) in the hollow unit ball or cylinder, from the first three of u."""
-    angle = 2 * torch.pi * u[..., 0]
-    z = 2 * u[..., 1] - 1
-    radius = (hollow**3 + (1 - hollow**3) * u[..., 2]).pow(1 / 3)
-    ball_across = radius * (1 - z**2).clamp(min=0).sqrt()
-    tube_across = (hollow**2 + (1 - hollow**2) * u[..., 2]).sqrt()
-    across = torch.where(cylinder, tube_across, ball_across)
-    height = torch.where(cylinder, z, radius * z)
-    return torch.stack([across * angle.cos(), across * angle.sin(), height], -1)
+def tubes(n: int, generator: Generator) -> Primitives:
+    """Hollow cylinders, short (rings) to long."""
+    return _cylinders(n, generator, _uniform(generator, (n, 1), -2.0, 1.8), 0.95)
 
 
-def _covering(body: Primitives, world: Tensor) -> Tensor:
-    """(B, M) number of primitives that hold each point, at least 1."""
-    to_local = (body.rotation / body.axes[:, :, None, :]).permute(0, 2, 1, 3).flatten(2)
-    local = (world @ to_local).unflatten(-1, (-1, 3))
-    local = local - (body.centre[:, :, None, :] @ body.rotation)[:, :, 0, :][:, None] / body.axes[:, None]
-    across2 = local[..., 0].square() + local[..., 1].square()
-    z2 = local[..., 2].square()
-    cylinder = body.cylinder[:, None]
-    radial = torch.where(cylinder, across2, across2 + z2)
-    inside = (radial <= 1) & (radial >= body.hollow[:, None].square()) & ~(cylinder & (z2 > 1))
-    return (inside & (body.density > 0)[:, None]).sum(-1).clamp(min=1)
+def rods_and_discs(n: int, generator: Generator) -> Primitives:
+    """Solid cylinders of aspect 1 : 20 to 30 : 1."""
+    return _cylinders(n, generator, _uniform(generator, (n, 1), -3.0, 3.4), 0.0)
 
 
-def pair_distance_histogram(
-    points: Tensor, weights: Tensor, bins: int = 128, d_max: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """p(x) of point sets over all pairs of different points.
-
-    Args:
-        points: (B, N, 3).
-        weights: (B, N) >= 0.
-        bins: X, points of the uniform grid x = r / Dmax in [0, 1].
-        d_max: (B,) largest distance in the body; that between the points when None.
-
-    Returns:
-        p (B, X) of unit area with p(0) = p(1) = 0, and d_max (B,) in the unit of the points.
-    """
-    if d_max is None:
-        present = (weights[:, :, None] > 0) & (weights[:, None] > 0)
-        d_max = (torch.cdist(points, points) * present).amax((1, 2))
-    counts = _count_pairs(points, weights, points, weights, d_max, _FINE * (bins - 1))
-    counts[:, 0] -= weights.square().sum(1)
-    return _smooth(counts, bins), d_max
+def tori(n: int, generator: Generator) -> Primitives:
+    """Ring-shaped chains of overlapping beads, round or elliptic."""
+    P, device = 40, generator.device
+    angle = torch.arange(P, device=device) * (2 * torch.pi / P)
+    oval = torch.exp(_uniform(generator, (n, 1), -0.5, 0.5))
+    centre = torch.stack([oval * angle.cos(), angle.sin().expand(n, P), torch.zeros(n, P, device=device)], -1)
+    axes = torch.exp(_uniform(generator, (n, 1, 1), -1.8, -0.4)).expand(n, P, 3)
+    return _ellipsoids(centre, axes, generator)
 
 
-def cross_distance_histogram(
-    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], bins: int, d_max: Tensor
-) -> Tensor:
-    """p(x) (B, X) over the pairs of two independent draws (points, weights) from the same bodies.
-
-    Evenly spread points keep away from one another, so the pairs within one draw miss short distances;
-    between two independent draws they do not.
-    """
-    return _smooth(_count_pairs(*first, *second, d_max, _FINE * (bins - 1)), bins)
-
-
-def _count_pairs(a: Tensor, wa: Tensor, b: Tensor, wb: Tensor, d_max: Tensor, fine: int) -> Tensor:
-    """(B, fine) weight of all pairs (a, b) by distance, in float64."""
-    step = max(1, _PAIRS_AT_ONCE[a.device.type == "cpu"] // (a.shape[1] * b.shape[1]))
-    scale = (fine / d_max)[:, None, None]
-    parts = []
-    for i in range(0, a.shape[0], step):
-        rows = slice(i, i + step)
-        x, y = a[rows] * scale[rows], b[rows] * scale[rows]
-        square = (x[:, :, None, 0] - y[:, None, :, 0]).square_()
-        for axis in (1, 2):
-            square += (x[:, :, None, axis] - y[:, None, :, axis]).square_()
-        cell = square.sqrt_().clamp_(max=fine - 0.5).long()
-        cell += (torch.arange(cell.shape[0], device=cell.device) * fine)[:, None, None]
-        pair = wa[rows, :, None] * wb[rows, None].double()
-        parts.append(torch.bincount(cell.flatten(), pair.flatten(), minlength=cell.shape[0] * fine))
-    return torch.cat(parts).view(-1, fine)
+def domains(n: int, generator: Generator) -> Primitives:
+    """Two or three domains on a line that bends, joined by thin linkers."""
+    device = generator.device
+    axes = torch.exp(0.3 * _normal(generator, (n, 3, 3)))
+    gap = _uniform(generator, (n, 2, 1), 1.6, 4.5)
+    heading = torch.nn.functional.normalize(_normal(generator, (n, 2, 3)) + 0.5, dim=-1)
+    centre = torch.cat([torch.zeros(n, 1, 3, device=device), (heading * gap).cumsum(1)], 1)
+    present = torch.rand(n, 1, generator=generator, device=device) < torch.tensor(
+        [1.0, 1.0, 0.4], device=device
+    )
+    linked = (torch.rand(n, 1, generator=generator, device=device) < 0.5) & present[:, 1:]
+    thin = _uniform(generator, (n, 1, 1), 0.1, 0.35).expand(n, 2, 1)
+    body = _ellipsoids(centre, axes, generator, present)
+    return Primitives(
+        torch.cat([centre, (centre[:, 1:] + centre[:, :-1]) / 2], 1),
+        torch.cat([axes, torch.cat([thin, thin, gap / 2], -1)], 1),
+        torch.cat([body.rotation, _frame_along(heading)], 1),
+        torch.zeros(n, 5, device=device),
+        torch.tensor([False] * 3 + [True] * 2, device=device).expand(n, 5),
+        torch.cat([present, linked], 1).float(),
+    )
 
 
-def _smooth(counts: Tensor, bins: int) -> Tensor:
-    """Fine counts (B, fine) to p (B, X) of unit area, float32."""
-    p = counts @ _hats(bins, counts.dtype, counts.device)
-    p[:, 0] = p[:, -1] = 0
-    return (p * ((bins - 1) / p.sum(1, keepdim=True))).float()
+def oligomers(n: int, generator: Generator) -> Primitives:
+    """Assemblies of 2 to 6 equal monomers of one to three ellipsoids, with symmetry C2 to C6 or D2."""
+    device, lobes, copies = generator.device, 3, 6
+    order = torch.randint(2, 8, (n, 1), generator=generator, device=device)
+    dihedral = order == 7
+    count = torch.where(dihedral, 4, order)
+    rotation = _symmetry(count, dihedral, copies)
+    # the monomers of an n-fold ring touch at radius size / sin(pi / n)
+    radius = _uniform(generator, (n, 1), 0.6, 1.05) / torch.sin(torch.pi / count)
+    offset = torch.cat([radius, torch.zeros(n, 1, device=device), _uniform(generator, (n, 1), 0.3, 0.9)], 1)
+    axes = torch.exp(0.2 * _normal(generator, (n, lobes, 3)))
+    centre = offset[:, None] + 0.9 * _normal(generator, (n, lobes, 3)) * torch.tensor(
+        [[0.0], [1.0], [1.0]], device=device
+    )
+    some = torch.arange(lobes, device=device) < torch.randint(
+        1, lobes + 1, (n, 1), generator=generator, device=device
+    )
+    own = _rotations(generator, (n, lobes))
+    present = (torch.arange(copies, device=device) < count)[:, :, None] & some[:, None]
+    flat = (n, copies * lobes)
+    return Primitives(
+        (rotation[:, :, None] @ centre[:, None, :, :, None])[..., 0].reshape(*flat, 3),
+        axes[:, None].expand(n, copies, lobes, 3).reshape(*flat, 3),
+        (rotation[:, :, None] @ own[:, None]).reshape(*flat, 3, 3),
+        torch.zeros(flat, device=device),
+        torch.zeros(flat, dtype=torch.bool, device=device),
+        present.reshape(flat).float(),
+    )
 
 
-def _hats(bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(fine, X) linear sharing of each fine bin between its two grid points."""
-    fine = _FINE * (bins - 1)
-    centre = (torch.arange(fine, dtype=dtype, device=device) + 0.5) / _FINE
-    return (1 - (centre[:, None] - torch.arange(bins, dtype=dtype, device=device)).abs()).clamp(min=0)
+FAMILIES: dict[str, tuple[Family, float]] = {
+    "globules": (globules, 0.14),
+    "clusters": (clusters, 0.22),
+    "chains": (chains, 0.20),
+    "shells": (shells, 0.08),
+    "tubes": (tubes, 0.05),
+    "rods and discs": (rods_and_discs, 0.09),
+    "tori": (tori, 0.03),
+    "domains": (domains, 0.07),
+    "oligomers": (oligomers, 0.12),
+}
+"""Name -> (family, share of the prior)."""
 
 
-def diameter(body: Primitives, points: Tensor, weights: Tensor) -> Tensor:
-    """(B,) largest distance in each body: its width along the farthest pair of its points, refined once."""
-    far = points
-    origin = (points * weights[..., None]).sum(1, keepdim=True) / weights.sum(1)[:, None, None]
-    for _ in range(3):
-        reach = torch.where(weights > 0, (far - origin).norm(dim=-1), -1)
-        origin = _pick(far, reach.argmax(1, keepdim=True))
-    other = _pick(far, torch.where(weights > 0, (far - origin).norm(dim=-1), -1).argmax(1, keepdim=True))
-    direction = torch.nn.functional.normalize((other - origin)[:, 0], dim=-1)
-    return torch.maximum(body.width(direction), (other - origin)[:, 0].norm(dim=-1))
+def _uniform(generator: Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
-def pair_distances(
-    body: Primitives, generator: Generator, points: int = 448, bins: int = 128
-) -> tuple[Tensor, Tensor]:
-    """p(x) (B, X) and Dmax (B,) of bodies, from two draws of points inside each."""
-    first, second = draw_points(body, points, generator), draw_points(body, points, generator)
-    d_max = diameter(body, *(torch.cat(pair, 1) for pair in zip(first, second, strict=True)))
-    return cross_distance_histogram(first, second, bins, d_max), d_max
+def _normal(generator: Generator, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)
 
 
-def coefficients_of(body: Primitives, generator: Generator, coefficients: int) -> Tensor:
-    """(B, K) sine coefficients of sqrt p of bodies."""
-    p, _ = pair_distances(body, generator)
-    x = torch.linspace(0, 1, p.shape[1], dtype=p.dtype, device=p.device)
-    return coefficients_from_p(p, x, coefficients)
+def _rotations(generator: Generator, shape: tuple[int, ...]) -> Tensor:
+    """Uniformly random rotation matrices (*shape, 3, 3), from unit quaternions."""
+    w, x, y, z = torch.nn.functional.normalize(_normal(generator, (*shape, 4)), dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], -1),
+        torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], -1),
+        torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], -1),
+    ]
+    return torch.stack(rows, -2)
+
+
+def _frame_along(direction: Tensor) -> Tensor:
+    """Rotations (..., 3, 3) whose third column is the unit vector (..., 3)."""
+    smallest = torch.nn.functional.one_hot(direction.abs().argmin(-1), 3).to(direction.dtype)
+    first = torch.nn.functional.normalize(torch.linalg.cross(direction, smallest), dim=-1)
+    return torch.stack([first, torch.linalg.cross(direction, first), direction], -1)
+
+
+def _symmetry(count: Tensor, dihedral: Tensor, copies: int) -> Tensor:
+    """(n, copies, 3, 3) operations of C_count, or of D2 where dihedral (rotations about z, then about x)."""
+    i = torch.arange(copies, device=count.device).expand(count.shape[0], copies)
+    fold = torch.where(dihedral, 2, count)
+    angle = 2 * torch.pi * i / fold
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    about_z = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3))
+    flip = torch.where(dihedral & (i >= 2), -1.0, 1.0)
+    about_x = torch.diag_embed(torch.stack([one, flip, flip], -1))
+    return about_z @ about_x
+
+
+def _ellipsoids(
+    centre: Tensor, axes: Tensor, generator: Generator, present: Tensor | None = None
+) -> Primitives:
+    n, P = centre.shape[:2]
+    shape = (n, P)
+    density = torch.ones(shape, device=centre.device) if present is None else present.float().expand(shape)
+    empty = torch.zeros(shape, device=centre.device)
+    return Primitives(centre, axes, _rotations(generator, shape), empty, empty.bool(), density)
+
+
+def _cylinders(n: int, generator: Generator, log_aspect: Tensor, hollow: float) -> Primitives:
+    """Cylinders of half height over radius exp(log_aspect), up to `hollow` of the radius empty."""
+    one = torch.ones_like(log_aspect)
+    oval = torch.exp(_uniform(generator, (n, 1), -0.3, 0.3))
+    axes = torch.stack([oval, 1 / oval, log_aspect.exp()], -1)
+    empty = _uniform(generator, (n, 1), 0.3, 1) * hollow
+    centre = torch.zeros(n, 1, 3, device=generator.device)
+    return Primitives(centre, axes, _rotations(generator, (n, 1)), empty, one.bool(), one)

@@ -1,12 +1,15 @@
-"""Core-shell sphere averaged over a Schulz distribution of the core radius, the shell's thickness fixed.
+"""Core-shell sphere; core radius and shell thickness each Schulz distributed, independently.
 
-With radii r_1 = R t (weight 1 - c) and r_2 = R t + d (weight c), c the shell's contrast over the core's,
+With radii r_1 = R t (weight 1 - c) and r_2 = R t + d s (weight c), c the shell's contrast over the core's,
+kappa = q R, delta = q d and X = exp(i delta s),
 
-    F = Im sum_i w_i (1 - i q r_i) exp(i q r_i) = Im (A + B t) exp(i kappa t)
+    F = Im Z,  Z = sum_i w_i (1 - i q r_i) exp(i q r_i) = (A + B t) exp(i kappa t),
+    A = w_1 + w_2 (1 - i delta s) X,  B = -i kappa (w_1 + w_2 X),
 
-and F^2 = (|Z|^2 - Re Z^2) / 2 averages term by term with `schulz.Oscillation`.
+and F^2 = (|Z|^2 - Re Z^2) / 2 averages over s and t term by term with `schulz.Oscillation`.
 """
 
+from functools import lru_cache
 from math import comb
 
 import torch
@@ -17,87 +20,132 @@ from nfphasing_bluesky.physics import schulz
 # sin x - x cos x = x^3 / 3 * sum_n AMPLITUDE_SERIES[n] x^(2 n)
 _AMPLITUDE_SERIES = (1.0, -1 / 10, 1 / 280, -1 / 15120, 1 / 1330560)
 _SERIES_BELOW = 0.2
+_TERMS = len(_AMPLITUDE_SERIES)
+_TOP = 2 * _TERMS + 4
 
 
-def squared_amplitude(q: Tensor, core: Tensor, shell: Tensor, ratio: Tensor, variance: Tensor) -> Tensor:
+class CoreShell:
     """E[F^2] in units of a homogeneous sphere of radius R + d with the core's contrast, at q = 0.
 
     Args:
-        q: (B, Q) 1/angstrom, float64.
         core: (B,) mean core radius R, angstrom, float64.
-        shell: (B,) thickness d of the shell, angstrom, float64.
+        shell: (B,) mean shell thickness d, angstrom, float64.
         ratio: (B,) contrast of the shell over that of the core.
         variance: (B,) p^2 of the core radius.
+        shell_variance: (B,) p^2 of the shell thickness.
     """
-    outer = core + shell
-    y = q * outer[:, None]
-    small = y < _SERIES_BELOW
-    closed = _closed(
-        torch.where(small, y.detach().clamp(min=_SERIES_BELOW), y), core / outer, ratio, variance
-    )
-    series = _series(
-        torch.where(small, y, y.detach().clamp(max=_SERIES_BELOW)), core / outer, ratio, variance
-    )
-    return torch.where(small, series, closed)
 
+    def __init__(
+        self, core: Tensor, shell: Tensor, ratio: Tensor, variance: Tensor, shell_variance: Tensor
+    ) -> None:
+        self.outer = core + shell
+        self.core_share = (core / self.outer)[:, None]
+        self.ratio = ratio[:, None]
+        self.variance, self.shell_variance = variance[:, None], shell_variance[:, None]
+        self.series = self._series_coefficients()
 
-def forward_squared(core: Tensor, shell: Tensor, ratio: Tensor, variance: Tensor) -> Tensor:
-    """(B,) value of `squared_amplitude` at q = 0."""
-    return _gram(core / (core + shell), ratio, variance)[:, 0, 0]
+    def forward(self) -> Tensor:
+        """(B,) value at q = 0."""
+        return self.series[:, 0]
 
-
-def _closed(y: Tensor, a: Tensor, ratio: Tensor, variance: Tensor) -> Tensor:
-    kappa, delta = y * a[:, None], y * (1 - a)[:, None]
-    w2 = ratio[:, None]
-    w1 = 1 - w2
-    cos, sin = torch.cos(delta), torch.sin(delta)
-    a_re, a_im = w1 + w2 * (cos + delta * sin), w2 * (sin - delta * cos)
-    b_re, b_im = kappa * w2 * sin, -kappa * (w1 + w2 * cos)
-    v = variance[:, None]
-    wave = schulz.Oscillation(kappa, v)
-    c0, s0 = wave.zero
-    c1, s1 = wave.up(wave.zero)
-    c2, s2 = wave.up((c1, s1))
-    m2 = schulz.moment(2, v)
-    steady = a_re**2 + a_im**2 + 2 * (a_re * b_re + a_im * b_im) + m2 * (b_re**2 + b_im**2)
-    swing = (a_re**2 - a_im**2) * c0 - 2 * a_re * a_im * s0
-    swing = swing + 2 * ((a_re * b_re - a_im * b_im) * c1 - (a_re * b_im + a_im * b_re) * s1)
-    swing = swing + m2 * ((b_re**2 - b_im**2) * c2 - 2 * b_re * b_im * s2)
-    return 4.5 * (steady - swing) / y**6
-
-
-def _series(y: Tensor, a: Tensor, ratio: Tensor, variance: Tensor) -> Tensor:
-    gram = _gram(a, ratio, variance)
-    y2 = y.square()
-    power, total = torch.ones_like(y2), torch.zeros_like(y2)
-    for n in range(len(_AMPLITUDE_SERIES)):
-        coefficient = sum(
-            _AMPLITUDE_SERIES[i] * _AMPLITUDE_SERIES[n - i] * gram[:, i, n - i] for i in range(n + 1)
+    def mean_volume(self) -> Tensor:
+        """(B,) <(R t + d s)^3> over (R + d)^3."""
+        core = _scaled_moments(self.core_share, self.variance)
+        shell = _scaled_moments(1 - self.core_share, self.shell_variance)
+        return sum(
+            (comb(3, k) * core[:, k] * shell[:, 3 - k] for k in range(4)), torch.zeros_like(self.outer)
         )
-        total = total + power * torch.as_tensor(coefficient)[:, None]
-        power = power * y2
-    return total
+
+    def __call__(self, q: Tensor) -> Tensor:
+        """(B, Q) values at q (B, Q) 1/angstrom, float64."""
+        y = q * self.outer[:, None]
+        small = y < _SERIES_BELOW
+        closed = self._closed(torch.where(small, y.detach().clamp(min=_SERIES_BELOW), y))
+        y2 = torch.where(small, y, y.detach().clamp(max=_SERIES_BELOW)).square()
+        series = self.series[:, -1:]
+        for n in reversed(range(_TERMS - 1)):
+            series = series * y2 + self.series[:, n, None]
+        return torch.where(small, series, closed)
+
+    def _closed(self, y: Tensor) -> Tensor:
+        kappa, delta = y * self.core_share, y * (1 - self.core_share)
+        w2, w1 = self.ratio, 1 - self.ratio
+        v, u = self.variance, self.shell_variance
+        both, own, m2 = w1 * w2, w2 * w2, schulz.moment(2, v)
+        n2 = schulz.moment(2, u)
+        single, double = schulz.Oscillation(delta / 2, u), schulz.Oscillation(delta, u)
+        x_c, x_s = single.zero
+        sx_c, sx_s = single.up(single.zero)
+        xx_c, xx_s = double.zero
+        sxx_c, sxx_s = first = double.up(double.zero)
+        ssxx_c, ssxx_s = double.up(first)
+        # averages over s of X, s X, X^2, s X^2, s^2 X^2 give those of A^2, A B / (-i kappa), B^2 / (-kappa^2)
+        delta2 = delta.square()
+        cx_c, cx_s = x_c + delta * sx_s, x_s - delta * sx_c
+        cxx_c, cxx_s = xx_c + delta * sxx_s, xx_s - delta * sxx_c
+        ccxx_c = xx_c + 2 * delta * sxx_s - delta2 * n2 * ssxx_c
+        ccxx_s = xx_s - 2 * delta * sxx_c - delta2 * n2 * ssxx_s
+        aa_c, aa_s = w1 * w1 + 2 * both * cx_c + own * ccxx_c, 2 * both * cx_s + own * ccxx_s
+        ab_c = w1 * w1 + both * (x_c + cx_c) + own * cxx_c
+        ab_s = both * (x_s + cx_s) + own * cxx_s
+        bb_c, bb_s = w1 * w1 + 2 * both * x_c + own * xx_c, 2 * both * x_s + own * xx_s
+        kappa2 = kappa.square()
+        steady = w1 * w1 + own * (1 + delta2 * n2) + 2 * both * cx_c
+        steady = steady + 2 * kappa * (own * delta + both * (x_s - cx_s))
+        steady = steady + kappa2 * m2 * (w1 * w1 + own + 2 * both * x_c)
+        wave = schulz.Oscillation(kappa, v)
+        c0, s0 = wave.zero
+        c1, s1 = wave.up(wave.zero)
+        c2, s2 = wave.up((c1, s1))
+        swing = aa_c * c0 - aa_s * s0 + 2 * kappa * (ab_c * s1 + ab_s * c1)
+        swing = swing - kappa2 * m2 * (bb_c * c2 - bb_s * s2)
+        y2 = y.square()
+        return 4.5 * (steady - swing) / (y2 * y2 * y2)
+
+    def _series_coefficients(self) -> Tensor:
+        """(B, 5) coefficients of E[F^2] * 9 / y^6 in y^2, from E[S_n S_m], S_n = sum_i w_i r_i^n."""
+        a = self.core_share
+        core = _scaled_moments(a, self.variance)
+        shell = _scaled_moments(1 - a, self.shell_variance)
+        power, rest, binomial, series = _series_tables(a.device)
+        # E[(a t)^n (a t + b s)^m] for n, m = 3, 5, ..., and n = 0 for the shell's own square
+        cross = (core[:, power] * shell[:, rest] * binomial).sum(-1)
+        w2, w1 = self.ratio[..., None], 1 - self.ratio[..., None]
+        mixed = cross[:, :-1, :_TERMS]
+        squares = torch.arange(_TERMS, device=a.device)
+        total = squares[:, None] + squares
+        core_only = core[:, (2 * total + 6).clamp(max=_TOP)]
+        shell_only = cross[:, -1, (total + _TERMS).clamp(max=2 * _TERMS - 1)]
+        gram = w1 * w1 * core_only + w1 * w2 * (mixed + mixed.transpose(1, 2)) + w2 * w2 * shell_only
+        return (gram.flatten(1)) @ series
 
 
-def _gram(a: Tensor, ratio: Tensor, variance: Tensor) -> Tensor:
-    """(B, 5, 5) E[S_n S_m] of S_n(t) = (1 - c) (a t)^n + c (a t + b)^n, n = 3, 5, ..., 11, b = 1 - a."""
-    orders = [2 * n + 3 for n in range(len(_AMPLITUDE_SERIES))]
-    top = orders[-1]
-    a_powers, b_powers = _powers(a, top), _powers(1 - a, top)
-    zero = torch.zeros_like(a)
-    rows = []
-    for n in orders:
-        row = [ratio * comb(n, j) * a_powers[j] * b_powers[n - j] if j <= n else zero for j in range(top + 1)]
-        row[n] = row[n] + (1 - ratio) * a_powers[n]
-        rows.append(torch.stack(row, -1))
-    polynomials = torch.stack(rows, 1)
-    moments = torch.stack([schulz.moment(n, variance) for n in range(2 * top + 1)], -1)
-    index = torch.arange(top + 1, device=a.device)
-    return polynomials @ moments[:, index[:, None] + index] @ polynomials.transpose(1, 2)
+def _scaled_moments(share: Tensor, variance: Tensor) -> Tensor:
+    """(B, TOP + 1) moments E[(share t)^n], n = 0 .. TOP."""
+    rows = [torch.ones_like(share)]
+    for n in range(_TOP):
+        rows.append(rows[-1] * share * (1 + n * variance))
+    return torch.cat(rows, 1)
 
 
-def _powers(x: Tensor, top: int) -> list[Tensor]:
-    result = [torch.ones_like(x)]
-    for _ in range(top):
-        result.append(result[-1] * x)
-    return result
+@lru_cache(maxsize=8)
+def _series_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Indices and binomials of (a t)^n (a t + b s)^m, and the (25, 5) map from gram to series.
+
+    Rows n = 3, 5, .., 11 and 0; columns m = 3, 5, .., 11 and then the even orders 6, 8, .., 14.
+    """
+    rows = [2 * i + 3 for i in range(_TERMS)] + [0]
+    columns = [2 * j + 3 for j in range(_TERMS)] + [2 * j + 6 for j in range(_TERMS)]
+    shape = (len(rows), len(columns), _TOP + 1)
+    power, rest = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    binomial = torch.zeros(shape, dtype=torch.float64)
+    for i, n in enumerate(rows):
+        for j, m in enumerate(columns):
+            for k in range(m + 1 if n + m <= _TOP else 0):
+                power[i, j, k], rest[i, j, k], binomial[i, j, k] = n + k, m - k, comb(m, k)
+    series = torch.zeros(_TERMS, _TERMS, _TERMS, dtype=torch.float64)
+    for i in range(_TERMS):
+        for j in range(_TERMS - i):
+            series[i, j, i + j] = _AMPLITUDE_SERIES[i] * _AMPLITUDE_SERIES[j]
+    tables = (power, rest, binomial, series.flatten(0, 1))
+    return tuple(table.to(device) for table in tables)  # type: ignore[return-value]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.physics import core_shell, schulz
+from nfphasing_bluesky.physics import schulz
+from nfphasing_bluesky.physics.core_shell import CoreShell
 from nfphasing_bluesky.physics.disc import DiscTable
 from nfphasing_bluesky.physics.orientation import orientation_average
 
@@ -27,27 +28,40 @@ def sphere(q: Tensor, radius: Tensor, polydispersity: Tensor) -> Tensor:
 
 
 def core_shell_sphere(
-    q: Tensor, core_radius: Tensor, shell_thickness: Tensor, contrast_ratio: Tensor, polydispersity: Tensor
+    q: Tensor,
+    core_radius: Tensor,
+    shell_thickness: Tensor,
+    contrast_ratio: Tensor,
+    polydispersity: Tensor,
+    shell_polydispersity: Tensor | None = None,
 ) -> Tensor:
-    """Core-shell spheres: the core radius is distributed, the shell's thickness is not.
+    """Core-shell spheres; core radius and shell thickness are distributed independently.
 
     `contrast_ratio` is (sld_shell - sld_solvent) / (sld_core - sld_solvent), any real number. Where core and
     shell match each other out exactly, P is relative to 1e-12 of a homogeneous sphere instead of to P(0) = 0.
+    `shell_polydispersity` None is 0.
     """
-    arguments = (core_radius.double(), shell_thickness.double(), contrast_ratio.double())
-    variance = schulz.relative_variance(polydispersity)
-    raw = core_shell.squared_amplitude(_batch(q, core_radius), *arguments, variance)
-    forward = core_shell.forward_squared(*arguments, variance)
-    return (raw / forward.clamp(min=_MATCHED)[:, None]).to(core_radius.dtype)
+    size = _core_shell(core_radius, shell_thickness, contrast_ratio, polydispersity, shell_polydispersity)
+    raw = size(_batch(q, core_radius))
+    return (raw / size.forward().clamp(min=_MATCHED)[:, None]).to(core_radius.dtype)
 
 
 def core_shell_sphere_unnormalised(
-    q: Tensor, core_radius: Tensor, shell_thickness: Tensor, contrast_ratio: Tensor, polydispersity: Tensor
+    q: Tensor,
+    core_radius: Tensor,
+    shell_thickness: Tensor,
+    contrast_ratio: Tensor,
+    polydispersity: Tensor,
+    shell_polydispersity: Tensor | None = None,
 ) -> Tensor:
     """<F^2(q)> over that of a homogeneous sphere of radius R + d with the core's contrast at q = 0."""
-    arguments = (core_radius.double(), shell_thickness.double(), contrast_ratio.double())
-    variance = schulz.relative_variance(polydispersity)
-    return core_shell.squared_amplitude(_batch(q, core_radius), *arguments, variance).to(core_radius.dtype)
+    size = _core_shell(core_radius, shell_thickness, contrast_ratio, polydispersity, shell_polydispersity)
+    return size(_batch(q, core_radius)).to(core_radius.dtype)
+
+
+def _core_shell(core: Tensor, shell: Tensor, ratio: Tensor, p: Tensor, shell_p: Tensor | None) -> CoreShell:
+    thickness = schulz.relative_variance(torch.zeros_like(p) if shell_p is None else shell_p)
+    return CoreShell(core.double(), shell.double(), ratio.double(), schulz.relative_variance(p), thickness)
 
 
 def ellipsoid(q: Tensor, polar_radius: Tensor, equatorial_radius: Tensor, polydispersity: Tensor) -> Tensor:
@@ -122,3 +136,38 @@ def _flatten(x: Tensor) -> tuple[Tensor, Tensor]:
 def _squares(polar: Tensor, equatorial: Tensor) -> tuple[Tensor, Tensor]:
     equatorial2 = equatorial.double().square()
     return equatorial2, polar.double().square() - equatorial2
+
+
+def absolute_scale(
+    volume_fraction: Tensor, contrast: Tensor, mean_volume: Tensor, mean_squared_volume: Tensor
+) -> Tensor:
+    """I(0) in 1/cm, sasmodels' convention: 1e-4 volume_fraction contrast^2 <V^2> / <V>.
+
+    Args:
+        volume_fraction: (B,).
+        contrast: (B,) scattering-length density over solvent, 1e-6/angstrom^2.
+        mean_volume: (B,) <V>, angstrom^3; see the `*_volumes` of `radial_density`.
+        mean_squared_volume: (B,) <V^2>, angstrom^6.
+
+    Returns:
+        (B,) factor that turns P(q) into I(q).
+    """
+    return 1e-4 * volume_fraction * contrast.square() * mean_squared_volume / mean_volume
+
+
+def core_shell_volumes(
+    core_radius: Tensor,
+    shell_thickness: Tensor,
+    contrast_ratio: Tensor,
+    polydispersity: Tensor,
+    shell_polydispersity: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """<V> of the whole particle and <(contrast V)^2> over the core's contrast squared, (B,) each.
+
+    With `absolute_scale` and the core's contrast they put `core_shell_sphere` on an absolute scale.
+    """
+    size = _core_shell(core_radius, shell_thickness, contrast_ratio, polydispersity, shell_polydispersity)
+    outer = core_radius.double() + shell_thickness.double()
+    solid = 4 / 3 * torch.pi * outer**3
+    squared = solid.square() * size.forward()
+    return (solid * size.mean_volume()).to(core_radius.dtype), squared.to(core_radius.dtype)

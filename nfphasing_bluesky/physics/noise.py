@@ -1,0 +1,121 @@
+"""Perturbations like those of reduced data: counts, buffer subtraction, floors, missing ranges, q errors.
+
+Small pure functions; modalities compose them. Letters: B batch, Q points. Random ones take a Generator, and
+draw on its device.
+
+A ring of radius q on a flat detector holds pixels in proportion to q times the width of its bin, so the counts
+behind a point at q are I * counts * (q dq) / (q_ref dq_ref), `counts` being those of unit intensity at the
+reference.
+"""
+
+import torch
+from torch import Generator, Tensor
+
+REFERENCE_Q = 0.1
+REFERENCE_BIN = 1e-3
+
+
+def exposure(q: Tensor, counts: Tensor) -> Tensor:
+    """(B, Q) counts per unit intensity in each bin.
+
+    Args:
+        q: (B, Q) centres of the bins, 1/angstrom, increasing.
+        counts: (B,) counts of unit intensity in a bin of 0.001/angstrom at 0.1/angstrom.
+    """
+    inner = (q[:, 2:] - q[:, :-2]) / 2
+    width = torch.cat([q[:, 1:2] - q[:, :1], inner, q[:, -1:] - q[:, -2:-1]], 1)
+    return counts[:, None] * (q * width).clamp(min=1e-30) / (REFERENCE_Q * REFERENCE_BIN)
+
+
+def reduced_curve_sigma(
+    q: Tensor, intensity: Tensor, *, counts: Tensor, floor: Tensor, buffer: Tensor
+) -> Tensor:
+    """Standard deviation of a reduced, buffer-subtracted curve.
+
+    sigma^2 = (I + 2 b) / e + (floor I)^2, with e the `exposure`: the sample's frame counts (I + b) e and the
+    buffer's b e, both Poisson, and a relative systematic error remains.
+
+    Args:
+        q: (B, Q) 1/angstrom.
+        intensity: (B, Q) expected intensity after subtraction, >= 0.
+        counts: (B,) see `exposure`.
+        floor: (B,) relative systematic error.
+        buffer: (B,) the buffer's intensity b, in the unit of `intensity`.
+    """
+    poisson = (intensity + 2 * buffer[:, None]) / exposure(q, counts)
+    return (poisson + (floor[:, None] * intensity).square()).sqrt()
+
+
+def poisson_counts(expected: Tensor, generator: Generator) -> Tensor:
+    """Poisson draws around expected counts >= 0, any shape."""
+    return torch.poisson(expected, generator=generator)
+
+
+def subtracted_curve(
+    q: Tensor, intensity: Tensor, *, counts: Tensor, buffer: Tensor, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Measure sample and buffer in photons and subtract: the curve and the sigma its counts declare, (B, Q).
+
+    The sigma is that of the counts found, (N_sample + N_buffer + 1)^(1/2) / e, as reduction programs report.
+    Arguments as for `reduced_curve_sigma`.
+    """
+    per_unit = exposure(q, counts)
+    sample = poisson_counts((intensity + buffer[:, None]) * per_unit, generator)
+    blank = poisson_counts(buffer[:, None].expand_as(intensity) * per_unit, generator)
+    return (sample - blank) / per_unit, (sample + blank + 1).sqrt() / per_unit
+
+
+def add_floor(sigma: Tensor, intensity: Tensor, floor: Tensor) -> Tensor:
+    """Add a relative systematic error (B,) in quadrature to sigma (B, Q)."""
+    return torch.hypot(sigma, floor[:, None] * intensity.abs())
+
+
+def add_background(intensity: Tensor, background: Tensor) -> Tensor:
+    """Add a flat background (B,) to curves (B, Q)."""
+    return intensity + background[:, None]
+
+
+def beam_stop(q: Tensor, q_min: Tensor) -> Tensor:
+    """(B, Q) True where the beam stop, out to q_min (B,), hides a point."""
+    return q < q_min[:, None]
+
+
+def gaps(q: Tensor, centre: Tensor, width: Tensor) -> Tensor:
+    """(B, Q) True within gaps of q; centre and width are (B, G), 1/angstrom."""
+    return ((q[:, :, None] - centre[:, None]).abs() < width[:, None] / 2).any(-1)
+
+
+def random_missing_ranges(q: Tensor, generator: Generator) -> Tensor:
+    """(B, Q) True = missing: a beam stop, up to two gaps, single dead points and a cut tail, each sometimes.
+
+    At least half of every curve survives.
+    """
+    B, Q = q.shape
+    device = generator.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device).to(q)
+
+    # by rank along the curve, so that linear and logarithmic grids lose alike
+    rank = torch.arange(Q, device=device).to(q).expand(B, Q) / Q
+    mask = beam_stop(rank, 0.12 * (2 * uniform(B) - 1).clamp(min=0))
+    mask = mask | gaps(rank, uniform(B, 2), 0.1 * (3 * uniform(B, 2) - 2).clamp(min=0))
+    mask = mask | (uniform(B, Q) < 0.05 * (4 * uniform(B, 1) - 3).clamp(min=0))
+    mask = mask | (rank > 1 - 0.15 * (4 * uniform(B, 1) - 3).clamp(min=0))
+    return mask & (mask.sum(1, keepdim=True) <= Q // 2)
+
+
+def scaled_q(q: Tensor, wavelength_error: Tensor, distance_error: Tensor) -> Tensor:
+    """Return the true q behind a nominal one, given relative errors of wavelength and distance (small angles).
+
+    q = 2 pi r / (lambda z): the true q is the nominal one divided by (1 + each error).
+
+    Args:
+        q: (B, Q) nominal q, 1/angstrom.
+        wavelength_error: (B,) true over nominal wavelength, minus 1.
+        distance_error: (B,) true over nominal distance, minus 1.
+
+    Returns:
+        (B, Q) true q.
+    """
+    return q / ((1 + wavelength_error) * (1 + distance_error))[:, None]
