@@ -24,7 +24,7 @@ def sample_shapes(n: int, generator: Generator, coefficients: int) -> Tensor:
     result = torch.empty(n, coefficients, device=generator.device)
     for i, name in enumerate(names):
         rows = (family == i).nonzero()[:, 0]
-        for part in rows.split(_CHUNK):
+        for part in rows.split(_CHUNK) if len(rows) else ():
             body = FAMILIES[name][0](len(part), generator)
             result[part] = coefficients_of(body, generator, coefficients)
     return result

@@ -130,7 +130,7 @@ def _scaled_moments(share: Tensor, variance: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _series_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Indices and binomials of (a t)^n (a t + b s)^m, and the (25, 5) map from gram to series.
+    """Return indices and binomials of (a t)^n (a t + b s)^m, and the (25, 5) map to the series.
 
     Rows n = 3, 5, .., 11 and 0; columns m = 3, 5, .., 11 and then the even orders 6, 8, .., 14.
     """

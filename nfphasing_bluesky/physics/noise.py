@@ -3,8 +3,8 @@
 Small pure functions; modalities compose them. Letters: B batch, Q points. Random ones take a Generator, and
 draw on its device.
 
-A ring of radius q on a flat detector holds pixels in proportion to q times the width of its bin, so the counts
-behind a point at q are I * counts * (q dq) / (q_ref dq_ref), `counts` being those of unit intensity at the
+A ring of radius q on a flat detector holds pixels in proportion to q times the width of its bin, so the
+counts behind a point at q are I * counts * (q dq) / (q_ref dq_ref), `counts` being those of unit intensity at the
 reference.
 """
 
@@ -30,7 +30,7 @@ def exposure(q: Tensor, counts: Tensor) -> Tensor:
 def reduced_curve_sigma(
     q: Tensor, intensity: Tensor, *, counts: Tensor, floor: Tensor, buffer: Tensor
 ) -> Tensor:
-    """Standard deviation of a reduced, buffer-subtracted curve.
+    """Return the standard deviation of a reduced, buffer-subtracted curve.
 
     sigma^2 = (I + 2 b) / e + (floor I)^2, with e the `exposure`: the sample's frame counts (I + b) e and the
     buffer's b e, both Poisson, and a relative systematic error remains.
@@ -106,7 +106,7 @@ def random_missing_ranges(q: Tensor, generator: Generator) -> Tensor:
 
 
 def scaled_q(q: Tensor, wavelength_error: Tensor, distance_error: Tensor) -> Tensor:
-    """Return the true q behind a nominal one, given relative errors of wavelength and distance (small angles).
+    """Return the true q behind a nominal one, given errors of wavelength and distance (small angles).
 
     q = 2 pi r / (lambda z): the true q is the nominal one divided by (1 + each error).
 

@@ -1,8 +1,8 @@
 """Spherically averaged density, radius of gyration, largest distance and volume of the particles.
 
 Densities are those of the mean particle over solvent with the core (or the homogeneous particle) at 1: r is
-(R,) or (B, R) in angstrom, the result (B, R). Lengths are (B,) in angstrom. Radii of gyration are those a Guinier
-plot of the polydisperse sample shows (z-averages, root of <Rg^2>_z).
+(R,) or (B, R) in angstrom, the result (B, R). Lengths are (B,) in angstrom. Radii of gyration are those a
+Guinier plot of the polydisperse sample shows (z-averages, root of <Rg^2>_z).
 """
 
 import torch
