@@ -11,7 +11,8 @@ from nfphasing_bluesky.flows.transforms import Transform
 class Box(Transform):
     """y = logit((x - lower) / (upper - lower)), exact near both edges.
 
-    `inverse` gives values strictly inside the box, whatever the latent and the dtype.
+    `inverse` gives values strictly inside the box, whatever the latent and the dtype. The bounds are kept
+    in the default dtype, as weights are.
 
     Args:
         lower: (D,) lower bounds, finite.
@@ -38,8 +39,12 @@ class Box(Transform):
         self.register_buffer("upper", upper)
 
     def contains(self, x: Tensor) -> Tensor:
-        """(...) bool: x (..., D) within the closed box."""
-        return ((x >= self.lower) & (x <= self.upper)).all(dim=-1)
+        """(...) bool: x (..., D) within the closed box, give or take rounding.
+
+        A prior that draws in other coordinates may land a rounding error beyond an edge.
+        """
+        slack = 4 * torch.finfo(x.dtype).eps * torch.maximum(self.lower.abs(), self.upper.abs())
+        return ((x >= self.lower - slack) & (x <= self.upper + slack)).all(dim=-1)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map the box to R^D; values on or beyond an edge count as just inside it."""

@@ -14,7 +14,7 @@ CHANNELS = ("log_intensity", "signal_to_noise", "log_noise", "coverage", "offset
 # Divides the logarithmic channels, which span about +-10, down to the order of one.
 LOG_UNIT = 4.0
 
-# The normalisation averages this many of the lowest-q bins whose signal-to-noise is at least this.
+# The normalisation averages bins with at least this signal-to-noise, within so many of the first of them.
 NORMALISING_BINS = 8
 NORMALISING_SIGNAL_TO_NOISE = 3.0
 
@@ -115,16 +115,23 @@ def _average(position: Tensor, intensity: Tensor, sigma: Tensor, usable: Tensor,
 
 
 def _normalisation(bins: _Bins) -> Tensor:
-    """(B, 1) inverse-variance mean of the first well-measured bins, at least its own standard deviation."""
+    """(B, 1) mean of the well-measured bins next to the lowest of them, weighted by signal-to-noise squared.
+
+    The window is one in q, so that c does not depend on how densely the curve was measured. Where no bin is
+    well measured: the inverse-variance mean of all, at least its own standard deviation.
+    """
+    places = torch.arange(bins.filled.shape[-1], device=bins.filled.device)
     deviation = bins.variance.sqrt()
     good = bins.filled & (bins.intensity > NORMALISING_SIGNAL_TO_NOISE * deviation)
-    good = torch.where(good.any(-1, keepdim=True), good, bins.filled)
-    good = good & (good.cumsum(-1) <= NORMALISING_BINS)
-    weight = torch.where(good, bins.variance, 1.0).reciprocal() * good
+    any_good = good.any(-1, keepdim=True)
+    first = good.to(torch.uint8).argmax(-1, keepdim=True)
+    chosen = torch.where(any_good, good & (places < first + NORMALISING_BINS), bins.filled)
+    precision = torch.where(chosen, bins.variance, 1.0).reciprocal() * chosen
+    weight = torch.where(any_good, precision * bins.intensity.square(), precision)
     total = weight.sum(-1, keepdim=True)
-    safe = total.where(total > 0, 1.0)
-    mean = (weight * bins.intensity).sum(-1, keepdim=True) / safe
-    return torch.maximum(mean, safe.rsqrt())
+    mean = (weight * bins.intensity).sum(-1, keepdim=True) / total.where(total > 0, 1.0)
+    summed = precision.sum(-1, keepdim=True)
+    return torch.maximum(mean, summed.where(summed > 0, 1.0).rsqrt())
 
 
 def _interpolate(bins: _Bins) -> tuple[Tensor, Tensor, Tensor]:

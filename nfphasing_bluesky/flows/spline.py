@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # A fraction of a mean bin, a slope, and a range of logits: they bound the condition number of a spline.
-MIN_BIN = 0.05
+MIN_BIN = 0.1
 MIN_SLOPE = 0.02
 MAX_LOGIT = 8.0
 
