@@ -1,6 +1,8 @@
 """Addresses of the sockets: this machine only, until the transport is encrypted."""
 
+import contextlib
 import ipaddress
+import socket as sockets
 import tempfile
 from pathlib import Path
 
@@ -52,12 +54,17 @@ def bind(context: zmq.Context, kind: int, endpoint: str, high_water_mark: int = 
         TransportError: when the endpoint is not local or taken.
     """
     check_local(endpoint)
+    taken = f"cannot bind {endpoint}: it is in use; is another worker running there?"
+    if _is_served(endpoint):
+        raise TransportError(taken)
     socket = _socket(context, kind, high_water_mark)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close()
-        raise TransportError(f"cannot bind {endpoint}: {error}; is another worker running there?") from error
+        raise TransportError(
+            taken if error.errno == zmq.EADDRINUSE else f"cannot bind {endpoint}: {error}"
+        ) from error
     return socket
 
 
@@ -67,6 +74,15 @@ def connect(context: zmq.Context, kind: int, endpoint: str, high_water_mark: int
     socket = _socket(context, kind, high_water_mark)
     socket.connect(endpoint)
     return socket
+
+
+def _is_served(endpoint: str) -> bool:
+    """Return whether somebody listens on an ipc endpoint, which 0MQ would take away without a word."""
+    transport, _, path = endpoint.partition("://")
+    if transport != "ipc" or not Path(path).exists():
+        return False
+    with contextlib.closing(sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _socket(context: zmq.Context, kind: int, high_water_mark: int) -> zmq.Socket:

@@ -38,10 +38,16 @@ class DocumentQueue:
         size: most frame-carrying documents waiting.
         policy: `block` makes `put` wait, `latest` drops the oldest, `sample` thins evenly.
         frames_of: which frames a document carries; called in order with every document.
+        patience_s: longest that `put` waits; then it drops the frame, and does not wait again until
+            something was taken. None waits for ever.
     """
 
     def __init__(
-        self, size: int, policy: Policy, frames_of: Callable[[str, dict[str, Any]], FrameSpan | None]
+        self,
+        size: int,
+        policy: Policy,
+        frames_of: Callable[[str, dict[str, Any]], FrameSpan | None],
+        patience_s: float | None = None,
     ) -> None:
         if size < 1:
             raise TransportError(f"queue size {size}, expected at least 1")
@@ -53,6 +59,7 @@ class DocumentQueue:
         self._dropped: defaultdict[str, list[int]] = defaultdict(list)
         self._received = self._lost = 0
         self._stride, self._phase = 1, 0
+        self._patience_s, self._stuck = patience_s, False
         self._closed = False
 
     def put(self, name: str, doc: dict[str, Any]) -> FrameSpan | None:
@@ -67,9 +74,7 @@ class DocumentQueue:
             span = self._frames_of(name, doc)
             if span:
                 self._received += len(span)
-                if not self._admit(span):
-                    return span
-                if self._closed:
+                if not self._admit():
                     self._record(span)
                     return span
             number = next(self._numbers)
@@ -92,6 +97,7 @@ class DocumentQueue:
             if name == "stop" and self._dropped.get(doc.get("run_start", "")):
                 return DROPPED, self._take_dropped(doc["run_start"])
             del self._items[number]
+            self._stuck = False
             if self._frames.pop(number, None) is not None:
                 self._relax()
             self._changed.notify_all()
@@ -108,24 +114,32 @@ class DocumentQueue:
             self._closed = True
             self._changed.notify_all()
 
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
+
     def statistics(self) -> QueueStatistics:
         """Count frames so far and what waits now."""
         with self._changed:
             return QueueStatistics(self._received, self._lost, len(self._frames), len(self._items))
 
-    def _admit(self, span: FrameSpan) -> bool:
+    def _admit(self) -> bool:
         if self._policy is Policy.BLOCK:
-            while len(self._frames) >= self._size and not self._closed:
-                self._changed.wait()
-            return True
+            return self._await_room()
         if self._policy is Policy.SAMPLE:
             self._phase = (self._phase + 1) % self._stride
             if self._phase:
-                self._record(span)
                 return False
         if len(self._frames) >= self._size:
             self._make_room()
         return True
+
+    def _await_room(self) -> bool:
+        patience = 0.0 if self._stuck else self._patience_s
+        room = self._changed.wait_for(lambda: self._closed or len(self._frames) < self._size, patience)
+        self._stuck = not room
+        return room and not self._closed
 
     def _make_room(self) -> None:
         waiting = list(self._frames)

@@ -22,6 +22,8 @@ class WorkerSettings(Settings):
         control: where it answers (REP, bound).
         replies: where a parent takes every answer without loss (PUSH, connected); None without a parent.
         catalog: folder, tiled URI or profile that derived runs are written to; None writes none.
+        files: folder of the arrays; needed when the catalog is a server, which must be able to read it.
+        backup: folder that keeps documents until the catalog has them.
         autostart: reconstruct from the beginning; False waits for `start`.
         parent_pid: the worker ends when its parent is no longer this process.
     """
@@ -34,6 +36,7 @@ class WorkerSettings(Settings):
     control: str = CONTROL
     replies: str | None = None
     catalog: str | None = None
+    files: Path | None = None
     backup: Path | None = None
     reconstruction: ReconstructionSettings = ReconstructionSettings()
     stream: StreamSettings = StreamSettings()

@@ -70,7 +70,7 @@ class Speaker:
         poller.register(self._inbox, zmq.POLLIN)
         due = 0.0
         while not self._stopping.is_set():
-            ready = dict(poller.poll(max(0.0, min(due - time.monotonic(), 0.1)) * 1000))
+            ready = dict(poller.poll(int(1000 * max(0.0, min(due - time.monotonic(), 0.1))) + 1))
             if self._inbox in ready:
                 self._results.send_multipart(self._inbox.recv_multipart())
             if self._control in ready:
@@ -107,6 +107,6 @@ def _request(message: bytes) -> tuple[Verb, dict[str, Any]]:
     if not isinstance(request, dict) or not isinstance(request.get("arguments", {}), dict):
         raise TransportError("request is not {'verb': ..., 'arguments': {...}}")
     try:
-        return Verb(request.get("verb")), request.get("arguments", {})
+        return Verb(str(request.get("verb"))), request.get("arguments", {})
     except ValueError as error:
         raise TransportError(f"verb {request.get('verb')!r} is unknown, not one of {list(Verb)}") from error

@@ -7,6 +7,7 @@ agreed, declares sizes that its bytes do not bear out, or holds a dtype whose it
 import datetime
 import enum
 import math
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -25,7 +26,7 @@ MAX_DIMS = 32
 ARRAY_CODE = 0x4E
 DTYPE_KINDS = "?biufcSUMm"
 
-Document = dict[str, Any]
+Document = Mapping[str, Any]
 
 
 def pack(value: Any) -> bytes:
@@ -76,7 +77,7 @@ def pack_document(name: str, document: Document, prefix: bytes = b"") -> bytes:
     return b" ".join([prefix, name.encode(), pack(document)])
 
 
-def unpack_document(message: bytes) -> tuple[str, Document]:
+def unpack_document(message: bytes) -> tuple[str, dict[str, Any]]:
     """Read a framed document, whatever its prefix.
 
     Raises:

@@ -5,17 +5,18 @@ import logging
 import os
 import queue as queues
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import zmq
 
 from nfphasing_bluesky.core import Failure, NFPhasingError, Posterior, ReconstructionSettings, TransportError
-from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
+from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.endpoints import connect
 from nfphasing_bluesky.streaming.frames import FrameIndex
 from nfphasing_bluesky.streaming.intake import Intake
+from nfphasing_bluesky.streaming.outputs import Outputs
 from nfphasing_bluesky.streaming.processor import ReconstructorLike, StreamProcessor
 from nfphasing_bluesky.streaming.protocol import (
     SYNC,
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 Loader = Callable[[str, str, ReconstructionSettings], ReconstructorLike]
 
 _PATIENCE_S = 0.05
+_STORING_S = 60.0
 
 
 def load_reconstructor(model: str, device: str, settings: ReconstructionSettings) -> ReconstructorLike:
@@ -59,44 +61,35 @@ class Worker:
 
     Args:
         settings: endpoints, model, stream.
-        arrays: where the derived runs' arrays go.
-        sinks: take every derived document.
+        outputs: take derived runs; the caller closes them after `run`.
         load: makes a reconstructor of a model's name.
     """
 
     def __init__(
         self,
         settings: WorkerSettings,
-        arrays: ArrayStore,
-        sinks: Sequence[DocumentSink] = (),
+        outputs: Outputs,
         load: Loader = load_reconstructor,
     ) -> None:
-        self._settings, self._load = settings, load
+        self._settings, self._outputs, self._load = settings, outputs, load
         self._active, self._loading = settings.autostart, settings.model
         self._reconstructor: ReconstructorLike | None = None
-        self._trouble = ""
+        self._trouble = self._excused = ""
         self._orders: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
         self._stopping = threading.Event()
         self._frame_id, self._zero = 0, Counts()
         self._told: dict[str, Any] = {}
         self._raw_uid, self._latency_s = "", 0.0
         self._processor = StreamProcessor(
-            settings.stream, arrays, [*sinks, self._publish_document], self._publish_outcome
+            settings.stream, outputs.arrays, [*outputs.sinks, self._publish_document], self._publish_outcome
         )
         stream = settings.stream
         self._queue = DocumentQueue(stream.queue_size, stream.policy, FrameIndex(stream))
         self._context = zmq.Context()
         try:
-            self._speaker = Speaker(
-                self._context,
-                settings.results,
-                settings.control,
-                settings.heartbeat_s,
-                self.status,
-                self._obey,
-            )
-            self._mouth = self._speaker.mouthpiece()
             self._intake = Intake(self._context, settings.documents, settings.proxy, self._queue)
+            self._speaker = Speaker(self._context, settings, self.status, self._obey)
+            self._mouth = self._speaker.mouthpiece()
             self._replies = settings.replies and connect(self._context, zmq.PUSH, settings.replies)
         except BaseException:
             self._context.destroy(linger=0)
@@ -149,9 +142,10 @@ class Worker:
         )
 
     def _step(self) -> None:
-        with contextlib.suppress(queues.Empty):
-            self._orders.get_nowait()()
         item = self._queue.get(min(_PATIENCE_S, self._processor.due_in_s()))
+        with contextlib.suppress(queues.Empty):
+            while True:
+                self._orders.get_nowait()()
         try:
             if item is not None:
                 self._take(*item)
@@ -159,13 +153,15 @@ class Worker:
         except Exception as error:
             self._trouble = f"{type(error).__name__}: {error}"
             logger.exception("a document could not be processed")
-        if self._processor.trouble:
-            self._trouble = self._processor.trouble
+        problem = self._processor.trouble or self._outputs.problem
+        if problem and problem != self._excused:
+            self._trouble = problem
         self._tell_tally()
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
         if name == SYNC:
             self._processor.flush()
+            self._outputs.flush(_STORING_S)
             self._tell_tally()
             self._reply(TOPIC_SYNC, wire.pack(doc))
             return
@@ -215,11 +211,12 @@ class Worker:
         self._zero = Counts(
             counts.received - counts.pending, counts.reconstructed, counts.dropped, counts.failed
         )
+        self._excused = self._outputs.problem
         self._trouble = self._processor.trouble = ""
         if self._reconstructor is None and self._settings.model is not None:
             self._load_model(self._settings.model)
 
-    def _publish_document(self, name: str, doc: dict[str, Any]) -> None:
+    def _publish_document(self, name: str, doc: Document) -> None:
         message = wire.pack_document(name, doc)
         self._mouth.send_multipart([TOPIC_DOCUMENT, message])
         self._reply(TOPIC_DOCUMENT, message)
@@ -228,7 +225,9 @@ class Worker:
         self._frame_id += 1
         self._raw_uid, self._latency_s = outcome.origin.raw_uid, latency_s
         result = FrameResult.of(outcome, self._frame_id, latency_s)
-        self._mouth.send_multipart([TOPIC_FRAME, wire.pack(result.to_message())])
+        message = wire.pack(result.to_message())
+        self._mouth.send_multipart([TOPIC_FRAME, message])
+        self._reply(TOPIC_FRAME, message)
 
     def _tell_tally(self) -> None:
         tally = {

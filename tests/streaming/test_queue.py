@@ -146,3 +146,12 @@ def test_event_pages_count_every_event(raw):
     for item in [*documents[:2], ("event_page", page), documents[-1]]:
         queue.put(*item)
     assert queue.statistics().received == 6 and queue.statistics().waiting_frames == 1
+
+
+def test_a_consumer_that_hangs_costs_the_producer_its_patience_once(raw):
+    queue = DocumentQueue(2, Policy.BLOCK, FrameIndex(StreamSettings()), patience_s=0.2)
+    began = time.monotonic()
+    for item in raw.raw_run(40):
+        queue.put(*item)
+    assert 0.15 < time.monotonic() - began < 1.0
+    assert split(drain(queue)) == ([1, 2], list(range(3, 41)))

@@ -109,7 +109,6 @@ if __name__ == "__main__":
     import sys
 
     from nfphasing_bluesky.streaming.serve import serve
-
     from nfphasing_bluesky.streaming.settings import WorkerSettings
 
     serve(WorkerSettings.model_validate_json(sys.argv[-1]), load=load)

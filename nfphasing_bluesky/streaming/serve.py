@@ -1,0 +1,52 @@
+"""What `nfphasing serve` does, also `python -m nfphasing_bluesky.streaming.serve JSON`: run a worker."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from nfphasing_bluesky.streaming.outputs import open_outputs
+from nfphasing_bluesky.streaming.settings import WorkerSettings
+from nfphasing_bluesky.streaming.worker import Loader, Worker, load_reconstructor
+
+
+def serve(settings: WorkerSettings, load: Loader = load_reconstructor) -> None:
+    """Run a worker in this process until SIGTERM, SIGINT, a `shutdown`, or the end of its parent.
+
+    Raises:
+        TransportError: an endpoint is taken.
+        StorageError: the catalog cannot be opened.
+    """
+    outputs = open_outputs(settings.catalog, settings.files, settings.backup)
+    try:
+        worker = Worker(settings, outputs, load)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        if settings.parent_pid is not None:
+            watch_parent(settings.parent_pid, worker.stop)
+        worker.run()
+    finally:
+        outputs.close()
+
+
+def watch_parent(pid: int, stop: Callable[[], None], grace_s: float = 5.0) -> threading.Thread:
+    """Stop, and after the grace time end this process, once its parent is no longer `pid`."""
+
+    def watch() -> None:
+        while os.getppid() == pid:
+            time.sleep(0.2)
+        stop()
+        time.sleep(grace_s)
+        os._exit(1)
+
+    thread = threading.Thread(target=watch, name="nfphasing-parent-watch", daemon=True)
+    thread.start()
+    return thread
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    serve(WorkerSettings.model_validate_json(sys.argv[1]))
