@@ -94,7 +94,9 @@ class Layout:
         value = roles.get(role)
         if value is None:
             return None
-        units = self.units.get(role) or (self.units.get("q") if role == "dq" else None)
+        units = self.units.get(role)
+        if role == "dq" and not units:
+            units = self.units.get("q")
         factor = inverse_angstrom(units, f"{self.data_key}, {role}")
         flat = _flat(np.asarray(value, dtype=np.float64), 1)
         return None if flat is None else flat * factor

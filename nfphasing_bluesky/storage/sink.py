@@ -16,7 +16,7 @@ from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
+BATCH = 256
 _ONE_RUN = ("descriptor", "resource", "stream_resource", "stop")
 
 Item = tuple[str, Any]

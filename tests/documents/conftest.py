@@ -87,19 +87,26 @@ def guinier_curve(rg: float, scale: float = 1e4) -> np.ndarray:
 class RawRun:
     """Composes the documents of a raw run of curves: `saxs`, `saxs_q`, `saxs_sigma` inline."""
 
-    def __init__(self, keys: dict | None = None, stream: str = "primary", configuration=None, **metadata) -> None:
+    def __init__(
+        self, keys: dict | None = None, stream: str = "primary", configuration=None, **metadata
+    ) -> None:
         bundle = event_model.compose_run(metadata={"plan_name": "count", "scan_id": 7, **metadata})
         self.bundle, self.uid = bundle, bundle.start_doc["uid"]
         self.documents: list[tuple[str, dict]] = [("start", dict(bundle.start_doc))]
         self.keys = keys or {name: array_key(Q.shape, units) for name, units in CURVE_KEYS.items()}
         self.descriptor = bundle.compose_descriptor(
-            name=stream, data_keys=self.keys, object_keys={"saxs": list(self.keys)}, configuration=configuration
+            name=stream,
+            data_keys=self.keys,
+            object_keys={"saxs": list(self.keys)},
+            configuration=configuration,
         )
         self.documents.append(("descriptor", dict(self.descriptor.descriptor_doc)))
 
     def event(self, **data) -> None:
         at = 1000.0 + len(self.documents)
-        doc = self.descriptor.compose_event(data=data, timestamps=dict.fromkeys(data, at), time=at, validate=False)
+        doc = self.descriptor.compose_event(
+            data=data, timestamps=dict.fromkeys(data, at), time=at, validate=False
+        )
         self.documents.append(("event", dict(doc)))
 
     def curve(self, rg: float = 30.0) -> None:
@@ -107,7 +114,9 @@ class RawRun:
         self.event(saxs=intensity, saxs_q=Q, saxs_sigma=0.01 * intensity)
 
     def stop(self, exit_status: str = "success", reason: str = "") -> None:
-        self.documents.append(("stop", dict(self.bundle.compose_stop(exit_status=exit_status, reason=reason))))
+        self.documents.append(
+            ("stop", dict(self.bundle.compose_stop(exit_status=exit_status, reason=reason)))
+        )
 
 
 CURVE_KEYS = {"saxs": "", "saxs_q": "1/angstrom", "saxs_sigma": ""}
