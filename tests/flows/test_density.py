@@ -112,7 +112,7 @@ def test_mixture_holds_each_class_with_its_own_dimension():
     theta = distribution.class_distribution(1).sample((6,))
     assert theta.shape == (6, 5, 3)
     joint = distribution.log_prob(1, theta)
-    expected = distribution.class_log_probs[:, 1] + shell(context).log_prob(theta)
+    expected = distribution.class_log_probs[:, 1] + flows["shell"](context).log_prob(theta)
     assert torch.equal(joint, expected)
     classes = distribution.sample_classes(4000, torch.Generator().manual_seed(0))
     frequency = (classes == 1).double().mean(0)
