@@ -19,12 +19,14 @@ class CurveGeometry:
         dq_inv_angstrom: (Q,) standard deviation of the instrumental resolution, 1/angstrom, or None.
         absolute: True when intensities are on an absolute scale, 1/cm.
         contrast_inv_cm2: scattering-length-density contrast of particle to solvent, 1/cm^2, or None.
+        q_relative_error: standard deviation of the common relative error of q (wavelength, distance).
     """
 
     q_inv_angstrom: FloatArray
     dq_inv_angstrom: FloatArray | None = None
     absolute: bool = False
     contrast_inv_cm2: float | None = None
+    q_relative_error: float = 0.0
 
     def __post_init__(self) -> None:
         q = np.asarray(self.q_inv_angstrom, dtype=np.float64)

@@ -14,7 +14,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Digest of the settings, the same in every process."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -57,4 +57,4 @@ class StreamSettings(Settings):
 
 def settings_sha256(*nodes: Settings) -> str:
     """One digest over several settings nodes, for the derived run's start document."""
-    return hashlib.sha256("".join(node.sha256() for node in nodes).encode()).hexdigest()
+    return hashlib.sha256("".join(node.digest() for node in nodes).encode()).hexdigest()

@@ -1,1 +1,15 @@
 """Reconstructor: batch of Frames to batch of Posteriors, with trust."""
+
+from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
+from nfphasing_bluesky.inference.reconstructor import Reconstructor, frame_seed, pick_device
+from nfphasing_bluesky.inference.trust import judge, reduced_chi2
+
+__all__ = [
+    "Reconstructor",
+    "ess_fraction",
+    "frame_seed",
+    "judge",
+    "log_weights",
+    "pick_device",
+    "reduced_chi2",
+]

@@ -1,0 +1,270 @@
+"""Reconstructor: a batch of frames in, a batch of posteriors out."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky import __version__
+from nfphasing_bluesky.core import (
+    Failure,
+    Frame,
+    ModelInfo,
+    NFPhasingError,
+    Origin,
+    Posterior,
+    Prediction,
+    ReconstructionSettings,
+    SettingsError,
+)
+from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
+from nfphasing_bluesky.inference.polish import polish
+from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
+from nfphasing_bluesky.modalities import Draws, Modality, modality
+from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
+from nfphasing_bluesky.models import load as load_model
+
+Result = Posterior | Failure
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the GPU when there is one. Raises SettingsError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device {device!r} can't be used here ({error}); try 'auto' or 'cpu'") from None
+    return chosen
+
+
+class Reconstructor:
+    """A model ready to be run. Holds no open handles; build one in each process.
+
+    Args:
+        card: of the model.
+        modality: that the weights belong to.
+        network: with its weights, in evaluation mode.
+        reference: where the training set's embeddings lie.
+        settings: how frames become posteriors.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        modality: Modality,
+        network: nn.Module,
+        reference: EmbeddingReference | None,
+        settings: ReconstructionSettings | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.card, self.modality, self.reference = card, modality, reference
+        self.settings = settings or ReconstructionSettings()
+        self.device = pick_device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.info = ModelInfo(
+            name=card.name,
+            modality=card.modality,
+            version=__version__,
+            sha256=card.sha256,
+            density=modality.density_info,
+            parameters=modality.parameters,
+            classes=tuple(c.name for c in modality.classes) if len(modality.classes) > 1 else (),
+        )
+
+    @classmethod
+    def load(
+        cls, name_or_path: str | Path, device: str = "auto", settings: ReconstructionSettings | None = None
+    ) -> "Reconstructor":
+        """Load a shipped model by name or any model folder by path, checking all of it.
+
+        Raises:
+            ModelError: no such model, or one whose weights don't fit its card.
+            ModelIntegrityError: a file is missing, truncated, altered or a pickle.
+            SettingsError: the device is not there.
+        """
+        return cls.from_stored(load_model(name_or_path), device, settings)
+
+    @classmethod
+    def from_stored(
+        cls, stored: StoredModel, device: str = "auto", settings: ReconstructionSettings | None = None
+    ) -> "Reconstructor":
+        """Build from a model folder that was read."""
+        made = modality(stored.card.modality, stored.card.network, stored.part("prior"))
+        network = made.network()
+        network.load_state_dict(stored.part("network"))
+        trust = stored.part("trust")
+        reference = EmbeddingReference(trust["mean"], trust["whitening"]) if trust else None
+        return cls(stored.card, made, network, reference, settings, device)
+
+    def __call__(
+        self, frames: Sequence[Frame], n_samples: int | None = None, seed: int | None = None
+    ) -> list[Result]:
+        """Reconstruct frames, each on its own: a frame that can't be used becomes a Failure.
+
+        Args:
+            frames: any number; they run as one batch.
+            n_samples: draws of each; the settings' when left out.
+            seed: the settings' when left out. The draws of a frame depend on it and on the frame's sequence
+                number alone, not on the batch the frame came in.
+        """
+        began = time.perf_counter()
+        results: list[Result | None] = [None] * len(frames)
+        good: list[int] = []
+        for i, frame in enumerate(frames):
+            try:
+                self.modality.collate([frame], self.settings.sigma_floor)
+                good.append(i)
+            except NFPhasingError as error:
+                results[i] = Failure(frame.origin, f"{type(error).__name__}: {error}")
+        if good:
+            chosen = [frames[i] for i in good]
+            batch = self.modality.collate(chosen, self.settings.sigma_floor)
+            origins = [f.origin for f in chosen]
+            made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames))
+            for i, posterior in zip(good, made, strict=True):
+                results[i] = _cut(posterior, frames[i])
+        return [r for r in results if r is not None]
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        batch: Any,
+        origins: Sequence[Origin],
+        n_samples: int | None = None,
+        seed: int | None = None,
+        began: float | None = None,
+        share: int | None = None,
+    ) -> list[Posterior]:
+        """Reconstruct a batch that was collated before; `began` and `share` set the latency."""
+        began = time.perf_counter() if began is None else began
+        s = n_samples or self.settings.n_samples
+        seed = self.settings.seed if seed is None else seed
+        batch = batch.to(self.device)
+        channels, extra = self.modality.context(batch)
+        distribution = self.network(channels, extra)
+        normal = self._noise(origins, s, seed)
+        width = 1 + self.modality.width
+        draws, log_q = distribution.draw(normal[..., :width])
+        tail = normal[..., width:].reshape(len(batch) * s, -1)
+        evaluated = self.modality.evaluate(draws, batch, tail)
+        log_w = log_weights(evaluated.log_likelihood, self.modality.log_prior(draws), log_q)
+        ess = ess_fraction(log_w.view(len(batch), s))
+        acceptance: list[float] | None = None
+        if self.settings.polish_steps:
+            draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
+            evaluated = self.modality.evaluate(draws, batch, tail)
+        tensors = {
+            "density": self.modality.density(draws, evaluated.nuisance),
+            "predicted": evaluated.predicted,
+            **{f"parameter.{k}": v for k, v in self.modality.report(draws, evaluated.nuisance).items()},
+        }
+        split = {k: v.view(len(batch), s, *v.shape[1:]).cpu() for k, v in tensors.items()}
+        classes = self._classes(distribution, draws.label.view(len(batch), s), log_w.view(len(batch), s))
+        trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance)
+        bands = _bands(split["predicted"])
+        mean, std = split["density"].mean(1), split["density"].std(1)
+        latency = (time.perf_counter() - began) / (share or len(batch))
+        return [
+            Posterior(
+                density=self.modality.density_of(batch, b),
+                mean=mean[b].numpy(),
+                std=std[b].numpy(),
+                samples=split["density"][b].numpy(),
+                parameters={p.name: split[f"parameter.{p.name}"][b].numpy() for p in self.info.parameters},
+                units={p.name: p.unit for p in self.info.parameters},
+                prediction=Prediction(*(band[b].numpy() for band in bands)),
+                trust=trust[b],
+                classes=classes[b],
+                origin=origins[b],
+                latency_s=latency,
+            )
+            for b in range(len(batch))
+        ]
+
+    @torch.no_grad()
+    def log_prob(self, batch: Any, draws: Draws) -> Tensor:
+        """(N,) log q(class, theta | I) of given draws."""
+        batch = batch.to(self.device)
+        return self.network(*self.modality.context(batch)).log_prob(draws)
+
+    def _noise(self, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
+        """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
+        columns = 1 + self.modality.width + self.modality.noise_columns
+        rows = [
+            torch.randn(s, columns, generator=torch.Generator().manual_seed(frame_seed(seed, o.seq_num)))
+            for o in origins
+        ]
+        return torch.stack(rows).to(self.device)
+
+    def _polish(
+        self, distribution: Any, draws: Draws, batch: Any, s: int, origins: Sequence[Origin], seed: int
+    ) -> tuple[Draws, list[float]]:
+        parts, rates = [], []
+        for b, origin in enumerate(origins):
+
+            def log_target(d: Draws) -> Tensor:
+                return self.modality.log_likelihood(d, batch) + self.modality.log_prior(d)
+
+            generator = torch.Generator().manual_seed(frame_seed(seed + 1, origin.seq_num))
+            mine = draws.at(torch.arange(b * s, (b + 1) * s, device=draws.label.device))
+            done = polish(mine, distribution.log_prob, log_target, self.settings.polish_steps, generator)
+            parts.append(done.draws)
+            rates.append(done.acceptance)
+        joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))
+        return joined, rates
+
+    def _classes(self, distribution: Any, label: Tensor, log_w: Tensor) -> list[Mapping[str, float]]:
+        if not self.info.classes:
+            return [{} for _ in label]
+        if self.settings.polish_steps:
+            share = torch.stack([(label == k).double().mean(1) for k in range(len(self.info.classes))], 1)
+        else:
+            share = distribution.class_log_probs.exp()
+        return [dict(zip(self.info.classes, (float(v) for v in row), strict=True)) for row in share.cpu()]
+
+    def _trust(self, batch, predicted, embedding, ess, acceptance):
+        usable = ~batch.mask.cpu()
+        chi2 = reduced_chi2(batch.intensity.cpu(), predicted.mean(1), batch.sigma.cpu(), usable)
+        distance = self.reference.distance(embedding).cpu() if self.reference else torch.zeros(len(chi2))
+        features = {k: v.cpu() for k, v in self.modality.features(batch).items()}
+        return [
+            judge(
+                self.card,
+                chi2=float(chi2[b]),
+                ess=float(ess[b]),
+                ood=float(distance[b]) / self.card.thresholds.ood_distance,
+                out_of_range=outside(self.card, features, b),
+                acceptance=acceptance[b] if acceptance else None,
+            )
+            for b in range(len(chi2))
+        ]
+
+
+def frame_seed(seed: int, seq_num: int) -> int:
+    """Seed of one frame: the same live, replayed, and whatever else is in its batch."""
+    digest = hashlib.sha256(f"{seed}:{seq_num}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and central 95 % of (B, S, ...) predictions."""
+    ordered = predicted.sort(dim=1).values
+    s = predicted.shape[1]
+    low, high = int(np.floor(0.025 * (s - 1))), int(np.ceil(0.975 * (s - 1)))
+    return predicted.mean(1), ordered[:, low], ordered[:, high]
+
+
+def _cut(posterior: Posterior, frame: Frame) -> Posterior:
+    """Take the padding off the prediction."""
+    shape = tuple(slice(0, n) for n in frame.intensity.shape)
+    p = posterior.prediction
+    object.__setattr__(posterior, "prediction", Prediction(p.mean[shape], p.lower[shape], p.upper[shape]))
+    return posterior

@@ -1,0 +1,54 @@
+"""Trust: three checks on each posterior, and the verdict with its reason."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.core import Trust, Verdict
+from nfphasing_bluesky.models import Card
+
+
+def reduced_chi2(intensity: Tensor, predicted: Tensor, sigma: Tensor, usable: Tensor) -> Tensor:
+    """(B,) mean squared residual over sigma of (B, ...) patterns, over the usable points."""
+    pull = torch.where(usable, (intensity - predicted) / sigma, 0.0).double()
+    return (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
+
+
+def outside(card: Card, features: Mapping[str, Tensor], index: int) -> str:
+    """What of a frame lies outside the card's ranges, in words; empty when nothing does."""
+    for name, (low, high) in card.ranges.items():
+        value = float(features[name][index])
+        if not low <= value <= high:
+            return f"{name}={value:.4g} is outside the model's range {low:.4g} to {high:.4g}"
+    return ""
+
+
+def judge(
+    card: Card,
+    *,
+    chi2: float,
+    ess: float | None,
+    ood: float,
+    out_of_range: str,
+    acceptance: float | None,
+) -> Trust:
+    """Turn the checks into a verdict; the worst one gives the reason."""
+    t = card.thresholds
+    findings: list[tuple[Verdict, str]] = []
+    if not chi2 <= t.chi2_alarm:
+        findings.append((Verdict.ALARM, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_alarm:.3g}: no draw fits"))
+    elif chi2 > t.chi2_warning:
+        findings.append((Verdict.WARNING, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_warning:.3g}"))
+    if out_of_range:
+        findings.append((Verdict.WARNING, out_of_range))
+    if not ood <= 2.0:
+        findings.append((Verdict.ALARM, f"unlike anything in the training set (score {ood:.3g}, limit 1)"))
+    elif ood > 1.0:
+        findings.append((Verdict.WARNING, f"unusual for the training set (score {ood:.3g}, limit 1)"))
+    if ess is not None and acceptance is None and ess < t.ess_warning:
+        findings.append((Verdict.WARNING, f"effective sample size {ess:.2%} is below {t.ess_warning:.2%}; polish"))
+    order = (Verdict.ALARM, Verdict.WARNING)
+    verdict = next((v for v in order if any(f[0] is v for f in findings)), Verdict.VALID)
+    reason = "; ".join(text for level, text in findings if level is verdict)
+    return Trust(chi2, ess, ood, verdict, reason, acceptance)

@@ -1,0 +1,161 @@
+"""The one protocol: everything that differs between modalities, behind names the other rooms share.
+
+Dimension letters: B frames of a batch, S draws of one frame, N draws in a flat list, D free parameters,
+K classes, Q points of a curve.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Settings
+
+
+class Batch(Protocol):
+    """Frames as tensors on one device. Each modality has its own fields."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch on another device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draws:
+    """N parameter vectors, each of one class and for one frame of a batch.
+
+    Args:
+        label: (N,) int64, class.
+        theta: (N, D) free parameters, the class's own first, zeros behind.
+        frame: (N,) int64, index of the frame in its batch.
+    """
+
+    label: Tensor
+    theta: Tensor
+    frame: Tensor
+
+    def __len__(self) -> int:
+        return self.label.numel()
+
+    def at(self, index: Tensor) -> "Draws":
+        """Return the draws that an index or a boolean mask picks."""
+        return Draws(self.label[index], self.theta[index], self.frame[index])
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the forward model says about N draws.
+
+    Args:
+        log_likelihood: (N,) log p(I | theta) with linear nuisances integrated out, up to a constant of
+            the frame.
+        nuisance: name -> (N,) draws of the linear nuisances from their exact conditional.
+        predicted: (N, ...) expected intensity of each draw, in the frame's units.
+    """
+
+    log_likelihood: Tensor
+    nuisance: Mapping[str, Tensor]
+    predicted: Tensor
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One class of objects: its name and the box of its free parameters (prior support)."""
+
+    name: str
+    free: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+
+class Modality(Protocol):
+    """Prior, forward model, context, flow and read-out of u for one kind of measurement."""
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+    parameters: tuple[Parameter, ...]
+    density_info: DensityInfo
+    settings: Settings
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated frames cover."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """D of the padded theta."""
+        ...
+
+    @property
+    def noise_columns(self) -> int:
+        """Standard normals that `evaluate` takes per draw."""
+        ...
+
+    def fit_prior(self, generator: torch.Generator) -> None:
+        """Make the prior ready to be sampled; nothing to do where it is analytic."""
+        ...
+
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Draw n objects, one for each frame 0..n-1 of a batch to be simulated.
+
+        `inner` below 1 draws from the middle of the prior's box only, for studies of what a model does
+        outside of what it was trained on.
+        """
+        ...
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """(N,) log p(class, theta), normalised."""
+        ...
+
+    def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[Any, Mapping[str, Tensor]]:
+        """Perturbed frames of N draws, and the true value of every reported parameter."""
+        ...
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> Any:
+        """Frames to one batch. Raises FrameError for a frame that can't be used."""
+        ...
+
+    def context(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Encoder input: (B, C, ...) channels and (B, E) extra scalars. Scale-free."""
+        ...
+
+    def forward(self, draws: Draws, batch: Any) -> Tensor:
+        """(N, ...) expected pattern of unit scale and no background; differentiable in theta."""
+        ...
+
+    def log_likelihood(self, draws: Draws, batch: Any) -> Tensor:
+        """(N,) log p(I | theta), linear nuisances integrated out; differentiable in theta."""
+        ...
+
+    def evaluate(self, draws: Draws, batch: Any, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model against their frames; noise is (N, noise_columns) standard normal."""
+        ...
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, *density_info.shape) density u of each draw."""
+        ...
+
+    def density_of(self, batch: Any, index: int) -> DensityInfo:
+        """`density_info` with the units that hold for one frame."""
+        ...
+
+    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """name -> (N,) values of every reported parameter; NaN where a class lacks it."""
+        ...
+
+    def features(self, batch: Any) -> Mapping[str, Tensor]:
+        """name -> (B,) properties of the frames that `ranges` bounds: q range, points, noise."""
+        ...
+
+    def network(self) -> nn.Module:
+        """Untrained network: `network(channels, extra)` is a distribution over (class, theta)."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of the prior that belong into the model's weights; empty when there are none."""
+        ...

@@ -1,0 +1,206 @@
+"""Curves as tensors: what the 1-D modalities share before any particle or p(r) comes in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError
+from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma
+
+MIN_POINTS = 10
+MIN_SIGNAL_TO_NOISE = 3.0
+
+
+@dataclass(frozen=True)
+class CurveBatch:
+    """B curves padded to a common number of points.
+
+    Args:
+        q: (B, Q) 1/angstrom; padding repeats the last point and is masked.
+        intensity, sigma: (B, Q); sigma includes the systematic floor.
+        mask: (B, Q) bool, True = do not use.
+        contrast: (B,) electron-density contrast in e/angstrom^3, NaN where it is not known.
+        q_relative_error: (B,) standard deviation of the common relative error of q.
+    """
+
+    q: Tensor
+    intensity: Tensor
+    sigma: Tensor
+    mask: Tensor
+    contrast: Tensor
+    q_relative_error: Tensor
+
+    def __len__(self) -> int:
+        return self.q.shape[0]
+
+    def to(self, device: torch.device | str) -> "CurveBatch":
+        """Return the batch on another device."""
+        return CurveBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def at(self, index: Tensor) -> "CurveBatch":
+        """Return the curves that an index picks."""
+        return CurveBatch(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @property
+    def weight(self) -> Tensor:
+        """(B, Q) 1/sigma^2, zero where masked."""
+        return torch.where(self.mask, 0.0, self.sigma.clamp_min(1e-30).reciprocal() ** 2)
+
+
+R_E_ANGSTROM = 2.8179403e-5
+
+
+def collate(frames: Sequence[Frame], sigma_floor: float) -> CurveBatch:
+    """Turn frames into a batch, checking each. Raises FrameError or GeometryError for a bad one."""
+    rows = [_row(frame, sigma_floor) for frame in frames]
+    width = max(row["q"].size for row in rows)
+    stacked = {
+        name: torch.from_numpy(np.stack([_pad(row[name], width, name) for row in rows]))
+        for name in ("q", "intensity", "sigma", "mask")
+    }
+    contrast = [_contrast(frame) for frame in frames]
+    error = [frame.geometry.q_relative_error for frame in frames]  # type: ignore[union-attr]
+    return CurveBatch(**stacked, contrast=torch.tensor(contrast), q_relative_error=torch.tensor(error))
+
+
+def _row(frame: Frame, sigma_floor: float) -> dict[str, np.ndarray]:
+    label = frame.origin.label
+    if not isinstance(frame.geometry, CurveGeometry):
+        raise GeometryError(
+            f"{label}: found a {frame.intensity.ndim}-D frame, expected a curve I(q); integrate it first "
+            "(give a PONI file or a detector geometry)"
+        )
+    if frame.sigma is None:
+        raise FrameError(f"{label}: sigma is missing, expected one standard deviation per point; pass sigma")
+    usable = frame.usable & (frame.geometry.q_inv_angstrom > 0)
+    if usable.sum() < MIN_POINTS:
+        raise FrameError(
+            f"{label}: {int(usable.sum())} usable points of {usable.size}, expected at least {MIN_POINTS}; "
+            "check the mask, NaN values and sigma"
+        )
+    intensity = np.where(usable, frame.intensity, 0.0)
+    sigma = np.where(usable, frame.sigma, 1.0)
+    signal = float(np.sum(intensity[usable] / sigma[usable] ** 2) / np.sqrt(np.sum(1 / sigma[usable] ** 2)))
+    if not signal > MIN_SIGNAL_TO_NOISE:
+        raise FrameError(
+            f"{label}: the whole curve has a signal-to-noise ratio of {signal:.2g}, expected more than "
+            f"{MIN_SIGNAL_TO_NOISE:g}; no counts, or the buffer was subtracted twice"
+        )
+    sigma = np.hypot(sigma, sigma_floor * np.abs(intensity))
+    return {"q": frame.geometry.q_inv_angstrom, "intensity": intensity, "sigma": sigma, "mask": ~usable}
+
+
+def _pad(values: np.ndarray, width: int, name: str) -> np.ndarray:
+    missing = width - values.size
+    if name == "mask":
+        return np.pad(values, (0, missing), constant_values=True)
+    return np.pad(values, (0, missing), mode="edge").astype(np.float32)
+
+
+def _contrast(frame: Frame) -> float:
+    geometry = frame.geometry
+    if isinstance(geometry, CurveGeometry) and geometry.absolute and geometry.contrast_inv_cm2 is not None:
+        return geometry.contrast_inv_cm2 * 1e-16 / R_E_ANGSTROM
+    return float("nan")
+
+
+@dataclass(frozen=True)
+class CurveSimulation:
+    """Ranges that simulated curves are drawn from; log-uniform unless it says otherwise.
+
+    Args:
+        q_min, q_max: first and last point, 1/angstrom.
+        points: number of points.
+        counts: counts per pixel at I(q) = scale and the reference q.
+        floor: relative systematic floor of sigma.
+        buffer: buffer scattering over scale.
+        q_relative_error: largest standard deviation of the common relative error of q (uniform from 0).
+    """
+
+    q_min: tuple[float, float]
+    q_max: tuple[float, float]
+    points: tuple[int, int]
+    counts: tuple[float, float]
+    floor: tuple[float, float] = (0.01, 0.05)
+    buffer: tuple[float, float] = (1e-5, 3.0)
+    q_relative_error: float = 0.003
+
+
+def log_uniform(bounds: tuple[float, float], n: int, generator: torch.Generator) -> Tensor:
+    """(n,) log-uniform draws."""
+    low, high = np.log(bounds[0]), np.log(bounds[1])
+    u = torch.rand(n, generator=generator, device=generator.device)
+    return torch.exp(low + u * (high - low))
+
+
+def random_q(ranges: CurveSimulation, n: int, generator: torch.Generator) -> Tensor:
+    """(n, Q) grids between linear and logarithmic spacing, Q common to the batch."""
+    low, high = log_uniform(ranges.q_min, n, generator), log_uniform(ranges.q_max, n, generator)
+    q_count = int(log_uniform((float(ranges.points[0]), float(ranges.points[1])), 1, generator).round())
+    step = torch.linspace(0, 1, q_count, device=generator.device)
+    linear = low[:, None] + (high - low)[:, None] * step
+    logarithmic = low[:, None] * (high / low)[:, None] ** step
+    share = torch.rand(n, 1, generator=generator, device=generator.device)
+    share = torch.where(share < 0.4, 0.0, torch.where(share > 0.7, 1.0, share))
+    return (1 - share) * linear + share * logarithmic
+
+
+def perturb(
+    q: Tensor,
+    shape: Tensor,
+    scale: Tensor,
+    beta: Tensor,
+    q_relative_error: Tensor,
+    ranges: CurveSimulation,
+    generator: torch.Generator,
+) -> CurveBatch:
+    """Measure s (P + beta) like a reduced curve: counts, buffer subtraction, floor, missing ranges.
+
+    Args:
+        q: (B, Q) nominal q.
+        shape: (B, Q) P(q).
+        scale, beta: (B,).
+        q_relative_error: (B,) what the geometry is said to be good to.
+    """
+    n = q.shape[0]
+    expected = shape + beta[:, None]
+    sigma = reduced_curve_sigma(
+        q,
+        expected.clamp_min(0.0),
+        counts=log_uniform(ranges.counts, n, generator),
+        floor=log_uniform(ranges.floor, n, generator),
+        buffer=log_uniform(ranges.buffer, n, generator),
+    )
+    noise = torch.randn(expected.shape, generator=generator, device=q.device)
+    mask = random_missing_ranges(q, generator)
+    nothing = torch.full((n,), float("nan"), device=q.device)
+    return CurveBatch(
+        q=q,
+        intensity=torch.where(mask, 0.0, scale[:, None] * (expected + sigma * noise)),
+        sigma=scale[:, None] * sigma,
+        mask=mask,
+        contrast=nothing,
+        q_relative_error=q_relative_error,
+    )
+
+
+def features(batch: CurveBatch) -> Mapping[str, Tensor]:
+    """Properties of the curves that a card's ranges bound."""
+    inside = ~batch.mask
+    infinity = torch.full_like(batch.q, torch.inf)
+    ratio = torch.where(inside, batch.sigma / batch.intensity.abs().clamp_min(1e-30), infinity)
+    return {
+        "q_min_inv_angstrom": torch.where(inside, batch.q, infinity).amin(1),
+        "q_max_inv_angstrom": torch.where(inside, batch.q, -infinity).amax(1),
+        "points": inside.sum(1).to(batch.q.dtype),
+        "best_relative_sigma": ratio.amin(1),
+    }
+
+
+
+def size_factor(relative_error: Tensor, noise: Tensor) -> Tensor:
+    """(N,) true length over apparent length for a common relative error of q; noise standard normal."""
+    return torch.exp(relative_error * noise)

@@ -1,0 +1,152 @@
+"""Scale and flat background of a curve, given its shape: integrated out and drawn exactly.
+
+I(q) = s (P(q) + beta) with Gaussian noise is linear in s and in s beta. Given the shape P, the scale has
+a normal conditional (prior ds/s, the scale-invariant one, taken at the mode: relative error
+(sigma_s/s)^2) and the relative background beta a one-dimensional density, tabulated where it has mass.
+So the flow only has to learn the shape, and the draws of s and beta are exact for each of its draws.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+CELLS = 64
+WIDTH_SIGMA = 6.0
+
+
+@dataclass(frozen=True)
+class BackgroundPrior:
+    """Prior of beta = background / scale: uniform in log beta or in beta between two bounds."""
+
+    lower: float
+    upper: float
+    kind: Literal["log-uniform", "uniform"]
+
+    def coordinate(self, beta: Tensor) -> Tensor:
+        """Coordinate in which the prior is uniform."""
+        return beta.log() if self.kind == "log-uniform" else beta
+
+    def beta(self, coordinate: Tensor) -> Tensor:
+        """Inverse of `coordinate`."""
+        return coordinate.exp() if self.kind == "log-uniform" else coordinate
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """(n,) draws, float32."""
+        edges = self.coordinate(torch.tensor([self.lower, self.upper], device=generator.device))
+        u = torch.rand(n, generator=generator, device=generator.device)
+        return self.beta(edges[0] + u * (edges[1] - edges[0]))
+
+
+@dataclass(frozen=True)
+class ScaleBackground:
+    """Conditional of (s, beta) for N draws.
+
+    Args:
+        log_evidence: (N,) log of the likelihood integrated over s and beta, float64; the likelihood is
+            exp(-chi^2 / 2), without the normalisation that sigma alone sets.
+        edge: (N,) lower edge of the tabulated range, in the prior's coordinate.
+        cell: (N,) width of one of its cells.
+        log_mass: (N, CELLS) normalised log mass of the cells.
+        prior: of beta.
+        moments: (N, 5) weighted sums of P^2, P, 1, P y, y.
+    """
+
+    log_evidence: Tensor
+    edge: Tensor
+    cell: Tensor
+    log_mass: Tensor
+    prior: BackgroundPrior
+    moments: Tensor
+
+    def draw(self, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Draw (s, beta), each (N,), from (N, 2) standard normal noise; the centres when it is None."""
+        u = torch.full_like(self.edge, 0.5) if noise is None else _uniform(noise[:, 0])
+        cdf = self.log_mass.exp().cumsum(-1)
+        cdf = cdf / cdf[:, -1:]
+        index = torch.searchsorted(cdf, u[:, None]).clamp_max(CELLS - 1)
+        above = cdf.gather(1, index)[:, 0]
+        mass = self.log_mass.exp().gather(1, index)[:, 0].clamp_min(1e-30)
+        inside = (1.0 - (above - u) / mass).clamp(0.0, 1.0)
+        beta = self.prior.beta(self.edge + (index[:, 0] + inside) * self.cell)
+        beta = beta.clamp(self.prior.lower, self.prior.upper)
+        information, projection = _scale_sums(self.moments, beta[:, None])
+        scale = (projection / information)[:, 0]
+        if noise is not None:
+            scale = torch.where(
+                noise[:, 1] * information[:, 0].rsqrt() + scale > 0,
+                noise[:, 1] * information[:, 0].rsqrt() + scale,
+                scale,
+            )
+        return scale, beta
+
+
+def condition(shape: Tensor, intensity: Tensor, weight: Tensor, prior: BackgroundPrior) -> ScaleBackground:
+    """Condition scale and background on the data.
+
+    Args:
+        shape: (N, Q) P(q).
+        intensity: (N, Q) measured.
+        weight: (N, Q) 1/sigma^2, zero where masked.
+        prior: of beta.
+    """
+    moments = _moments(shape.double(), intensity.double(), weight.double())
+    low, high = _support(moments, prior)
+    cell = (high - low) / CELLS
+    steps = torch.arange(CELLS, dtype=low.dtype, device=low.device) + 0.5
+    log_density = _log_density(moments, prior.beta(low[:, None] + steps * cell[:, None]))
+    total = torch.logsumexp(log_density, dim=-1)
+    bounds = prior.coordinate(torch.tensor([prior.lower, prior.upper], dtype=torch.float64))
+    data = -0.5 * (weight.double() * intensity.double().square()).sum(-1)
+    log_evidence = data + total + cell.log() - float((bounds[1] - bounds[0]).log())
+    return ScaleBackground(log_evidence, low, cell, log_density - total[:, None], prior, moments)
+
+
+def _uniform(noise: Tensor) -> Tensor:
+    return torch.special.ndtr(noise.double()).clamp(1e-9, 1 - 1e-9)
+
+
+def _moments(shape: Tensor, intensity: Tensor, weight: Tensor) -> Tensor:
+    weighted = weight * shape
+    return torch.stack(
+        [
+            (weighted * shape).sum(-1),
+            weighted.sum(-1),
+            weight.sum(-1).expand(shape.shape[0]),
+            (weighted * intensity).sum(-1),
+            (weight * intensity).sum(-1).expand(shape.shape[0]),
+        ],
+        dim=-1,
+    )
+
+
+def _scale_sums(moments: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    pp, p, one, py, y = (m[:, None] for m in moments.unbind(-1))
+    return (pp + 2 * beta * p + beta**2 * one).clamp_min(1e-300), py + beta * y
+
+
+def _log_density(moments: Tensor, beta: Tensor) -> Tensor:
+    information, projection = _scale_sums(moments, beta)
+    scale = projection / information
+    # A shape that wants a negative scale is worse than no signal at all, by as much as it wants it.
+    gain = 0.5 * projection * scale.abs()
+    size = torch.maximum(scale.abs(), 1e-3 * information.rsqrt())
+    return gain - size.log() - 0.5 * information.log()
+
+
+def _support(moments: Tensor, prior: BackgroundPrior) -> tuple[Tensor, Tensor]:
+    """Range of the prior's coordinate in which beta has mass, from the unconstrained linear fit."""
+    pp, p, one, py, y = moments.detach().unbind(-1)
+    determinant = (pp * one - p**2).clamp_min(1e-12 * pp * one + 1e-300)
+    scale = (one * py - p * y) / determinant
+    offset = (pp * y - p * py) / determinant
+    scale = torch.where(scale > 0, scale, py.abs() / pp)
+    beta = offset / scale
+    spread = WIDTH_SIGMA * ((pp + 2 * beta.abs() * p.abs() + beta**2 * one) / determinant).sqrt() / scale
+    high = (beta.clamp_min(prior.lower) + spread).clamp(prior.lower, prior.upper)
+    low = (beta.clamp_max(prior.upper) - spread).clamp(prior.lower, prior.upper)
+    smallest = 1e-6 * (prior.upper - prior.lower) if prior.kind == "uniform" else 1e-4 * prior.lower
+    high = torch.maximum(high, low + smallest).clamp_max(prior.upper)
+    low = torch.minimum(low, high - smallest)
+    return prior.coordinate(low), prior.coordinate(high)

@@ -1,0 +1,124 @@
+"""The network of the 1-D modalities: one encoder, a class head, one bounded flow per class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Settings
+from nfphasing_bluesky.flows import (
+    CurveNetwork,
+    EncoderSettings,
+    FlowSettings,
+    MixtureDistribution,
+    MixtureOfFlows,
+    build_flow,
+)
+from nfphasing_bluesky.modalities.base import ClassSpec, Draws
+
+
+class NetworkSettings(Settings):
+    """Architecture of a 1-D model."""
+
+    encoder: EncoderSettings = EncoderSettings(width=384, blocks=4)
+    flow: FlowSettings = FlowSettings(layers=5, hidden=96, head_hidden=128, head_blocks=1)
+
+
+@dataclass(frozen=True)
+class DrawDistribution:
+    """q(class, theta | I) for B frames.
+
+    Args:
+        mixture: class probabilities and flows.
+        embedding: (B, E) context, also what the out-of-distribution score looks at.
+        width: D of the padded theta.
+    """
+
+    mixture: MixtureDistribution
+    embedding: Tensor
+    width: int
+
+    def __len__(self) -> int:
+        return self.embedding.shape[0]
+
+    @property
+    def class_log_probs(self) -> Tensor:
+        """(B, K)."""
+        return self.mixture.class_log_probs
+
+    def log_prob(self, draws: Draws) -> Tensor:
+        """(N,) joint log density of class and theta; fastest when all draws belong to one frame."""
+        out = draws.theta.new_full((len(draws),), -torch.inf)
+        shared = len(draws) > 0 and bool((draws.frame == draws.frame[0]).all())
+        for k in range(self.class_log_probs.shape[1]):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if not chosen.numel():
+                continue
+            flow = self.mixture.mixture.flow(k)
+            theta, frame = draws.theta[chosen, : flow.dimension], draws.frame[chosen]
+            if shared:
+                value = flow(self.embedding[frame[:1]]).log_prob(theta[:, None])[:, 0]
+            else:
+                value = flow(self.embedding[frame]).log_prob(theta)
+            out = out.index_copy(0, chosen, value + self.class_log_probs[frame, k])
+        return out
+
+    def draw(self, noise: Tensor) -> tuple[Draws, Tensor]:
+        """Draws of every frame and their joint log density, differentiable.
+
+        Args:
+            noise: (B, S, 1 + D) standard normal; the first column chooses the class.
+
+        Returns:
+            B*S draws, those of one frame together, and (B*S,) log q.
+        """
+        b, s = noise.shape[:2]
+        label = self._labels(noise[..., 0])
+        theta = noise.new_zeros(b * s, self.width)
+        log_q = noise.new_zeros(b * s)
+        for k in range(self.class_log_probs.shape[1]):
+            member = label == k
+            frames = member.any(1).nonzero()[:, 0]
+            if not frames.numel():
+                continue
+            flow = self.mixture.mixture.flow(k)
+            most = int(member.sum(1).max())
+            order = (~member[frames]).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
+            kept = member[frames].gather(1, order)
+            latent = noise[frames[:, None], order, 1 : 1 + flow.dimension]
+            values, log_prob = flow(self.embedding[frames]).from_latent(latent.transpose(0, 1))
+            flat = (frames[:, None] * s + order)[kept]
+            padded = nn.functional.pad(values.transpose(0, 1), (0, self.width - flow.dimension))
+            log_prob = log_prob.transpose(0, 1) + self.class_log_probs[frames, k][:, None]
+            theta = theta.index_copy(0, flat, padded[kept].to(theta.dtype))
+            log_q = log_q.index_copy(0, flat, log_prob[kept].to(log_q.dtype))
+        frame = torch.arange(b, device=noise.device).repeat_interleave(s)
+        return Draws(label.reshape(-1), theta, frame), log_q
+
+    def _labels(self, normal: Tensor) -> Tensor:
+        """(B, S) classes: one stratified uniform per draw, so that shares follow the probabilities."""
+        b, s = normal.shape
+        rank = normal.argsort(1).argsort(1)
+        u = (rank + torch.special.ndtr(normal[:, :1])) / s
+        cdf = self.class_log_probs.detach().exp().cumsum(1)
+        return torch.searchsorted(cdf / cdf[:, -1:], u.contiguous()).clamp_max(cdf.shape[1] - 1)
+
+
+class CurvePosterior(nn.Module):
+    """Encoder, class head and flows."""
+
+    def __init__(self, classes: Sequence[ClassSpec], settings: NetworkSettings) -> None:
+        super().__init__()
+        self.encoder = CurveNetwork(settings.encoder)
+        self.width = max(len(c.free) for c in classes)
+        width = settings.encoder.context
+        flows = {
+            c.name: build_flow(len(c.free), width, c.lower, c.upper, settings.flow) for c in classes
+        }
+        self.mixture = MixtureOfFlows(flows)
+
+    def forward(self, channels: Tensor, extra: Tensor) -> DrawDistribution:
+        """Condition on (B, C, N) channels and (B, K) extra scalars."""
+        embedding = self.encoder(channels, extra)
+        return DrawDistribution(self.mixture(embedding), embedding, self.width)

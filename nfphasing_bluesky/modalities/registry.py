@@ -1,0 +1,34 @@
+"""Which modalities there are."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from nfphasing_bluesky.core import ModelError
+from nfphasing_bluesky.modalities.base import Modality
+from nfphasing_bluesky.modalities.saxs1d_particles import SaxsParticles
+from nfphasing_bluesky.modalities.saxs1d_pr import SaxsPairDistance
+
+REGISTRY: Mapping[str, Callable[..., Modality]] = {
+    SaxsParticles.name: SaxsParticles,
+    SaxsPairDistance.name: SaxsPairDistance,
+}
+
+
+def modality(
+    name: str, network: Mapping[str, Any] | None = None, state: Mapping[str, Tensor] | None = None
+) -> Modality:
+    """Make a modality by name.
+
+    Args:
+        name: a key of `REGISTRY`.
+        network: settings of its network; defaults where left out.
+        state: tensors of its prior, from a model's weights.
+
+    Raises:
+        ModelError: there is no such modality.
+    """
+    if name not in REGISTRY:
+        raise ModelError(f"no modality {name!r}, expected one of {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[name].build(network or {}, state or {})  # type: ignore[attr-defined]

@@ -1,0 +1,214 @@
+"""`saxs1d-particles`: dilute spheres, core-shell spheres, ellipsoids, cylinders; u = rho(r).
+
+The free coordinates of each class are chosen so that its prior is uniform in a box: logarithms of
+lengths and ratios, polydispersities and contrast ratios as they are. The classes are equally probable.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
+from nfphasing_bluesky.modalities.base import ClassSpec, Draws
+from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.modalities.network import NetworkSettings
+from nfphasing_bluesky.modalities.saxs1d import Saxs1D
+from nfphasing_bluesky.physics import radial_density, saxs
+
+LENGTHS = ("radius", "shell_thickness", "polar_radius", "equatorial_radius", "length", "rg")
+PD = (0.01, 0.35)
+
+
+def _box(name: str, **bounds: tuple[float, float]) -> ClassSpec:
+    return ClassSpec(
+        name,
+        tuple(bounds),
+        tuple(b[0] for b in bounds.values()),
+        tuple(b[1] for b in bounds.values()),
+    )
+
+
+def _log(low: float, high: float) -> tuple[float, float]:
+    return math.log(low), math.log(high)
+
+
+CLASSES = (
+    _box("sphere", log_radius=_log(10, 400), polydispersity=PD),
+    _box(
+        "core_shell_sphere",
+        log_radius=_log(10, 300),
+        log_shell_thickness=_log(5, 100),
+        contrast_ratio=(-1.5, 2.5),
+        polydispersity=PD,
+        shell_polydispersity=(0.0, 0.3),
+    ),
+    _box("ellipsoid", log_mean_radius=_log(10, 250), log_aspect=_log(0.15, 6.5), polydispersity=PD),
+    _box("cylinder", log_radius=_log(10, 150), log_length=_log(15, 1000), polydispersity=PD),
+)
+
+PARAMETERS = (
+    Parameter("rg_angstrom", "angstrom", "radius of gyration"),
+    Parameter("radius_angstrom", "angstrom", "radius; of the core for core-shell spheres"),
+    Parameter("shell_thickness_angstrom", "angstrom", "shell thickness"),
+    Parameter("polar_radius_angstrom", "angstrom", "radius along the ellipsoid's axis"),
+    Parameter("equatorial_radius_angstrom", "angstrom", "radius across the ellipsoid's axis"),
+    Parameter("length_angstrom", "angstrom", "cylinder length"),
+    Parameter("polydispersity", "", "relative standard deviation of the size"),
+    Parameter("shell_polydispersity", "", "relative standard deviation of the shell thickness"),
+    Parameter("contrast_ratio", "", "shell over core contrast"),
+    Parameter("i0", "", "forward intensity, in the frame's units"),
+    Parameter("background", "", "flat background, in the frame's units"),
+)
+
+RELATIVE = "relative to core"
+ABSOLUTE = "e/angstrom^3"
+
+
+def _sphere(q: Tensor, t: Tensor) -> Tensor:
+    return saxs.sphere(q, t[:, 0].exp(), t[:, 1])
+
+
+def _core_shell(q: Tensor, t: Tensor) -> Tensor:
+    core, shell = t[:, 0].exp(), t[:, 1].exp()
+    raw = saxs.core_shell_sphere_unnormalised(q, core, shell, t[:, 2], t[:, 3], t[:, 4])
+    return raw * _total_contrast(core, shell, t[:, 2]).reciprocal().square()[:, None]
+
+
+def _total_contrast(core: Tensor, shell: Tensor, ratio: Tensor) -> Tensor:
+    """Sum of |contrast| V over core and shell, in units of the outer volume: never zero."""
+    inner = (core / (core + shell)) ** 3
+    return inner + ratio.abs() * (1 - inner)
+
+
+def _radii(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Polar and equatorial radius from log of (polar equatorial^2)^(1/3) and log(polar/equatorial)."""
+    return (t[:, 0] + t[:, 1] * (2 / 3)).exp(), (t[:, 0] - t[:, 1] / 3).exp()
+
+
+def _ellipsoid(q: Tensor, t: Tensor) -> Tensor:
+    return saxs.ellipsoid(q, *_radii(t), t[:, 2])
+
+
+def _cylinder(q: Tensor, t: Tensor) -> Tensor:
+    return saxs.cylinder(q, t[:, 0].exp(), t[:, 1].exp(), t[:, 2])
+
+
+FORWARD: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_sphere, _core_shell, _ellipsoid, _cylinder)
+
+
+class SaxsParticles(Saxs1D):
+    """The modality. Stateless but for its settings."""
+
+    name = "saxs1d-particles"
+    parameters = PARAMETERS
+    simulation = CurveSimulation(q_min=(0.002, 0.02), q_max=(0.1, 0.6), points=(64, 400), counts=(1e2, 1e7))
+    background = BackgroundPrior(1e-7, 0.1, "log-uniform")
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        self.settings = settings or NetworkSettings()
+        self.classes = CLASSES
+        self.axis = torch.linspace(0.0, 500.0, 251)
+        axis = Axis("r", self.axis.double().numpy(), "angstrom")
+        self.density_info = DensityInfo("rho(r)", RELATIVE, (axis,))
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "SaxsParticles":
+        """Make it from what a card and weights hold."""
+        return cls(NetworkSettings(**network))
+
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Equal shares of the classes (in random order), uniform in each class's box."""
+        device = generator.device
+        label = torch.arange(n, device=device) % len(CLASSES)
+        label = label[torch.randperm(n, generator=generator, device=device)]
+        u = 0.5 + inner * (torch.rand(n, self.width, generator=generator, device=device) - 0.5)
+        lower, upper = self.bounds(label)
+        return Draws(label, lower + u * (upper - lower), torch.arange(n, device=device))
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """-log K - log volume of the box; minus infinity outside."""
+        lower, upper = self.bounds(draws.label)
+        volume = torch.where(upper > lower, (upper - lower).clamp_min(1e-30).log(), 0.0).sum(-1)
+        return torch.where(self.inside(draws), -volume - math.log(len(CLASSES)), -torch.inf)
+
+    def curve(self, draws: Draws, q: Tensor) -> Tensor:
+        """(N, Q) P(q) on a given (N, Q) grid."""
+        out = torch.zeros_like(q)
+        for k, function in enumerate(FORWARD):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                theta = draws.theta[chosen, : len(CLASSES[k].free)]
+                out = out.index_copy(0, chosen, function(q[chosen], theta).to(out.dtype))
+        return out
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, R) spherically averaged rho(r) of the mean particle; in e/angstrom^3 where contrast is known."""
+        stretch = nuisance["q_scale"][:, None]
+        r = self.axis.to(draws.theta)[None] / stretch
+        out = torch.zeros_like(r)
+        for k in range(len(CLASSES)):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                out[chosen] = _profile(k, r[chosen], draws.theta[chosen]).to(out.dtype)
+        return out * nuisance["contrast"][:, None]
+
+    def density_of(self, batch: CurveBatch, index: int) -> DensityInfo:
+        """Electrons per cubic angstrom when the contrast is known, else relative to the core."""
+        known = bool(batch.contrast[index].isfinite())
+        return replace(self.density_info, units=ABSOLUTE) if known else self.density_info
+
+    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of every reported parameter; NaN where a class lacks it."""
+        missing = torch.full_like(draws.theta[:, 0], torch.nan)
+        out = {p.name: missing.clone() for p in PARAMETERS}
+        for k in range(len(CLASSES)):
+            chosen = draws.label == k
+            if not chosen.any():
+                continue
+            for name, value in _report(k, draws.theta[chosen]).items():
+                key = f"{name}_angstrom" if name in LENGTHS else name
+                scale = nuisance["q_scale"][chosen] if name in LENGTHS else 1.0
+                out[key][chosen] = (value * scale).to(missing.dtype)
+        out["i0"] = (nuisance["scale"] * self._forward_intensity(draws)).to(missing.dtype)
+        out["background"] = (nuisance["scale"] * nuisance["beta"]).to(missing.dtype)
+        return out
+
+    def _forward_intensity(self, draws: Draws) -> Tensor:
+        return self.curve(draws, torch.full_like(draws.theta[:, :1], 1e-6))[:, 0]
+
+
+def _profile(k: int, r: Tensor, t: Tensor) -> Tensor:
+    if k == 0:
+        return radial_density.sphere(r, t[:, 0].exp())
+    if k == 1:
+        return radial_density.core_shell_sphere(r, t[:, 0].exp(), t[:, 1].exp(), t[:, 2])
+    if k == 2:
+        return radial_density.ellipsoid(r, *_radii(t))
+    return radial_density.cylinder(r, t[:, 0].exp(), t[:, 1].exp())
+
+
+def _report(k: int, t: Tensor) -> dict[str, Tensor]:
+    if k == 0:
+        radius, pd = t[:, 0].exp(), t[:, 1]
+        return {"radius": radius, "polydispersity": pd, "rg": radial_density.sphere_rg(radius, pd)}
+    if k == 1:
+        core, shell = t[:, 0].exp(), t[:, 1].exp()
+        return {
+            "radius": core,
+            "shell_thickness": shell,
+            "contrast_ratio": t[:, 2],
+            "polydispersity": t[:, 3],
+            "shell_polydispersity": t[:, 4],
+        }
+    if k == 2:
+        polar, equatorial = _radii(t)
+        rg = radial_density.ellipsoid_rg(polar, equatorial, t[:, 2])
+        return {"polar_radius": polar, "equatorial_radius": equatorial, "polydispersity": t[:, 2], "rg": rg}
+    radius, length = t[:, 0].exp(), t[:, 1].exp()
+    rg = radial_density.cylinder_rg(radius, length, t[:, 2])
+    return {"radius": radius, "length": length, "polydispersity": t[:, 2], "rg": rg}

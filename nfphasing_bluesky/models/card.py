@@ -1,0 +1,52 @@
+"""The card of a model: what it is, where it may be used, and how well it was measured to do."""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from nfphasing_bluesky.core import Settings
+
+FORMAT_VERSION = 1
+
+
+class Thresholds(Settings):
+    """Where trust ends. Each is a quantile of the same figure over simulated frames of the prior.
+
+    Args:
+        chi2_warning, chi2_alarm: upper limits of the reduced chi-squared.
+        ood_distance: Mahalanobis distance of the embedding that counts as 1.
+        ess_warning: lower limit of the effective sample size fraction; 0 where it is not used.
+    """
+
+    chi2_warning: Annotated[float, Field(gt=0)] = 1.5
+    chi2_alarm: Annotated[float, Field(gt=0)] = 3.0
+    ood_distance: Annotated[float, Field(gt=0)] = math.inf
+    ess_warning: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Card(Settings):
+    """What `card.json` holds.
+
+    Args:
+        name: of the model; its folder may be called otherwise.
+        modality: that the weights belong to.
+        network: settings of the network, as the modality's settings class dumps them.
+        ranges: feature -> (lowest, highest) in which the model was calibrated.
+        training: how it was trained: steps, seconds, seed, hardware, loss, settings.
+        metrics: the calibration certificate; empty for a model that was not evaluated.
+        sha256: of `weights.safetensors`.
+        parent: sha256 of the weights that this model was adapted from, or None.
+    """
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    modality: str
+    code_version: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    network: dict[str, Any]
+    ranges: dict[str, tuple[float, float]]
+    thresholds: Thresholds = Thresholds()
+    training: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    parent: str | None = None

@@ -1,0 +1,178 @@
+"""The certificate: a model measured on fresh simulated frames, through the code that users run."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nfphasing_bluesky.core import Origin, Posterior
+from nfphasing_bluesky.modalities import Draws, Modality
+from nfphasing_bluesky.models import Card
+from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, pooled, tarp
+
+CHUNK = 20
+MIN_CLASS_DRAWS = 100
+FloatArray = NDArray[np.floating]
+
+
+class Runner(Protocol):
+    """What the certificate needs of a Reconstructor."""
+
+    modality: Modality
+    card: Card
+
+    def reconstruct(
+        self, batch: Any, origins: Sequence[Origin], n_samples: int | None = None, seed: int | None = None
+    ) -> list[Posterior]:
+        """Posteriors of a batch."""
+        ...
+
+    def log_prob(self, batch: Any, draws: Draws) -> Tensor:
+        """Log density of draws under the flow."""
+        ...
+
+
+class Evaluation:
+    """What was measured: truths and draws of every parameter, and the trust figures of every frame."""
+
+    def __init__(self) -> None:
+        self.truth: dict[str, list[FloatArray]] = {}
+        self.draws: dict[str, list[FloatArray]] = {}
+        self.label: list[int] = []
+        self.classes: list[dict[str, float]] = []
+        self.gain: list[float] = []
+        self.chi2: list[float] = []
+        self.ess: list[float] = []
+        self.ood: list[float] = []
+        self.valid: list[bool] = []
+        self.seconds: list[float] = []
+
+    def add(self, posterior: Posterior, truth: dict[str, float], label: int, gain: float) -> None:
+        """Take in one frame."""
+        for name, draws in posterior.parameters.items():
+            self.truth.setdefault(name, []).append(np.array(truth[name]))
+            self.draws.setdefault(name, []).append(np.asarray(draws, dtype=np.float64))
+        self.label.append(label)
+        self.classes.append(dict(posterior.classes))
+        self.gain.append(gain)
+        self.chi2.append(posterior.trust.reduced_chi2)
+        self.ess.append(math.nan if posterior.trust.ess_fraction is None else posterior.trust.ess_fraction)
+        self.ood.append(posterior.trust.ood_score)
+        self.valid.append(posterior.trust.verdict.value == "VALID")
+        self.seconds.append(posterior.latency_s)
+
+
+def run(
+    runner: Runner,
+    frames: int = 2000,
+    n_samples: int = 500,
+    seed: int = 20_000_000,
+    report: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Simulate fresh frames and reconstruct them, `CHUNK` at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    out = Evaluation()
+    while len(out.label) < frames:
+        draws = runner.modality.sample_prior(CHUNK, generator)
+        batch, truth = runner.modality.simulate(draws, generator)
+        done = len(out.label)
+        origins = [Origin(seq_num=done + i) for i in range(CHUNK)]
+        posteriors = runner.reconstruct(batch, origins, n_samples, seed)
+        gain = runner.log_prob(batch, draws) - runner.modality.log_prior(draws)
+        for i, posterior in enumerate(posteriors):
+            truths = {name: float(values[i]) for name, values in truth.items()}
+            out.add(posterior, truths, int(draws.label[i]), float(gain[i]))
+        report(len(out.label))
+    return out
+
+
+def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a model card. Each is over the frames whose true class has the parameter."""
+    truth = {k: np.array(v) for k, v in evaluation.truth.items()}
+    draws = {k: np.stack(v) for k, v in evaluation.draws.items()}
+    label = np.array(evaluation.label)
+    figures: dict[str, Any] = {
+        "frames": len(label),
+        "hardware": hardware(),
+        "date": time.strftime("%Y-%m-%d"),
+        "settings": settings,
+        "information_gain_nats": float(np.mean(evaluation.gain)),
+        "information_gain_nats_median": float(np.median(evaluation.gain)),
+        "reduced_chi2_median": float(np.median(evaluation.chi2)),
+        "reduced_chi2_q99": float(np.quantile(evaluation.chi2, 0.99)),
+        "share_valid": float(np.mean(evaluation.valid)),
+        "milliseconds_per_frame": 1e3 * float(np.median(evaluation.seconds)),
+    }
+    parts = []
+    figures["classes"] = {}
+    for k, spec in enumerate(modality.classes):
+        mine = label == k
+        of_class = _class_figures(evaluation, truth, draws, mine)
+        parts += [calibrate(truth[n][mine], _enough(draws[n][mine])) for n in of_class["parameters"]]
+        if len(modality.classes) > 1:
+            confidence = np.array([c[spec.name] for c, m in zip(evaluation.classes, mine, strict=True) if m])
+            of_class["probability_of_true_class_median"] = float(np.median(confidence))
+        figures["classes"][spec.name] = of_class
+    figures |= pooled(parts)
+    figures["worst_tarp_deviation"] = max(c["tarp_deviation"] for c in figures["classes"].values())
+    if len(modality.classes) > 1:
+        figures["class_accuracy"] = _accuracy(evaluation, modality)
+    return figures
+
+
+def _class_figures(
+    evaluation: Evaluation, truth: dict[str, FloatArray], draws: dict[str, FloatArray], mine: FloatArray
+) -> dict[str, Any]:
+    present = [n for n in truth if np.isfinite(truth[n][mine]).any()]
+    ess = np.array(evaluation.ess)[mine]
+    parameters = {n: asdict(calibrate(truth[n][mine], _enough(draws[n][mine]))) for n in present}
+    return {
+        "frames": int(mine.sum()),
+        "parameters": parameters,
+        "tarp_deviation": _tarp_deviation(truth, draws, mine, present),
+        "ess_fraction_median": float(np.median(ess)),
+        "ess_fraction_q10": float(np.quantile(ess, 0.1)),
+    }
+
+
+def _enough(draws: FloatArray) -> FloatArray:
+    """Leave out frames with so few draws of the class that ranks would be coarse.
+
+    How many there are depends on the frame alone, so this selects frames and not truths: calibration
+    within the rest is untouched.
+    """
+    few = np.isfinite(draws).sum(1) < MIN_CLASS_DRAWS
+    return np.where(few[:, None], np.nan, draws)
+
+
+def _tarp_deviation(
+    truth: dict[str, FloatArray], draws: dict[str, FloatArray], mine: FloatArray, names: Sequence[str]
+) -> float:
+    """Largest deviation of the expected coverage from the level, each coordinate mapped to its truths' ranks."""
+    t = np.stack([truth[n][mine] for n in names], axis=1)
+    d = np.stack([draws[n][mine] for n in names], axis=2)
+    kept = np.isfinite(d).all(2)
+    good = kept.sum(1) >= MIN_CLASS_DRAWS
+    if good.sum() < 2:
+        return math.nan
+    t, d, kept = t[good], d[good], kept[good]
+    size = int(kept.sum(1).min())
+    d = np.stack([row[k][:size] for row, k in zip(d, kept, strict=True)])
+    for j in range(t.shape[1]):
+        order = np.sort(t[:, j])
+        places = np.linspace(0, 1, len(order))
+        t[:, j], d[..., j] = np.interp(t[:, j], order, places), np.interp(d[..., j], order, places)
+    _, expected = tarp(t, d)
+    return float(np.max(np.abs(expected - LEVELS)))
+
+
+def _accuracy(evaluation: Evaluation, modality: Modality) -> float:
+    names = [c.name for c in modality.classes]
+    best = [max(range(len(names)), key=lambda k: c[names[k]]) for c in evaluation.classes]
+    return float(np.mean(np.array(best) == np.array(evaluation.label)))

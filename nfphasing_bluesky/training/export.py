@@ -1,0 +1,61 @@
+"""From a training run to a model folder."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nfphasing_bluesky import __version__
+from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel, Thresholds, save
+from nfphasing_bluesky.training.calibration import hardware
+from nfphasing_bluesky.training.loop import Trainer
+
+REFERENCE_FRAMES = 8000
+OOD_QUANTILE = 0.999
+
+
+@torch.no_grad()
+def export(trainer: Trainer, folder: Path, name: str | None = None) -> StoredModel:
+    """Write the averaged weights, the prior, the embedding reference and a card without a certificate."""
+    network = trainer.modality.network()
+    network.load_state_dict({k: v.cpu() for k, v in trainer.average.items()})
+    network.eval()
+    fitted = EmbeddingReference.fit(_embeddings(trainer, network, 1))
+    distance = fitted.distance(_embeddings(trainer, network, 2))
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"prior.{k}": v for k, v in trainer.modality.state().items()}
+    tensors |= {f"trust.{k}": v for k, v in fitted.state().items()}
+    card = Card(
+        name=name or trainer.modality.name,
+        modality=trainer.modality.name,
+        code_version=__version__,
+        sha256="0" * 64,
+        network=trainer.modality.settings.model_dump(mode="json"),
+        ranges=dict(trainer.modality.ranges),
+        thresholds=Thresholds(ood_distance=float(distance.quantile(OOD_QUANTILE))),
+        training=_training(trainer),
+    )
+    return save(folder, card, tensors)
+
+
+def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(trainer.settings.seed + 1_000_003 * stream)
+    parts = []
+    for _ in range(REFERENCE_FRAMES // 500):
+        draws = trainer.modality.sample_prior(500, generator)
+        batch, _ = trainer.modality.simulate(draws, generator)
+        parts.append(network(*trainer.modality.context(batch)).embedding)
+    return torch.cat(parts)
+
+
+def _training(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 1),
+        "skipped_steps": trainer.skipped,
+        "hardware": hardware(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "settings": trainer.settings.model_dump(mode="json"),
+    }

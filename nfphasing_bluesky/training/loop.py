@@ -1,0 +1,145 @@
+"""The training loop: simulate, two losses, average of the weights, checkpoints that resume exactly."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.modalities import Modality
+from nfphasing_bluesky.training import checkpoint
+from nfphasing_bluesky.training.losses import PhysicsTerm, data_nll, physics
+from nfphasing_bluesky.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """One line of the learning curve: nats for the losses, seconds since the run began."""
+
+    step: int
+    seconds: float
+    nll: float
+    physics_weight: float
+    physics_negative_entropy: float
+    physics_misfit: float
+    physics_negative_log_prior: float
+    learning_rate: float
+    gradient_norm: float
+
+
+class Trainer:
+    """State of a training run: network, optimiser, averaged weights, generator, step.
+
+    Args:
+        modality: what is learnt; its prior is fitted here if it has to be.
+        settings: of the run.
+        device: where networks and simulation run.
+    """
+
+    def __init__(self, modality: Modality, settings: TrainSettings, device: str = "cpu") -> None:
+        self.modality, self.settings, self.device = modality, settings, torch.device(device)
+        self.generator = torch.Generator(device=self.device).manual_seed(settings.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.network = modality.network().to(self.device)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-4
+        )
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.step = 0
+        self.seconds = 0.0
+        self.skipped = 0
+
+    def prepare(self) -> None:
+        """Fit the modality's prior, unless it is there already."""
+        self.modality.fit_prior(torch.Generator().manual_seed(self.settings.seed + 1))
+
+    def run(
+        self,
+        folder: Path | None = None,
+        report: Callable[[StepLog], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train to the last step, or until `stop()`; checkpoints and the learning curve go to `folder`."""
+        began = time.perf_counter() - self.seconds
+        while self.step < self.settings.steps and not stop():
+            log = self._one_step(began)
+            if report:
+                report(log)
+            if folder is not None:
+                checkpoint.append_curve(folder, asdict(log))
+                if self.step % self.settings.checkpoint_every == 0:
+                    checkpoint.save(self, folder)
+        if folder is not None:
+            checkpoint.save(self, folder)
+
+    def learning_rate(self) -> float:
+        """Warm-up, then a cosine down to 1 % of the peak."""
+        s = self.settings
+        if self.step < s.warmup:
+            return s.learning_rate * (self.step + 1) / s.warmup
+        done = (self.step - s.warmup) / max(1, s.steps - s.warmup)
+        return s.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+    def physics_weight(self) -> float:
+        """Lambda, ramped linearly from 0."""
+        s = self.settings
+        return s.physics_weight * min(1.0, self.step / (s.physics_ramp * s.steps))
+
+    def _one_step(self, began: float) -> StepLog:
+        rate, weight = self.learning_rate(), self.physics_weight()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        nll, term = self._losses(weight)
+        loss = nll if term is None else nll + weight * term.loss
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            self._update_average()
+        else:
+            self.skipped += 1
+        self.step += 1
+        self.seconds = time.perf_counter() - began
+        missing = math.nan
+        return StepLog(
+            self.step,
+            self.seconds,
+            float(nll.detach()),
+            weight,
+            term.negative_entropy if term else missing,
+            term.misfit if term else missing,
+            term.negative_log_prior if term else missing,
+            rate,
+            float(norm),
+        )
+
+    def _losses(self, weight: float) -> tuple[Tensor, PhysicsTerm | None]:
+        s = self.settings
+        with torch.no_grad():
+            draws = self.modality.sample_prior(s.batch, self.generator, s.inner)
+            batch, _ = self.modality.simulate(draws, self.generator)
+            channels, extra = self.modality.context(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.bfloat16):
+            nll = data_nll(self.network(channels, extra), draws)
+        if weight == 0.0 or self.step % s.physics_every:
+            return nll, None
+        with torch.no_grad():
+            unlabelled = self.modality.sample_prior(s.physics_batch, self.generator)
+            batch, _ = self.modality.simulate(unlabelled, self.generator)
+            channels, extra = self.modality.context(batch)
+        distribution = self.network(channels, extra)
+        return nll, physics(self.modality, distribution, batch, s.physics_draws, self.generator)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)

@@ -1,0 +1,43 @@
+"""Settings of a training run."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from nfphasing_bluesky.core import Settings
+
+
+class TrainSettings(Settings):
+    """How a model is trained.
+
+    Args:
+        steps: optimiser steps in all; the learning rate follows them, not the clock.
+        batch: simulated frames a step.
+        learning_rate: peak, after `warmup` steps; a cosine brings it down to 1 % of that.
+        clip: largest norm of the gradient.
+        average: decay of the running average of the weights; the average is what is saved.
+        physics_weight: lambda of the physics loss at full strength; 0 leaves it out.
+        physics_ramp: share of the steps over which lambda rises from 0.
+        physics_batch, physics_draws: unlabelled frames a step, and draws of each.
+        physics_every: steps between two in which the physics loss is taken.
+        inner: share of the prior's box that labelled frames come from; unlabelled ones use all of it.
+        seed: of weights, simulation and noise.
+        checkpoint_every: steps between checkpoints.
+        bfloat16: run the linear layers in bfloat16 (log-determinants stay float32).
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 10_000
+    batch: Annotated[int, Field(ge=2)] = 1024
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 200
+    clip: Annotated[float, Field(gt=0)] = 5.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    physics_weight: Annotated[float, Field(ge=0)] = 0.1
+    physics_ramp: Annotated[float, Field(gt=0, le=1)] = 0.5
+    physics_batch: Annotated[int, Field(ge=1)] = 32
+    physics_draws: Annotated[int, Field(ge=1)] = 4
+    physics_every: Annotated[int, Field(ge=1)] = 4
+    inner: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    bfloat16: bool = False
