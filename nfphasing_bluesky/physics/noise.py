@@ -4,8 +4,8 @@ Small pure functions; modalities compose them. Letters: B batch, Q points. Rando
 draw on its device.
 
 A ring of radius q on a flat detector holds pixels in proportion to q times the width of its bin, so the
-counts behind a point at q are I * counts * (q dq) / (q_ref dq_ref), `counts` being those of unit intensity at the
-reference.
+counts behind a point at q are I * counts * (q dq) / (q_ref dq_ref), `counts` being those of unit intensity at
+the reference.
 """
 
 import torch

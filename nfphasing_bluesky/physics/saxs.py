@@ -80,7 +80,10 @@ def ellipsoid(q: Tensor, polar_radius: Tensor, equatorial_radius: Tensor, polydi
         radius = (equatorial2[c][:, None] + difference[c][:, None] * u.square()).sqrt()
         return schulz.sphere_average(points[index][:, None] * radius, variance[c][:, None])
 
-    return orientation_average(kernel, width).view_as(q64).to(polar_radius.dtype)
+    across = points.square() * equatorial2[curve] + 0.25 / variance[curve].square()
+    pole = across.sqrt() / width.clamp(min=1e-6)
+    decay = torch.where(difference[curve] > 0, torch.asinh(pole), torch.acosh(pole.clamp(min=1)))
+    return orientation_average(kernel, width, decay).view_as(q64).to(polar_radius.dtype)
 
 
 def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) -> Tensor:
@@ -95,7 +98,8 @@ def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) 
         across = disc(curve[index], kappa[index][:, None] * (1 - u.square()).sqrt())
         return torch.sinc(half[index][:, None] * (u / torch.pi)).square() * across
 
-    return orientation_average(kernel, kappa + half).view_as(q64).to(radius.dtype)
+    decay = torch.asinh(0.5 / (variance[curve] * kappa))
+    return orientation_average(kernel, kappa + half, decay).view_as(q64).to(radius.dtype)
 
 
 def smear(
