@@ -1,6 +1,5 @@
 """Catalogs: embedded in this process (SQLite and files, no server), or any tiled server."""
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +26,8 @@ def embedded_config(path: Path, readable: Sequence[Path | str] = ()) -> dict[str
     """Return the tiled configuration of a catalog in a folder.
 
     Tables are SQLite too: DuckDB lets only one process open a file, and here the acquisition and the
-    worker share the catalog.
+    worker share the catalog. No API key is set: tiled keeps one per process, and a second catalog with
+    a key of its own would lock the first one's clients out.
 
     Args:
         path: folder of the catalog; may be read from any of its processes.
@@ -36,7 +36,6 @@ def embedded_config(path: Path, readable: Sequence[Path | str] = ()) -> dict[str
     storage = [f"file://localhost{quote(str(path / 'files'))}", f"sqlite:///{path / 'tables.db'}"]
     folders = [path, *(Path(folder).resolve() for folder in readable)]
     return {
-        "authentication": {"allow_anonymous_access": True, "single_user_api_key": os.urandom(16).hex()},
         "trees": [
             {
                 "path": "/",

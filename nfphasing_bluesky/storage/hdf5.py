@@ -1,6 +1,7 @@
 """Arrays of derived runs in HDF5: one growing NeXus file a run, readable while it is written."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**20
 _CHUNK_ROWS = (8, 64)
-_HEADROOM_BYTES = 2**20
+_METADATA_BYTES = 2**16
 
 
 class DerivedFiles:
@@ -86,41 +87,52 @@ class _Part:
         self._file, self.path = _create(folder, safe_name(spec.uid))
         self.chunk_rows = min(_rows_per_chunk(array) for array in spec.arrays)
         self._rows = 0
-        self._datasets = self._lay_out()
-        self._file.swmr_mode = True
+        try:
+            self._datasets = self._lay_out()
+            self._file.swmr_mode = True
+        except (OSError, RuntimeError):
+            self.close()
+            raise
 
     def append(self, block: Mapping[str, np.ndarray]) -> Written:
         count = len(next(iter(block.values())))
-        self._check_space(sum(rows.nbytes for rows in block.values()))
         start, stop = self._rows, self._rows + count
-        try:
-            for name, rows in block.items():
-                self._datasets[name].resize(stop, axis=0)
-                self._datasets[name][start:stop] = rows
-                self._datasets[name].flush()
-        except (OSError, RuntimeError):
-            self._forget(start)
-            raise
+        self._reserve(sum(self._growth(name, stop) for name in block))
+        for name, rows in block.items():
+            self._datasets[name].resize(stop, axis=0)
+            self._datasets[name][start:stop] = rows
+            self._datasets[name].flush()
         self._rows = stop
         paths = {name: dataset.name for name, dataset in self._datasets.items()}
         return Written(f"file://localhost{quote(str(self.path))}", paths, start, stop, self.chunk_rows)
 
     def close(self) -> None:
+        """Close the file; one that never got a row is removed."""
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
+        if self._rows == 0:
+            self.path.unlink(missing_ok=True)
 
-    def _check_space(self, nbytes: int) -> None:
-        """Refuse early: HDF5 that runs into a full disk leaves rows that nobody announced."""
-        stat = os.statvfs(self.path.parent)
-        free = stat.f_bavail * stat.f_frsize
-        if free < nbytes + _HEADROOM_BYTES:
-            raise OSError(f"{free} bytes free, {nbytes + _HEADROOM_BYTES} needed")
+    def _growth(self, name: str, stop: int) -> int:
+        """Bytes of the chunks that rows up to `stop` add to one dataset."""
+        dataset = self._datasets[name]
+        chunks = -(-stop // self.chunk_rows) - -(-self._rows // self.chunk_rows)
+        return chunks * int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
 
-    def _forget(self, rows: int) -> None:
-        with contextlib.suppress(OSError, RuntimeError):
-            for dataset in self._datasets.values():
-                dataset.resize(rows, axis=0)
-                dataset.flush()
+    def _reserve(self, nbytes: int) -> None:
+        """Claim disk space before HDF5 does: a disk that fills up under HDF5 leaves the whole file unreadable.
+
+        Raises:
+            OSError: disk, quota or file size limit have no room; the file is as it was.
+        """
+        handle = os.open(self.path, os.O_RDWR)
+        try:
+            os.posix_fallocate(handle, 0, self._file.id.get_filesize() + nbytes + _METADATA_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        finally:
+            os.close(handle)
 
     def _lay_out(self) -> dict[str, h5py.Dataset]:
         entry = self._file.create_group("entry")
