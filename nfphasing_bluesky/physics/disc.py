@@ -103,16 +103,17 @@ def _asymptotic(kappa: Tensor, variance: Tensor) -> Tensor:
 def _low_table(device: torch.device) -> Tensor:
     """(P, K) scaled averages for p = 0 .. 0.5, kappa = 0 .. 16."""
     kappa = np.arange(round(_TABLE_TOP / _STEP) + 1) * _STEP
-    rows = [_quadrature_row(kappa, _P_TOP * i / _P_STEPS) for i in range(_P_STEPS + 1)]
+    nodes = np.polynomial.legendre.leggauss(320)
+    rows = [_quadrature_row(kappa, _P_TOP * i / _P_STEPS, nodes) for i in range(_P_STEPS + 1)]
     return torch.as_tensor(np.stack(rows), device=device)
 
 
-def _quadrature_row(kappa: np.ndarray, p: float) -> np.ndarray:
+def _quadrature_row(kappa: np.ndarray, p: float, nodes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     scale = (1 + kappa**2) ** 1.5
     if p == 0:
         return scale * _disc(kappa)
     k = 1 / p**2
-    u, w = np.polynomial.legendre.leggauss(320)
+    u, w = nodes
     low, high = max(0.0, 1 - 10 * p), 1 + 10 * p + 24 * p**2
     t = low + (high - low) * (u + 1) / 2
     # t^4 times the Gamma density of shape k is that of shape k + 4, up to a factor

@@ -28,8 +28,8 @@ def orientation_average(kernel: Kernel, bandwidth: Tensor, decay: Tensor) -> Ten
 
     A 2n-point rule integrates exp(i omega u) once 2n exceeds omega / 2 by some; the integrand of an
     intensity oscillates with omega = 2 bandwidth. A size average also has poles in the complex u plane (a
-    Schulz average of exp(i c t) at c = -i k); a rule converges as rho^-4n, rho the sum of the half axes of the
-    ellipse around [-1, 1] through the nearest pole.
+    Schulz average of exp(i c t) at c = -i k); a rule converges as rho^-4n, rho the sum of the half axes of
+    the ellipse around [-1, 1] through the nearest pole.
 
     Args:
         kernel: integrand, see `Kernel`.
