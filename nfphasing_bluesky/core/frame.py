@@ -31,14 +31,16 @@ class CurveGeometry:
     def __post_init__(self) -> None:
         q = np.asarray(self.q_inv_angstrom, dtype=np.float64)
         if q.ndim != 1 or q.size < 2:
-            raise GeometryError(f"q has shape {q.shape}, expected (Q,) with Q >= 2; pass one curve per frame")
+            raise GeometryError(f"q has shape {q.shape}, expected (Q,), Q >= 2; pass one curve per frame")
         if not np.all(np.isfinite(q)) or q[0] < 0:
-            raise GeometryError("q holds NaN, infinite or negative values, expected finite q >= 0 in 1/angstrom")
+            raise GeometryError(
+                "q holds NaN, infinite or negative values, expected finite q >= 0, 1/angstrom"
+            )
         step = np.diff(q)
         if np.any(step <= 0):
             i = int(np.argmax(step <= 0))
             raise GeometryError(
-                f"q is not increasing: q[{i}]={q[i]:.6g} is followed by q[{i + 1}]={q[i + 1]:.6g} 1/angstrom, "
+                f"q is not increasing: q[{i}]={q[i]:.6g}, then q[{i + 1}]={q[i + 1]:.6g} 1/angstrom, "
                 "expected strictly increasing q; sort the curve and merge repeated points"
             )
         object.__setattr__(self, "q_inv_angstrom", q)
@@ -73,7 +75,7 @@ class DetectorGeometry:
             if not (np.isfinite(value) and value > 0):
                 raise GeometryError(f"{name}={value!r}, expected a positive length in metres")
         if not all(np.isfinite(p) and p > 0 for p in self.pixel_size_m):
-            raise GeometryError(f"pixel_size_m={self.pixel_size_m!r}, expected two positive lengths in metres")
+            raise GeometryError(f"pixel_size_m={self.pixel_size_m!r}, expected two positive lengths, m")
 
 
 Geometry = CurveGeometry | DetectorGeometry

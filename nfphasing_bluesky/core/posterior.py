@@ -74,7 +74,8 @@ class Summary:
         """Summarise (S,) draws, leaving out NaN (draws in which the parameter does not exist)."""
         draws = draws[np.isfinite(draws)]
         if draws.size == 0:
-            return cls(*([float("nan")] * 6), unit=unit)
+            nan = float("nan")
+            return cls(nan, nan, nan, nan, nan, nan, unit)
         q025, q16, median, q84, q975 = np.quantile(draws, [0.025, 0.16, 0.5, 0.84, 0.975])
         return cls(float(median), float(draws.std()), float(q025), float(q16), float(q84), float(q975), unit)
 

@@ -75,11 +75,35 @@ class ClassSpec:
 class Modality(Protocol):
     """Prior, forward model, context, flow and read-out of u for one kind of measurement."""
 
-    name: str
-    classes: tuple[ClassSpec, ...]
-    parameters: tuple[Parameter, ...]
-    density_info: DensityInfo
-    settings: Settings
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Modality":
+        """Make it from its network settings and the tensors of its prior; empty for the defaults."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Key in the registry."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the network."""
+        ...
+
+    @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """Classes of objects; one when there is no choice."""
+        ...
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What is reported beside the density."""
+        ...
+
+    @property
+    def density_info(self) -> DensityInfo:
+        """What u is, on which grid."""
+        ...
 
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
@@ -133,7 +157,7 @@ class Modality(Protocol):
         ...
 
     def evaluate(self, draws: Draws, batch: Any, noise: Tensor | None = None) -> Evaluated:
-        """Run draws through the forward model against their frames; noise is (N, noise_columns) standard normal."""
+        """Run draws through the forward model; noise is (N, noise_columns) standard normal."""
         ...
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
@@ -145,11 +169,11 @@ class Modality(Protocol):
         ...
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """name -> (N,) values of every reported parameter; NaN where a class lacks it."""
+        """Name -> (N,) values of every reported parameter; NaN where a class lacks it."""
         ...
 
     def features(self, batch: Any) -> Mapping[str, Tensor]:
-        """name -> (B,) properties of the frames that `ranges` bounds: q range, points, noise."""
+        """Name -> (B,) properties of the frames that `ranges` bounds: q range, points, noise."""
         ...
 
     def network(self) -> nn.Module:

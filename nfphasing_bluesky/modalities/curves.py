@@ -162,8 +162,11 @@ def perturb(
     Args:
         q: (B, Q) nominal q.
         shape: (B, Q) P(q).
-        scale, beta: (B,).
+        scale: (B,) s.
+        beta: (B,) background over scale.
         q_relative_error: (B,) what the geometry is said to be good to.
+        ranges: of counts, floor and buffer.
+        generator: of every random number.
     """
     n = q.shape[0]
     expected = shape + beta[:, None]
@@ -198,7 +201,6 @@ def features(batch: CurveBatch) -> Mapping[str, Tensor]:
         "points": inside.sum(1).to(batch.q.dtype),
         "best_relative_sigma": ratio.amin(1),
     }
-
 
 
 def size_factor(relative_error: Tensor, noise: Tensor) -> Tensor:

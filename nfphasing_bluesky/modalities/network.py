@@ -113,9 +113,7 @@ class CurvePosterior(nn.Module):
         self.encoder = CurveNetwork(settings.encoder)
         self.width = max(len(c.free) for c in classes)
         width = settings.encoder.context
-        flows = {
-            c.name: build_flow(len(c.free), width, c.lower, c.upper, settings.flow) for c in classes
-        }
+        flows = {c.name: build_flow(len(c.free), width, c.lower, c.upper, settings.flow) for c in classes}
         self.mixture = MixtureOfFlows(flows)
 
     def forward(self, channels: Tensor, extra: Tensor) -> DrawDistribution:

@@ -1,6 +1,6 @@
 """Which modalities there are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,10 +10,7 @@ from nfphasing_bluesky.modalities.base import Modality
 from nfphasing_bluesky.modalities.saxs1d_particles import SaxsParticles
 from nfphasing_bluesky.modalities.saxs1d_pr import SaxsPairDistance
 
-REGISTRY: Mapping[str, Callable[..., Modality]] = {
-    SaxsParticles.name: SaxsParticles,
-    SaxsPairDistance.name: SaxsPairDistance,
-}
+REGISTRY: Mapping[str, type[Modality]] = {kind.name: kind for kind in (SaxsParticles, SaxsPairDistance)}
 
 
 def modality(
@@ -31,4 +28,4 @@ def modality(
     """
     if name not in REGISTRY:
         raise ModelError(f"no modality {name!r}, expected one of {', '.join(sorted(REGISTRY))}")
-    return REGISTRY[name].build(network or {}, state or {})  # type: ignore[attr-defined]
+    return REGISTRY[name].build(network or {}, state or {})

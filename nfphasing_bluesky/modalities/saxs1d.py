@@ -35,7 +35,7 @@ class Saxs1D(ABC):
 
     @abstractmethod
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """name -> (N,) values of every reported parameter; NaN where a class lacks it."""
+        """Name -> (N,) values of every reported parameter; NaN where a class lacks it."""
 
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
@@ -124,7 +124,7 @@ class Saxs1D(ABC):
         return self.density_info
 
     def features(self, batch: CurveBatch) -> Mapping[str, Tensor]:
-        """name -> (B,) properties that `ranges` bounds."""
+        """Name -> (B,) properties that `ranges` bounds."""
         return curves.features(batch)
 
     def network(self) -> nn.Module:
@@ -135,7 +135,7 @@ class Saxs1D(ABC):
         """Tensors of the prior that belong into the weights: none unless the prior was learnt."""
         return {}
 
-    def fit_prior(self, generator: torch.Generator) -> None:
+    def fit_prior(self, generator: torch.Generator) -> None:  # noqa: B027  most priors are analytic
         """Make the prior ready to be sampled; nothing to do where it is analytic."""
 
 

@@ -147,7 +147,7 @@ class SaxsParticles(Saxs1D):
         return out
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
-        """(N, R) spherically averaged rho(r) of the mean particle; in e/angstrom^3 where contrast is known."""
+        """(N, R) spherical average rho(r) of the mean particle, in the units of `density_of`."""
         stretch = nuisance["q_scale"][:, None]
         r = self.axis.to(draws.theta)[None] / stretch
         out = torch.zeros_like(r)

@@ -30,7 +30,9 @@ class StoredModel:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors under `prefix.`, with the prefix taken off."""
-        return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+        return {
+            k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")
+        }
 
 
 def shipped() -> list[str]:
@@ -44,8 +46,8 @@ def locate(name_or_path: str | Path) -> Path:
         if (folder / CARD).exists() or (folder / WEIGHTS).exists():
             return folder
     raise ModelError(
-        f"no model {str(name_or_path)!r}: expected one of {', '.join(shipped()) or 'none shipped'}, or a folder "
-        f"with {WEIGHTS} and {CARD}; see `nfphasing models`"
+        f"no model {str(name_or_path)!r}: expected one of {', '.join(shipped()) or 'none shipped'}, or a "
+        f"folder with {WEIGHTS} and {CARD}; see `nfphasing models`"
     )
 
 
@@ -89,12 +91,14 @@ def _read_weights(folder: Path, card: Card) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ModelIntegrityError(f"{path} is missing; restore the folder from where it came from") from None
     if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise ModelIntegrityError(f"{path} is a pickle or zip archive, which is never loaded; expected safetensors")
+        raise ModelIntegrityError(
+            f"{path} is a pickle or zip archive, which is never loaded; expected safetensors"
+        )
     digest = hashlib.sha256(content).hexdigest()
     if digest != card.sha256:
         raise ModelIntegrityError(
-            f"{path} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...: the file was truncated or "
-            "altered; restore the folder from where it came from"
+            f"{path} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...: it was truncated "
+            "or altered; restore the folder from where it came from"
         )
     try:
         return load_tensors(content)

@@ -1,11 +1,13 @@
 """Settings of a worker process. They travel to a child as JSON."""
 
+import json
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from nfphasing_bluesky.core import ReconstructionSettings, Settings, StreamSettings
+from nfphasing_bluesky.core import ReconstructionSettings, Settings, SettingsError, StreamSettings
 from nfphasing_bluesky.streaming.endpoints import CONTROL, DOCUMENTS, RESULTS, check_local
 
 
@@ -48,3 +50,21 @@ class WorkerSettings(Settings):
     @classmethod
     def _local(cls, endpoint: str | None) -> str | None:
         return endpoint if endpoint is None else check_local(endpoint)
+
+
+def read_settings(source: str) -> WorkerSettings:
+    """Settings from a TOML or JSON file, or from a JSON object given as text.
+
+    Raises:
+        SettingsError: the file is missing or not what its name says, or a key or value is refused.
+    """
+    try:
+        if source.lstrip().startswith("{"):
+            values = json.loads(source)
+        elif source.endswith(".toml"):
+            values = tomllib.loads(Path(source).read_text())
+        else:
+            values = json.loads(Path(source).read_text())
+        return WorkerSettings(**values)
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"worker settings {source[:60]!r}: {error}; see `nfphasing serve --help`") from None

@@ -5,4 +5,4 @@ from nfphasing_bluesky.training.export import export
 from nfphasing_bluesky.training.loop import StepLog, Trainer
 from nfphasing_bluesky.training.settings import TrainSettings
 
-__all__ = ["StepLog", "TrainSettings", "Trainer", "export"]
+__all__ = ["StepLog", "TrainSettings", "Trainer", "checkpoint", "export"]

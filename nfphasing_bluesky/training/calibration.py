@@ -43,7 +43,8 @@ def tarp(truth: FloatArray, draws: FloatArray, seed: int = 0) -> tuple[FloatArra
     """Expected coverage by TARP with random reference points.
 
     Args:
-        truth: (n, D); draws: (n, S, D). Both are scaled by the truths' range first.
+        truth: (n, D); it and the draws are scaled by the truths' range first.
+        draws: (n, S, D).
         seed: of the reference points.
 
     Returns:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
-from nfphasing_bluesky.models import Card
+from nfphasing_bluesky.models import Card, Thresholds
 from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, pooled, tarp
 
 CHUNK = 20
@@ -154,7 +154,7 @@ def _enough(draws: FloatArray) -> FloatArray:
 def _tarp_deviation(
     truth: dict[str, FloatArray], draws: dict[str, FloatArray], mine: FloatArray, names: Sequence[str]
 ) -> float:
-    """Largest deviation of the expected coverage from the level, each coordinate mapped to its truths' ranks."""
+    """Largest deviation of expected coverage from level, coordinates mapped to their truths' ranks."""
     t = np.stack([truth[n][mine] for n in names], axis=1)
     d = np.stack([draws[n][mine] for n in names], axis=2)
     kept = np.isfinite(d).all(2)
@@ -176,3 +176,14 @@ def _accuracy(evaluation: Evaluation, modality: Modality) -> float:
     names = [c.name for c in modality.classes]
     best = [max(range(len(names)), key=lambda k: c[names[k]]) for c in evaluation.classes]
     return float(np.mean(np.array(best) == np.array(evaluation.label)))
+
+
+def thresholds(evaluation: Evaluation, current: Thresholds) -> dict[str, float]:
+    """Limits of trust: what 1 % of in-prior frames exceed is a warning, twice that an alarm."""
+    chi2 = float(np.quantile(evaluation.chi2, 0.99))
+    return {
+        "chi2_warning": chi2,
+        "chi2_alarm": max(2.0 * chi2, 3.0),
+        "ood_distance": current.ood_distance,
+        "ess_warning": current.ess_warning,
+    }

@@ -1,0 +1,230 @@
+"""`nfphasing`: verbs only. Progress on stderr; `--json` prints one JSON object on stdout."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nfphasing_bluesky.core import NFPhasingError
+
+app = typer.Typer(
+    name="nfphasing",
+    help="X-ray scattering reconstruction with error bars, live, at the beamline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+stderr = Console(stderr=True)
+
+Device = Annotated[str, typer.Option(help="torch device, or auto")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphasing models`")]
+
+
+def main() -> None:
+    """Run the command line; errors of this package end it with status 1 and one clear line."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        app()
+    except NFPhasingError as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    stderr.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the shipped models and what their cards say."""
+    from nfphasing_bluesky.models import locate, read_card, shipped
+
+    cards = [read_card(locate(name)) for name in shipped()]
+    if as_json:
+        _print_json({"models": [_finite(card.model_dump(mode="json")) for card in cards]})
+        return
+    table = Table(title="shipped models")
+    for heading in ("model", "modality", "sha256", "gain, nats", "worst KS", "95 % covers", "frames"):
+        table.add_column(heading)
+    for card in cards:
+        m = card.metrics
+        row = [m.get("information_gain_nats"), m.get("worst_sbc_ks"), m.get("coverage_95"), m.get("frames")]
+        shown = ["not evaluated" if v is None else f"{v:.4g}" for v in row]
+        table.add_row(card.name, card.modality, card.sha256[:12], *shown)
+    Console().print(table)
+
+
+@app.command()
+def train(
+    modality: Annotated[str, typer.Argument(help="modality, such as saxs1d-pr")],
+    output: Annotated[
+        Path | None, typer.Option(help="folder of checkpoints, learning curve and model")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="about how long; the first steps are timed")] = None,
+    steps: Annotated[int | None, typer.Option(help="optimiser steps; instead of --minutes")] = None,
+    physics_weight: Annotated[
+        float | None, typer.Option(help="lambda of the physics loss; 0 leaves it out")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="simulated frames a step")] = None,
+    seed: Annotated[int, typer.Option(help="of weights, simulation and noise")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a model, or continue where a checkpoint in the output folder ends."""
+    from nfphasing_bluesky.views.training import train_with_progress
+
+    folder = output or Path("runs") / modality
+    changes = {"steps": steps, "physics_weight": physics_weight, "batch": batch, "seed": seed}
+    given = {name: value for name, value in changes.items() if value is not None}
+    result = train_with_progress(modality, folder, given, minutes=minutes, device=device, console=stderr)
+    if as_json:
+        _print_json(_finite(result))
+    else:
+        stderr.print(f"model {result['model']}; learning curve {result['learning_curve']}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="name or folder of a model")],
+    frames: Annotated[int, typer.Option(min=100, help="fresh simulated frames")] = 2000,
+    n_samples: Annotated[int, typer.Option(min=100, help="draws of each")] = 500,
+    polish_steps: Annotated[int, typer.Option(min=0, help="polish the draws first")] = 0,
+    write: Annotated[bool, typer.Option(help="write certificate and thresholds into the card")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model's calibration: the certificate of its card."""
+    from nfphasing_bluesky.core import ReconstructionSettings
+    from nfphasing_bluesky.inference import Reconstructor
+    from nfphasing_bluesky.views.training import evaluate_with_progress
+
+    settings = ReconstructionSettings(n_samples=n_samples, polish_steps=polish_steps)
+    reconstructor = Reconstructor.load(model, device, settings)
+    figures = evaluate_with_progress(reconstructor, model, frames, write=write, console=stderr)
+    if as_json:
+        _print_json(_finite(figures))
+    else:
+        Console().print_json(json.dumps(_finite(figures)))
+
+
+@app.command()
+def reconstruct(
+    files: Annotated[
+        list[Path], typer.Argument(help="curves (text, canSAS, NXcanSAS) or frames (TIFF, CBF, EDF, HDF5)")
+    ],
+    model: Model = "saxs1d-pr",
+    output: Annotated[Path, typer.Option(help="folder of the results")] = Path("nfphasing-results"),
+    n_samples: Annotated[int, typer.Option(min=2)] = 256,
+    polish_steps: Annotated[int, typer.Option(min=0, help="move the draws to the exact posterior")] = 0,
+    sigma_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="relative systematic error added to sigma")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
+    mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
+    buffer: Annotated[Path | None, typer.Option(help="curve or frame to subtract")] = None,
+    q_unit: Annotated[
+        str | None, typer.Option(help="unit of q where the file does not say: 1/angstrom, 1/nm")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="columns of q, I, sigma in a text file, as 0,3,4")
+    ] = None,
+    relative_sigma: Annotated[float | None, typer.Option(help="where the file has no sigma")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Reconstruct files on disk: a NeXus file and a figure for each frame."""
+    from nfphasing_bluesky.core import ReconstructionSettings
+    from nfphasing_bluesky.inference import Reconstructor
+    from nfphasing_bluesky.views.batch import BatchJob, reconstruct_files
+
+    settings = ReconstructionSettings(
+        n_samples=n_samples, polish_steps=polish_steps, sigma_floor=sigma_floor, seed=seed
+    )
+    reading = {
+        "poni": poni,
+        "mask": mask,
+        "q_unit": q_unit,
+        "columns": _columns(columns),
+        "relative_sigma": relative_sigma,
+    }
+    job = BatchJob(output, buffer, {k: v for k, v in reading.items() if v is not None})
+    results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
+    if as_json:
+        _print_json({"results": results})
+    sys.exit(1 if any("error" in r for r in results) else 0)
+
+
+def _columns(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}, expected column numbers from 0 as 0,3,4") from None
+
+
+@app.command()
+def serve(
+    settings: Annotated[
+        str, typer.Argument(help="TOML or JSON file of WorkerSettings, or a JSON object")
+    ] = "{}",
+    check: Annotated[bool, typer.Option("--check", help="validate the settings and exit")] = False,
+) -> None:
+    """Run the worker: documents in, derived documents and results out, until it is told to stop."""
+    from nfphasing_bluesky.streaming.serve import serve as run
+    from nfphasing_bluesky.streaming.settings import read_settings
+
+    made = read_settings(settings)
+    if check:
+        _print_json(made.model_dump(mode="json"))
+        return
+    logging.getLogger().setLevel(logging.INFO)
+    run(made)
+
+
+@app.command()
+def replay(
+    backup: Annotated[Path, typer.Argument(help="backup folder of derived documents")],
+    catalog: Annotated[str, typer.Option(help="folder, tiled URI or profile to store them in")],
+    as_json: Json = False,
+) -> None:
+    """Store derived runs that were kept in a backup folder while the catalog was away."""
+    from nfphasing_bluesky.storage.backup import replay_backup
+    from nfphasing_bluesky.storage.catalogs import open_catalog
+
+    done = replay_backup(backup, open_catalog(catalog))
+    if as_json:
+        _print_json({"runs": [str(item) for item in done]})
+    for item in done:
+        stderr.print(str(item))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="folder of the results")] = Path("demo-results"),
+) -> None:
+    """Run the main job end to end on measured data: scan, reconstruct, store, serve, read back."""
+    from nfphasing_bluesky.demo import run_demo
+
+    run_demo(output, stderr.print)
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON: NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,93 @@
+"""Files on disk to reconstructions on disk: what `nfphasing reconstruct` does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nfphasing_bluesky.core import DetectorGeometry, Failure, Frame, NFPhasingError, Origin, Summary
+from nfphasing_bluesky.documents.integration import integrate, subtract
+from nfphasing_bluesky.inference import Reconstructor
+from nfphasing_bluesky.storage.nexus import write_posterior
+from nfphasing_bluesky.storage.readers import read_frames
+from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
+from nfphasing_bluesky.views.figures import figure_1d, save_figure
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What to read and where to write.
+
+    Args:
+        output: folder of the results.
+        buffer: curve or frame to subtract from each.
+        reading: keyword arguments of `read_frames`.
+    """
+
+    output: Path
+    buffer: Path | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reconstruct_files(
+    reconstructor: Reconstructor, files: Sequence[Path], job: BatchJob, console: Console
+) -> list[dict[str, object]]:
+    """Reconstruct every frame of every file; one that fails is reported and the others go on.
+
+    Returns:
+        One object per frame, as `posterior_as_json` and `failure_as_json` describe.
+    """
+    buffer = _curves(job.buffer, job)[0] if job.buffer else None
+    results: list[dict[str, object]] = []
+    for path in files:
+        try:
+            frames = _curves(path, job)
+            if buffer is not None:
+                frames = [subtract(frame, buffer) for frame in frames]
+        except (NFPhasingError, OSError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            console.print(f"{path}: {reason}", highlight=False, soft_wrap=True)
+            failure = Failure(Origin(label=str(path)), reason)
+            results.append(failure_as_json(failure, reconstructor.info, input_path=path))
+            continue
+        results += [
+            _one(reconstructor, frame, path, i, len(frames), job, console) for i, frame in enumerate(frames)
+        ]
+    return results
+
+
+def _curves(path: Path, job: BatchJob) -> list[Frame]:
+    frames = read_frames(path, **job.reading)
+    return [integrate(f) if isinstance(f.geometry, DetectorGeometry) else f for f in frames]
+
+
+def _one(
+    reconstructor: Reconstructor,
+    frame: Frame,
+    path: Path,
+    index: int,
+    count: int,
+    job: BatchJob,
+    console: Console,
+) -> dict[str, object]:
+    result = reconstructor([frame.with_origin(seq_num=index + 1)])[0]
+    if isinstance(result, Failure):
+        console.print(f"{path}: {result.reason}", highlight=False, soft_wrap=True)
+        return failure_as_json(result, reconstructor.info, input_path=path)
+    suffix = f"_{index + 1:04d}" if count > 1 else ""
+    stem = job.output / f"{path.stem}{suffix}_{reconstructor.info.name}"
+    settings = reconstructor.settings
+    written = write_posterior(stem.with_name(stem.name + ".h5"), result, frame, reconstructor.info, settings)
+    picture = save_figure(figure_1d(frame, result, reconstructor.info), stem.with_name(stem.name + ".png"))
+    main = next(p for p in reconstructor.info.parameters if p.name in result.parameters)
+    size = Summary.of(result.parameters[main.name], main.unit)
+    console.print(
+        f"{path.name}: {main.label} {size.median:.4g} ± {size.std:.2g} {main.unit}, reduced chi-squared "
+        f"{result.trust.reduced_chi2:.3g}, {result.trust.verdict} {result.trust.reason}\n"
+        f"  {written}\n  {picture}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return posterior_as_json(result, reconstructor.info, input_path=path, output=written, figure=picture)

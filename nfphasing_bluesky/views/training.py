@@ -1,0 +1,180 @@
+"""Training and evaluation with a progress bar, a learning curve, and a clean stop."""
+
+import csv
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nfphasing_bluesky.core import SettingsError
+from nfphasing_bluesky.inference import Reconstructor, pick_device
+from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.models import Thresholds, locate, write_card
+from nfphasing_bluesky.training import StepLog, Trainer, TrainSettings, checkpoint, export
+from nfphasing_bluesky.training import evaluate as evaluation
+
+TIMED_STEPS = 20
+FIGURE = "learning_curve.png"
+
+
+def train_with_progress(
+    name: str,
+    folder: Path,
+    changes: Mapping[str, Any],
+    *,
+    minutes: float | None,
+    device: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Train, or resume what `folder` holds, and export the model to `folder/model`.
+
+    SIGINT and SIGTERM end the run after the step at hand; everything is saved and the same call goes on.
+
+    Args:
+        name: of the modality.
+        folder: of checkpoints, curve and model.
+        changes: settings that differ from the defaults; when resuming they must agree with the checkpoint's.
+        minutes: length of the run; sets the number of steps from the time of the first ones.
+        device: torch device or auto.
+        console: for the progress bar.
+    """
+    trainer = _trainer(name, folder, changes, str(pick_device(device)))
+    if trainer.step == 0:
+        console.print("fitting the prior")
+        trainer.prepare()
+    with _progress(console) as progress, _interruptible() as stopped:
+        task = progress.add_task("training", total=trainer.settings.steps, completed=trainer.step)
+
+        def report(log: StepLog) -> None:
+            physics = "" if math.isnan(log.physics_misfit) else f" misfit {log.physics_misfit:.3g}"
+            text = f"nll {log.nll:.3f}{physics}"
+            progress.update(task, completed=log.step, total=trainer.settings.steps, description=text)
+
+        if minutes is not None and trainer.step == 0:
+            _time_steps(trainer, folder, report, stopped, minutes)
+        trainer.run(folder, report, lambda: bool(stopped))
+    stored = export(trainer, folder / "model")
+    return {
+        "model": stored.folder,
+        "sha256": stored.card.sha256,
+        "steps": trainer.step,
+        "of_steps": trainer.settings.steps,
+        "seconds": trainer.seconds,
+        "seed": trainer.settings.seed,
+        "learning_curve": draw_curve(folder),
+    }
+
+
+def _trainer(name: str, folder: Path, changes: Mapping[str, Any], device: str) -> Trainer:
+    found = checkpoint.describe(folder)
+    if found is None:
+        return Trainer(modality(name), TrainSettings(**changes), device)
+    asked = {"modality": name, **changes}
+    there = {"modality": found["modality"], **found["settings"]}
+    for key, value in asked.items():
+        if there[key] != value and key != "seed":
+            raise SettingsError(
+                f"{folder} holds a run with {key}={there[key]!r}, asked for {value!r}; "
+                "leave the option out to continue that run, or choose another --output"
+            )
+    made = modality(name, found["network"], checkpoint.prior_state(folder))
+    trainer = Trainer(made, TrainSettings(**found["settings"]), device)
+    checkpoint.restore(trainer, folder)
+    return trainer
+
+
+def _time_steps(trainer: Trainer, folder: Path, report, stopped: list[int], minutes: float) -> None:
+    """Make the first steps, then set their number so that the run takes the minutes asked for."""
+    whole = trainer.settings
+    trainer.settings = whole.model_copy(update={"steps": max(whole.steps, 10 * TIMED_STEPS)})
+    trainer.run(folder, report, lambda: bool(stopped) or trainer.step >= TIMED_STEPS // 2)
+    began, first = time.perf_counter(), trainer.step
+    trainer.run(folder, report, lambda: bool(stopped) or trainer.step >= TIMED_STEPS)
+    each = (time.perf_counter() - began) / max(1, trainer.step - first)
+    left = 60 * minutes - trainer.seconds
+    steps = trainer.step + max(1, int(left / max(each, 1e-6)))
+    trainer.settings = whole.model_copy(update={"steps": steps})
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that gets the signal's number once SIGINT or SIGTERM arrived."""
+    arrived: list[int] = []
+    before = {
+        n: signal.signal(n, lambda number, _: arrived.append(number)) for n in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+def draw_curve(folder: Path) -> Path:
+    """Draw the learning curve of a run as a PNG: both losses over the steps."""
+    with (folder / checkpoint.CURVE).open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(r["step"]) for r in rows]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    top.plot(steps, [float(r["nll"]) for r in rows], lw=0.6, color="0.7", label="each step")
+    top.plot(steps, _smooth([float(r["nll"]) for r in rows]), lw=1.5, label="running mean")
+    top.set_ylabel("data NLL, nats")
+    top.legend(frameon=False)
+    pairs = [(s, r) for s, r in zip(steps, rows, strict=True) if r["physics_misfit"] != "nan"]
+    for key, label in (
+        ("physics_misfit", "misfit −log p(I|A(u))"),
+        ("physics_negative_entropy", "−entropy, log q(u|I)"),
+        ("physics_negative_log_prior", "−log p(u)"),
+    ):
+        bottom.plot([s for s, _ in pairs], _smooth([float(r[key]) for _, r in pairs]), label=label)
+    bottom.set_yscale("symlog", linthresh=0.1)
+    bottom.set_ylabel("physics loss, nats per point")
+    bottom.set_xlabel("step")
+    if pairs:
+        bottom.legend(frameon=False)
+    path = folder / FIGURE
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _smooth(values: list[float], decay: float = 0.98) -> list[float]:
+    out: list[float] = []
+    for value in values:
+        previous = out[-1] if out else value
+        out.append(value if not math.isfinite(previous) else decay * previous + (1 - decay) * value)
+    return out
+
+
+def evaluate_with_progress(
+    reconstructor: Reconstructor, model: str, frames: int, *, write: bool, console: Console
+) -> dict[str, Any]:
+    """Measure the certificate; with `write`, put it and the thresholds that follow from it into the card."""
+    with _progress(console) as progress:
+        task = progress.add_task("evaluating", total=frames)
+        measured = evaluation.run(
+            reconstructor,
+            frames,
+            reconstructor.settings.n_samples,
+            report=lambda done: progress.update(task, completed=done),
+        )
+    settings = reconstructor.settings.model_dump(mode="json")
+    figures = evaluation.certificate(measured, reconstructor.modality, settings)
+    if write:
+        card = reconstructor.card
+        thresholds = evaluation.thresholds(measured, card.thresholds)
+        update = {"metrics": figures, "thresholds": Thresholds(**thresholds)}
+        write_card(locate(model), card.model_copy(update=update))
+    return figures
