@@ -36,9 +36,10 @@ def indirect_transform(
     design = kernel[good] / frame.sigma[good, None]
     data = frame.intensity[good] / frame.sigma[good]
     roughness = np.diff(np.eye(r.size), n=2, axis=0)[:, 1:-1]
-    mean, covariance = _posterior(design, data, roughness.T @ roughness)
+    mean, precision = _posterior(design, data, roughness.T @ roughness)
     rng = np.random.default_rng(seed)
-    draws = rng.multivariate_normal(mean, covariance, n_samples, method="cholesky")
+    factor = np.linalg.cholesky(precision)
+    draws = mean + np.linalg.solve(factor.T, rng.standard_normal((inner.size, n_samples))).T
     samples = np.pad(draws, ((0, 0), (1, 1)))
     curves = draws @ kernel.T
     rg = np.sqrt((draws @ inner**2) / (2 * draws.sum(axis=1)))
@@ -77,7 +78,7 @@ def indirect_transform(
 
 
 def _posterior(design: np.ndarray, data: np.ndarray, roughness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of p(r) under the prior strength of largest evidence."""
+    """Mean and precision of p(r) under the prior strength of largest evidence."""
     best = (-np.inf, None, None)
     information = design.T @ design
     scale = np.trace(information) / np.trace(roughness)
@@ -89,5 +90,5 @@ def _posterior(design: np.ndarray, data: np.ndarray, roughness: np.ndarray) -> t
             np.linalg.slogdet(strength * roughness)[1] - np.linalg.slogdet(precision)[1] - misfit
         )
         if evidence > best[0]:
-            best = (evidence, mean, np.linalg.inv(precision))
+            best = (evidence, mean, precision)
     return best[1], best[2]

@@ -1,5 +1,6 @@
 """2-D frames become curves: azimuthal averages with Poisson errors, and buffer subtraction."""
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -152,7 +153,7 @@ def detector_geometry_from_poni(path: str | Path) -> DetectorGeometry:
     )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _integrator(
     geometry: DetectorGeometry,
     shape: tuple[int, int],
@@ -178,9 +179,18 @@ def _integrator(
         pixel2=geometry.pixel_size_m[1],
         wavelength=geometry.wavelength_m,
     )
-    radius_m = integrator.center_array(shape, unit="r_m")
-    width_m = max(geometry.pixel_size_m)
-    return integrator, max(2, int(np.ceil((radius_m.max() - radius_m.min()) / width_m)))
+    return integrator, _rings_of_a_pixel(geometry, shape)
+
+
+def _rings_of_a_pixel(geometry: DetectorGeometry, shape: tuple[int, int]) -> int:
+    """Count the rings of a pixel's width between the nearest and the farthest point of the detector."""
+    nearest, farthest = [], []
+    for size, pixel, poni in zip(shape, geometry.pixel_size_m, geometry.poni_m, strict=True):
+        low, high = -poni, size * pixel - poni
+        nearest.append(max(0.0, low, -high))
+        farthest.append(max(abs(low), abs(high)))
+    span_m = math.hypot(*farthest) - math.hypot(*nearest)
+    return max(2, math.ceil(span_m / max(geometry.pixel_size_m)))
 
 
 def _blank_unusable(frame: Frame, mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:

@@ -122,7 +122,7 @@ def draw_data(axes: Axes, frame: Frame, posterior: Posterior) -> None:
     left_out = ~usable & np.isfinite(frame.intensity)
     if left_out.any():
         label = f"{np.count_nonzero(left_out)} left out"
-        axes.plot(q[left_out], frame.intensity[left_out], "x", ms=3.5, mew=0.8, color=_GREY, label=label)
+        axes.plot(q[left_out], frame.intensity[left_out], "x", ms=3.5, color=_GREY, label=label, zorder=4)
     prediction = posterior.prediction
     axes.fill_between(
         q,

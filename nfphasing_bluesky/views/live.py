@@ -155,10 +155,10 @@ class LiveReconstruction:
         draw_live(self.figure, snapshot)
         if self._timer is not None:
             self.figure.canvas.draw_idle()
-        else:
-            self.figure.canvas.draw()
         if self._path is not None:
             _save_whole(self.figure, self._path)
+        elif self._timer is None:
+            self.figure.canvas.draw()
         if self._on_draw is not None:
             self._on_draw(self.figure)
         self.drawn += 1

@@ -13,6 +13,8 @@ from nfphasing_bluesky.documents.integration import (
     integrate,
     subtract,
 )
+from nfphasing_bluesky.storage.readers import read_frames
+from tests.indirect_transform import indirect_transform
 
 PIXEL_M = 172e-6
 PILATUS = DetectorGeometry(
@@ -98,7 +100,7 @@ def test_poisson_errors_describe_the_scatter_about_a_known_pattern(dose, bias):
     truth = integrate(Frame(expected, SQUARE), npt=120).intensity
     rng = np.random.default_rng(3)
     pulls = []
-    for _ in range(200):
+    for _ in range(100):
         curve = integrate(Frame(rng.poisson(expected), SQUARE), npt=120)
         pulls.append((curve.intensity - truth) / curve.sigma)
     pulls = np.array(pulls)[:, 2:-20]
@@ -266,3 +268,37 @@ def test_unusable_poni_files_are_named(tmp_path, text, words):
         path.write_text(text)
     with pytest.raises(GeometryError, match=f"broken.poni: .*{words}"):
         detector_geometry_from_poni(path)
+
+
+def test_one_raw_frame_less_its_buffer_gives_the_proteins_size(shared_data):
+    """GNOM finds Rg = 33.36(11) A in the average of all frames; one second must agree with it."""
+    folder = shared_data / "saxs2d" / "glucose_isomerase_pilatus_chess_g1"
+    as_stored = replace(PILATUS, poni_m=(97.0 * PIXEL_M, (487 + 0.2) * PIXEL_M))
+    (frame,) = read_frames(folder / "GI2_A9_19_001_0000.tiff", geometry=as_stored)
+    (buffer,) = read_frames(folder / "buffer_1d_GIbuf2_A9_18_001_0000.dat")
+    q = buffer.geometry.q_inv_angstrom
+    step = np.diff(q).mean()
+    shadow = np.zeros(frame.intensity.shape, bool)
+    shadow[:, -14:] = True  # the beam stop hides the columns next to the beam
+    sample = integrate(
+        frame,
+        npt=q.size,
+        mask=shadow,
+        normalisation=1 / RAW_SCALE,
+        q_range_inv_angstrom=(q[0] - step / 2, q[0] + step * (q.size - 0.5)),
+    )
+    posterior, _ = indirect_transform(subtract(sample, buffer), d_max_angstrom=101.0)
+    rg = posterior.summary()["rg_angstrom"]
+    assert abs(rg.median - 33.36) < 2.5 * rg.std and rg.std < 1.0, rg
+    assert 0.85 < posterior.trust.reduced_chi2 < 1.2
+
+
+@pytest.mark.parametrize(("poni", "rings"), [((0.0, 0.0), 50), ((15.0, 20.0), 25), ((-30.0, 0.0), 43)])
+def test_default_bins_are_as_wide_as_a_pixel(poni, rings):
+    """A detector of 30 x 40 pixels, seen from its corner, from its middle and from 30 pixels beside it."""
+    geometry = replace(SQUARE, poni_m=(poni[0] * PIXEL_M, poni[1] * PIXEL_M))
+    curve = integrate(Frame(np.ones((30, 40)), geometry))
+    width = np.median(np.diff(curve.geometry.q_inv_angstrom))
+    one_pixel = 2 * np.pi / (geometry.wavelength_m * 1e10) * PIXEL_M / geometry.distance_m
+    assert rings - 3 <= curve.intensity.size <= rings + 1
+    assert width == pytest.approx(one_pixel, rel=0.06)
