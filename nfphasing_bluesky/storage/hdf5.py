@@ -120,7 +120,7 @@ class _Part:
         return chunks * int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
 
     def _reserve(self, nbytes: int) -> None:
-        """Claim disk space before HDF5 does: a disk that fills up under HDF5 leaves the whole file unreadable.
+        """Claim disk space before HDF5 does: a disk that fills up under it leaves the whole file unreadable.
 
         Raises:
             OSError: disk, quota or file size limit have no room; the file is as it was.

@@ -26,7 +26,7 @@ DENSITY = DensityInfo("p(r)", "1/angstrom", (Axis("r", R_ANGSTROM, "angstrom"),)
 
 
 class GuinierReconstructor:
-    """Weighted Guinier fit: Rg and I(0) with errors, draws from their covariance, p(r) of a Gaussian chain."""
+    """Weighted Guinier fit: Rg and I(0) with errors, draws from their covariance, a Gaussian p(r)."""
 
     def __init__(self, settings: ReconstructionSettings | None = None) -> None:
         self.settings = settings or ReconstructionSettings(n_samples=32, seed=3)

@@ -73,6 +73,6 @@ class Experiment:
         return Failure(replace(self.posteriors[0].origin, seq_num=99), reason)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def experiment():
     return Experiment

@@ -13,27 +13,23 @@ from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.queries import density_dataset, raw_of, reconstructions_of
 from nfphasing_bluesky.storage.sink import CatalogSink
 
-NO_TIME = "ignore:Converting non-nanosecond"
 
-
-@pytest.fixture
-def stored(catalog, catalog_folder, tmp_path, experiment):
+@pytest.fixture(scope="module")
+def stored(catalog, catalog_folder, tmp_path_factory, experiment):
     """A raw run in `raw`, two reconstructions in `processed`."""
+    backup = tmp_path_factory.mktemp("backup")
     made = experiment(5, sample="lysozyme")
-    raws = CatalogSink(catalog, tmp_path / "backup", container="raw", normalize=True)
+    raws = CatalogSink(catalog, backup, container="raw", normalize=True)
     for name, doc in made.raw.documents:
-        raws(
-            name,
-            {**doc, "data": {k: np.asarray(v).tolist() for k, v in doc["data"].items()}}
-            if name == "event"
-            else doc,
-        )
-    sink = CatalogSink(catalog, tmp_path / "backup")
+        if name == "event":
+            doc = {**doc, "data": {key: np.asarray(value).tolist() for key, value in doc["data"].items()}}
+        raws(name, doc)
+    sink = CatalogSink(catalog, backup)
     store = DerivedFiles(catalog_folder / "derived")
     made.runs = [made.derive(sink, store), made.derive(sink, store, store_samples=True)]
     assert raws.close() and sink.close()
     assert sink.problems == raws.problems == ()
-    assert list((tmp_path / "backup").iterdir()) == []
+    assert list(backup.iterdir()) == []
     return made
 
 
