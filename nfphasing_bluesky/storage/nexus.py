@@ -219,7 +219,7 @@ def _write_process(
     for name in ("name", "modality", "version", "sha256"):
         group["model" if name == "name" else f"model_{name}"] = getattr(info, name)
     group["settings"] = settings.model_dump_json()
-    group["settings_sha256"] = settings.sha256()
+    group["settings_sha256"] = settings.digest()
     group["seed"] = settings.seed
     _dataset(group, "latency", posterior.latency_s, "s")
 
