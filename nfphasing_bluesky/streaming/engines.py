@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from nfphasing_bluesky.documents.sinks import DocumentSink
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.child import COMMAND, Child
 from nfphasing_bluesky.streaming.endpoints import bind, connect, private_folder
+from nfphasing_bluesky.streaming.frames import FrameIndex
 from nfphasing_bluesky.streaming.outputs import Outputs
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.streaming.protocol import (
@@ -30,6 +32,7 @@ from nfphasing_bluesky.streaming.worker import Loader
 logger = logging.getLogger(__name__)
 
 _IN_FLIGHT = 16
+_STALLED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ class ProcessEngine:
         self._answers = bind(self._context, zmq.PULL, endpoints["replies"])
         self._before = self._tally = Tally()
         self._owed: int | None = None
+        self._index, self._most_ahead = FrameIndex(stream), 2 * batch
+        self._progress = threading.Event()
         self._stopping = threading.Event()
         self._begin()
         self._thread = threading.Thread(target=self._hear, name="nfphasing-answers", daemon=True)
@@ -144,6 +149,10 @@ class ProcessEngine:
                 return
             logger.warning("the worker has ended; a new one is started for run %s", doc.get("uid"))
             self._revive()
+        span = self._index(name, doc)
+        if span:
+            self._await_turn()
+            self._sent += len(span)
         message = wire.pack_document(name, doc)
         while not self._socket.poll(100, zmq.POLLOUT):
             if not self._child.running or self._stopping.is_set():
@@ -172,7 +181,21 @@ class ProcessEngine:
         self._context.destroy(linger=0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _await_turn(self) -> None:
+        """Wait until the worker is nearly done with what it has, so that waiting frames stay droppable.
+
+        0MQ's own limits leave hundreds of small documents in the sockets' buffers.
+        """
+        patience = time.monotonic() + _STALLED_S
+        while self._sent - self._tally.done >= self._most_ahead and time.monotonic() < patience:
+            if self._progress.wait(0.05):
+                self._progress.clear()
+                patience = time.monotonic() + _STALLED_S
+            if not self._child.running or self._stopping.is_set():
+                return
+
     def _begin(self) -> None:
+        self._sent = 0
         self._child = Child(self._settings, self._command)
         self._socket = connect(self._context, zmq.PUSH, self._settings.documents, _IN_FLIGHT)
 
@@ -195,6 +218,7 @@ class ProcessEngine:
     def _answer(self, topic: bytes, payload: bytes) -> None:
         if topic == TOPIC_TALLY:
             self._tally = Tally(**wire.unpack(payload))
+            self._progress.set()
             self._ear.heard_tally(self._before + self._tally)
         elif topic == TOPIC_SYNC:
             if self._outputs is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nfphasing_bluesky.core import (
+    DetectorGeometry,
     Failure,
     Frame,
     ModelInfo,
@@ -15,7 +16,6 @@ from nfphasing_bluesky.core import (
     StreamSettings,
 )
 from nfphasing_bluesky.documents.derived import DerivedRun
-from nfphasing_bluesky.documents.integration import detector_geometry_from_poni, integrate
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
@@ -90,8 +90,7 @@ class StreamProcessor:
         self._runs: dict[str, _Run] = {}
         self._waiting: list[_Waiting] = []
         self._mask = None if settings.mask is None else read_mask(settings.mask)
-        geometry = None if settings.poni is None else detector_geometry_from_poni(settings.poni)
-        self._router = FrameRouter(self, settings, geometry=geometry, integrate=self._integrate)
+        self._router = FrameRouter(self, settings, geometry=_geometry(settings), integrate=self._integrate)
 
     @property
     def open_runs(self) -> int:
@@ -194,6 +193,8 @@ class StreamProcessor:
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or len(run.reconstructor.info.density.axes) != 1:
             return frame
+        from nfphasing_bluesky.documents.integration import integrate  # pyFAI: slow, and only for images
+
         return integrate(frame, mask=self._mask)
 
     def _reconstruct(self, group: list[_Waiting]) -> None:
@@ -228,6 +229,14 @@ class StreamProcessor:
             except Exception as error:
                 self.trouble = f"a {name} document was not taken by {_name(sink)}: {error}"
                 logger.exception("a sink failed on a derived %s document", name)
+
+
+def _geometry(settings: StreamSettings) -> DetectorGeometry | None:
+    if settings.poni is None:
+        return None
+    from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
+
+    return detector_geometry_from_poni(settings.poni)
 
 
 def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Outcome]:

@@ -67,4 +67,6 @@ def read_settings(source: str) -> WorkerSettings:
             values = json.loads(Path(source).read_text())
         return WorkerSettings(**values)
     except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(f"worker settings {source[:60]!r}: {error}; see `nfphasing serve --help`") from None
+        raise SettingsError(
+            f"worker settings {source[:60]!r}: {error}; see `nfphasing serve --help`"
+        ) from None

@@ -20,11 +20,18 @@ KEY = "saxs_intensity"
 N_Q = 40
 
 
+class PerAngstrom(Signal):
+    def describe(self):
+        described = super().describe()
+        described[self.name]["units"] = "1/angstrom"
+        return described
+
+
 class Saxs(Device):
     """A detector that gives a straight line with noise, and NaN at the exposures in `poison`."""
 
     intensity = Component(Signal, value=np.zeros(N_Q))
-    q = Component(Signal, value=np.linspace(0.01, 0.3, N_Q))
+    q = Component(PerAngstrom, value=np.linspace(0.01, 0.3, N_Q))
     sigma = Component(Signal, value=np.ones(N_Q))
 
     def __init__(self, *args, poison=(), **kwargs):
@@ -74,7 +81,6 @@ def make(request, tiny, tiny_command):
         made.append(callback)
         return callback
 
-    build.kind = request.param
     yield build
     for callback in made:
         callback.close()
@@ -92,7 +98,7 @@ def test_a_scan_is_reconstructed_and_subscribers_hear_of_it(make, scan):
     callback.subscribe_frames(frames.append)
     uid, _ = scan(callback, 10)
     assert callback.wait(60)
-    assert counts(callback) == (10, 10, 0, 0)
+    assert counts(callback) == (10, 10, 0, 0), frames[0].reason
     assert documents[0][1]["original_run_uid"] == uid and documents[-1][0] == "stop"
     assert [f.seq_num for f in frames] == list(range(1, 11))
     assert frames[0].parameters["offset_inv_cm"][0] == pytest.approx(100, abs=3)
@@ -134,6 +140,7 @@ def test_drops_are_counted_and_the_ledger_adds_up(make, scan, policy):
     assert (ledger["received"], ledger["dropped"], ledger["reconstructed"]) == (100, dropped, reconstructed)
 
 
+@pytest.mark.parametrize("make", ["process"], indirect=True)
 def test_the_derived_run_is_in_the_catalog_after_wait(make, scan, tmp_path):
     callback = make(catalog=tmp_path / "catalog")
     uid, _ = scan(callback, 10, poison=(2,))
@@ -148,6 +155,7 @@ def test_the_derived_run_is_in_the_catalog_after_wait(make, scan, tmp_path):
         close_catalog(client)
 
 
+@pytest.mark.parametrize("make", ["process"], indirect=True)
 def test_a_catalog_client_is_written_to_from_this_process(make, scan, tmp_path):
     client = embedded_catalog(tmp_path / "catalog")
     try:
@@ -194,9 +202,8 @@ def test_a_closed_callback_is_harmless_in_a_scan(make, scan):
     assert callback.close() and callback.errors > 0
 
 
+@pytest.mark.parametrize("make", ["process"], indirect=True)
 def test_a_killed_worker_costs_its_frames_and_the_next_run_has_a_new_one(make, scan):
-    if make.kind == "thread":
-        pytest.skip("a thread cannot be killed")
     callback = make("tiny-line:0.2", stream_settings={"batch_size": 1})
     scan(callback, 8)
     first = callback._engine.child.pid

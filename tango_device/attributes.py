@@ -1,0 +1,272 @@
+"""The attributes of the device, as data: one row each, from which static and dynamic ones are made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nfphasing_bluesky.core import Axis, ModelInfo
+from nfphasing_bluesky.streaming.protocol import Counts, FrameResult, WorkerStatus
+
+NUMBER_FORMAT, WHOLE_FORMAT, TEXT_FORMAT = "%.6g", "%d", "%s"
+DIMENSIONLESS = "dimensionless"
+"""Both people and pint, which Taurus reads units with, understand it."""
+
+
+@dataclass(frozen=True)
+class FrameField:
+    """An attribute that every frame gives a new value.
+
+    Args:
+        name, doc, label, unit: as Tango shows them.
+        dtype: float, int or str.
+        value: reads it from a frame.
+        judged: its quality follows the verdict; True for what the reconstruction says.
+        axes: of an array; empty for a scalar.
+    """
+
+    name: str
+    doc: str
+    label: str
+    value: Callable[[FrameResult], Any]
+    unit: str = ""
+    dtype: type = float
+    judged: bool = True
+    axes: tuple[Axis, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """Tango display format."""
+        return {float: NUMBER_FORMAT, int: WHOLE_FORMAT}.get(self.dtype, TEXT_FORMAT)
+
+    @property
+    def nothing(self) -> Any:
+        """What is there before the first frame."""
+        if self.axes:
+            return np.zeros(tuple(axis.values.size for axis in self.axes))
+        return self.dtype()
+
+    def declaration(self) -> dict[str, Any]:
+        """Return the keyword arguments of `tango.server.attribute`, without its reader."""
+        dtype: Any = self.dtype
+        sizes = {}
+        if self.axes:
+            shape = tuple(axis.values.size for axis in self.axes)
+            dtype = (np.float64,) if len(shape) == 1 else ((np.float64,),)
+            sizes = {"max_dim_x": shape[-1], **({"max_dim_y": shape[0]} if len(shape) == 2 else {})}
+        return {
+            "dtype": dtype,
+            "label": self.label,
+            "unit": self.unit,
+            "format": self.format,
+            "doc": self.doc,
+            **sizes,
+        }
+
+
+FRAME_FIELDS = (
+    FrameField(
+        "reduced_chi2",
+        "Reduced chi-squared of the posterior-predictive curve against the frame; about 1 for a good fit.",
+        "Reduced chi-squared",
+        lambda f: f.reduced_chi2,
+        DIMENSIONLESS,
+    ),
+    FrameField(
+        "ess_fraction",
+        "Importance-sampling effective sample size over the number of draws; NaN where the prior density is "
+        "intractable.",
+        "Effective sample size",
+        lambda f: f.ess_fraction,
+        DIMENSIONLESS,
+    ),
+    FrameField(
+        "ood_score",
+        "Distance of the frame from the training set; above 1 the model has not seen its like.",
+        "Out-of-distribution score",
+        lambda f: f.ood_score,
+        DIMENSIONLESS,
+    ),
+    FrameField(
+        "verdict",
+        "How far to trust the last frame: VALID, WARNING or ALARM; FAILED when it was not reconstructed.",
+        "Verdict",
+        lambda f: f.verdict,
+        dtype=str,
+        judged=False,
+    ),
+    FrameField(
+        "reason",
+        "Why the verdict is not VALID; empty when it is.",
+        "Reason",
+        lambda f: f.reason,
+        dtype=str,
+        judged=False,
+    ),
+    FrameField(
+        "frame_id",
+        "Running number of the last frame over all runs; read the arrays when it changes.",
+        "Frame",
+        lambda f: f.frame_id,
+        "count",
+        int,
+        judged=False,
+    ),
+    FrameField(
+        "seq_num",
+        "Sequence number of the last frame in its raw run.",
+        "Sequence number",
+        lambda f: f.seq_num,
+        "count",
+        int,
+        judged=False,
+    ),
+    FrameField(
+        "raw_uid",
+        "Uid of the raw Bluesky run that the last frame belongs to.",
+        "Raw run",
+        lambda f: f.raw_uid,
+        dtype=str,
+        judged=False,
+    ),
+    FrameField(
+        "latency",
+        "Time from a frame's arrival at the worker to its reconstruction.",
+        "Latency",
+        lambda f: f.latency_s,
+        "s",
+        judged=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class StatusField:
+    """An attribute that a heartbeat of the worker gives a new value."""
+
+    name: str
+    doc: str
+    label: str
+    value: Callable[[WorkerStatus], Any]
+    unit: str = ""
+    dtype: type = int
+
+    def declaration(self) -> dict[str, Any]:
+        """Return the keyword arguments of `tango.server.attribute`, without its reader."""
+        return {
+            "dtype": self.dtype,
+            "label": self.label,
+            "unit": self.unit,
+            "format": WHOLE_FORMAT if self.dtype is int else TEXT_FORMAT,
+            "doc": self.doc,
+        }
+
+
+def _count(name: str, what: str) -> StatusField:
+    def value(status: WorkerStatus) -> int:
+        counts: Counts = status.counts
+        return int(getattr(counts, name))
+
+    doc = f"Frames {what}, since the worker started or Reset."
+    return StatusField(f"frames_{name}", doc, f"Frames {name}", value, "count")
+
+
+STATUS_FIELDS = (
+    StatusField(
+        "model",
+        "Name of the loaded model; empty without one.",
+        "Model",
+        lambda s: "" if s.model is None else s.model.name,
+        dtype=str,
+    ),
+    StatusField(
+        "model_sha256",
+        "Digest of the loaded model's weights, as in the derived run's start document.",
+        "Model digest",
+        lambda s: "" if s.model is None else s.model.sha256,
+        dtype=str,
+    ),
+    _count("received", "that arrived"),
+    _count("reconstructed", "that were reconstructed, whatever the verdict"),
+    _count("dropped", "that were dropped because the queue was full or the device stopped"),
+    _count("failed", "that could not be reconstructed"),
+)
+
+
+def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
+    """Return the attributes that a model brings: density, its axes, parameters, class probabilities."""
+    density = info.density
+    shape = density.shape
+    fields = [
+        FrameField(
+            f"density_{part}",
+            f"Posterior {words} of {density.quantity}, {' x '.join(map(str, shape))} points "
+            f"along {', '.join(axis.name for axis in density.axes)}.",
+            f"{density.quantity} {words}",
+            _array(part, shape),
+            density.units or DIMENSIONLESS,
+            axes=density.axes,
+        )
+        for part, words in (("mean", "mean"), ("std", "standard deviation"))
+    ]
+    for index, axis in enumerate(density.axes):
+        name = "axis" if len(density.axes) == 1 else f"axis_{axis.name}"
+        fields.append(
+            FrameField(
+                name,
+                f"Coordinate {axis.name} of the density's points.",
+                axis.name,
+                _axis(index, axis),
+                axis.units or DIMENSIONLESS,
+                judged=False,
+                axes=(axis,),
+            )
+        )
+    for parameter in info.parameters:
+        for suffix, column, words in (("", 0, "median"), ("_std", 1, "standard deviation")):
+            fields.append(
+                FrameField(
+                    f"{parameter.name}{suffix}",
+                    f"Posterior {words} of {parameter.label}.",
+                    f"{parameter.label}{', standard deviation' if column else ''}",
+                    _parameter(parameter.name, column),
+                    parameter.unit or DIMENSIONLESS,
+                )
+            )
+    for name in info.classes:
+        fields.append(
+            FrameField(
+                f"probability_{name}",
+                f"Posterior probability that the sample is of the class {name}.",
+                f"Probability of {name}",
+                _probability(name),
+                DIMENSIONLESS,
+            )
+        )
+    return tuple(fields)
+
+
+def _array(part: str, shape: tuple[int, ...]) -> Callable[[FrameResult], Any]:
+    def value(frame: FrameResult) -> np.ndarray:
+        array = getattr(frame, part)
+        fits = array is not None and array.shape == shape
+        return np.ascontiguousarray(array, np.float64) if fits else np.full(shape, np.nan)
+
+    return value
+
+
+def _axis(index: int, axis: Axis) -> Callable[[FrameResult], Any]:
+    def value(frame: FrameResult) -> np.ndarray:
+        fits = len(frame.axes) > index and frame.axes[index].values.size == axis.values.size
+        return np.asarray(frame.axes[index].values if fits else axis.values, np.float64)
+
+    return value
+
+
+def _parameter(name: str, column: int) -> Callable[[FrameResult], Any]:
+    return lambda frame: frame.parameters.get(name, (float("nan"), float("nan")))[column]
+
+
+def _probability(name: str) -> Callable[[FrameResult], Any]:
+    return lambda frame: frame.classes.get(name, float("nan"))
