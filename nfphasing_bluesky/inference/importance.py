@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def log_weights(log_likelihood: Tensor, log_prior: Tensor, log_q: Tensor) -> Tensor:
-    """log w = log p(I|u) + log p(u) - log q(u|I), any shape; draws outside the prior get -inf."""
+    """Log w = log p(I|u) + log p(u) - log q(u|I), any shape; draws outside the prior get -inf."""
     weights = log_likelihood.double() + log_prior.double() - log_q.double()
     return torch.where(torch.isfinite(weights), weights, -torch.inf)
 

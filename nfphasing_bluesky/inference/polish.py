@@ -103,7 +103,7 @@ def _move(draws, values_q, values_p, power, log_q, log_target, generator):
 
 
 def _propose(current: Draws, pool: Draws, generator: torch.Generator) -> Draws:
-    """theta + gamma (a - b) + small noise, a and b draws of the pool of the same class."""
+    """Theta + gamma (a - b) + small noise, a and b draws of the pool of the same class."""
     theta = current.theta.clone()
     for k in current.label.unique():
         members = (pool.label == k).nonzero()[:, 0]
@@ -116,7 +116,9 @@ def _propose(current: Draws, pool: Draws, generator: torch.Generator) -> Draws:
         dimension = max(1, int((spread > 0).sum()))
         gamma = torch.full((len(mine), 1), 2.38 / math.sqrt(2 * dimension))
         jump = torch.rand(len(mine), 1, generator=generator) < 0.1
-        gamma = torch.where(jump, 1.0, gamma * torch.exp(0.5 * torch.randn(len(mine), 1, generator=generator)))
+        gamma = torch.where(
+            jump, 1.0, gamma * torch.exp(0.5 * torch.randn(len(mine), 1, generator=generator))
+        )
         noise = 1e-3 * spread * torch.randn(theta[mine].shape, generator=generator)
         theta[mine] = theta[mine] + gamma * (a - b) + noise
     return Draws(current.label, theta, current.frame)

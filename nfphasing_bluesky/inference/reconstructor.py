@@ -31,6 +31,10 @@ from nfphasing_bluesky.models import load as load_model
 
 Result = Posterior | Failure
 
+# Draws whose importance weights and predictions are looked at: enough for both, whatever n_samples is.
+WEIGHED = 64
+BANDED = 128
+
 
 def pick_device(device: str) -> torch.device:
     """`auto` is the GPU when there is one. Raises SettingsError for a device that is not there."""
@@ -155,8 +159,7 @@ class Reconstructor:
         draws, log_q = distribution.draw(normal[..., :width])
         tail = normal[..., width:].reshape(len(batch) * s, -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
-        log_w = log_weights(evaluated.log_likelihood, self.modality.log_prior(draws), log_q)
-        ess = ess_fraction(log_w.view(len(batch), s))
+        ess = self._ess(draws, evaluated.log_likelihood, log_q, len(batch))
         acceptance: list[float] | None = None
         if self.settings.polish_steps:
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
@@ -167,7 +170,7 @@ class Reconstructor:
             **{f"parameter.{k}": v for k, v in self.modality.report(draws, evaluated.nuisance).items()},
         }
         split = {k: v.view(len(batch), s, *v.shape[1:]).cpu() for k, v in tensors.items()}
-        classes = self._classes(distribution, draws.label.view(len(batch), s), log_w.view(len(batch), s))
+        classes = self._classes(distribution, draws.label.view(len(batch), s))
         trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance)
         bands = _bands(split["predicted"])
         mean, std = split["density"].mean(1), split["density"].std(1)
@@ -221,7 +224,14 @@ class Reconstructor:
         joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))
         return joined, rates
 
-    def _classes(self, distribution: Any, label: Tensor, log_w: Tensor) -> list[Mapping[str, float]]:
+    def _ess(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor:
+        """(B,) effective sample size over the number of draws, from the first `WEIGHED` of each frame."""
+        index = torch.arange(len(draws), device=log_q.device).view(frames, -1)[:, :WEIGHED]
+        flat = index.reshape(-1)
+        log_w = log_weights(log_likelihood[flat], self.modality.log_prior(draws.at(flat)), log_q[flat])
+        return ess_fraction(log_w.view_as(index))
+
+    def _classes(self, distribution: Any, label: Tensor) -> list[Mapping[str, float]]:
         if not self.info.classes:
             return [{} for _ in label]
         if self.settings.polish_steps:
@@ -256,8 +266,8 @@ def frame_seed(seed: int, seq_num: int) -> int:
 
 def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and central 95 % of (B, S, ...) predictions."""
-    ordered = predicted.sort(dim=1).values
-    s = predicted.shape[1]
+    ordered = predicted[:, :BANDED].sort(dim=1).values
+    s = ordered.shape[1]
     low, high = int(np.floor(0.025 * (s - 1))), int(np.ceil(0.975 * (s - 1)))
     return predicted.mean(1), ordered[:, low], ordered[:, high]
 

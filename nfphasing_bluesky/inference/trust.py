@@ -37,7 +37,9 @@ def judge(
     t = card.thresholds
     findings: list[tuple[Verdict, str]] = []
     if not chi2 <= t.chi2_alarm:
-        findings.append((Verdict.ALARM, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_alarm:.3g}: no draw fits"))
+        findings.append(
+            (Verdict.ALARM, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_alarm:.3g}: no draw fits")
+        )
     elif chi2 > t.chi2_warning:
         findings.append((Verdict.WARNING, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_warning:.3g}"))
     if out_of_range:
@@ -47,7 +49,9 @@ def judge(
     elif ood > 1.0:
         findings.append((Verdict.WARNING, f"unusual for the training set (score {ood:.3g}, limit 1)"))
     if ess is not None and acceptance is None and ess < t.ess_warning:
-        findings.append((Verdict.WARNING, f"effective sample size {ess:.2%} is below {t.ess_warning:.2%}; polish"))
+        findings.append(
+            (Verdict.WARNING, f"effective sample size {ess:.2%} is below {t.ess_warning:.2%}; polish")
+        )
     order = (Verdict.ALARM, Verdict.WARNING)
     verdict = next((v for v in order if any(f[0] is v for f in findings)), Verdict.VALID)
     reason = "; ".join(text for level, text in findings if level is verdict)

@@ -152,7 +152,9 @@ class UniversalDebye(nn.Module):
         position = torch.atleast_2d(q).double() * d_max.double()[:, None] / self.step
         edge = float(self.points - 2)
         beyond = (position / edge).clamp(min=1)
-        return (_interpolate_even(table, position.clamp(max=edge)) / beyond**4).to(p.dtype)
+        # the sums need float64, their values do not
+        values = _interpolate_even(table.to(p.dtype), position.clamp(max=edge))
+        return values / beyond.to(p.dtype) ** 4
 
 
 def _fine_points(kappa_max: float, features: int) -> int:
@@ -163,7 +165,7 @@ def _fine_points(kappa_max: float, features: int) -> int:
 def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:
     """Cubic Lagrange interpolation of rows (B, N), even about 0, at fractional columns (B, Q)."""
     cell = position.detach().floor().clamp(0, table.shape[1] - 3)
-    f = position - cell
+    f = (position - cell).to(table.dtype)
     i = cell.long()
     weights = (
         -f * (f - 1) * (f - 2) / 6,

@@ -27,7 +27,11 @@ def brute_force(shape, y, sigma, prior: BackgroundPrior) -> tuple[float, float, 
     log_density = 0.5 * b**2 / a - np.log(s) - 0.5 * np.log(a) - 0.5 * (w * y**2).sum()
     weight = np.exp(log_density - log_density.max())
     evidence = np.log(weight.mean()) + log_density.max()
-    return float(evidence), float((weight * s).sum() / weight.sum()), float((weight * beta).sum() / weight.sum())
+    return (
+        float(evidence),
+        float((weight * s).sum() / weight.sum()),
+        float((weight * beta).sum() / weight.sum()),
+    )
 
 
 @pytest.mark.parametrize("prior", [LOG, FLAT], ids=["log-uniform", "uniform"])
@@ -45,8 +49,12 @@ def test_conditional_agrees_with_quadrature(prior, true_beta, noise):
     n = 20_000
     many = condition(shape.expand(n, -1), y.expand(n, -1), (sigma**-2).expand(n, -1), prior)
     scale, beta = many.draw(torch.randn(n, 2, generator=generator))
-    assert float(scale.mean()) == pytest.approx(mean_scale, rel=5 * float(scale.std()) / mean_scale / n**0.5 + 1e-4)
-    assert float(beta.mean()) == pytest.approx(mean_beta, abs=5 * float(beta.std()) / n**0.5 + 1e-2 * abs(mean_beta))
+    assert float(scale.mean()) == pytest.approx(
+        mean_scale, rel=5 * float(scale.std()) / mean_scale / n**0.5 + 1e-4
+    )
+    assert float(beta.mean()) == pytest.approx(
+        mean_beta, abs=5 * float(beta.std()) / n**0.5 + 1e-2 * abs(mean_beta)
+    )
     assert float(beta.min()) >= prior.lower
     assert float(beta.max()) <= prior.upper
 

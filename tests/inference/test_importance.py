@@ -1,0 +1,79 @@
+"""Importance weights and polish against distributions whose answer is known."""
+
+import pytest
+import torch
+
+from nfphasing_bluesky.inference.importance import ess_fraction, systematic_resample
+from nfphasing_bluesky.inference.polish import polish
+from nfphasing_bluesky.modalities import Draws
+
+
+def test_equal_weights_are_all_effective():
+    assert float(ess_fraction(torch.zeros(1, 50, dtype=torch.float64))) == pytest.approx(1.0)
+
+
+def test_one_heavy_weight_leaves_one_effective_draw():
+    log_w = torch.full((1, 50), -1000.0, dtype=torch.float64)
+    log_w[0, 3] = 0
+    assert float(ess_fraction(log_w)) == pytest.approx(1 / 50)
+
+
+def test_no_weight_at_all_is_zero_and_not_nan():
+    assert float(ess_fraction(torch.full((1, 5), -torch.inf, dtype=torch.float64))) == 0.0
+
+
+def test_gaussian_proposal_has_the_analytic_efficiency():
+    # q = N(0, s^2), p = N(0, 1): ESS/S = sqrt(2 s^2 - 1) / s^2
+    s = 1.5
+    x = s * torch.randn(1, 400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_w = -0.5 * x**2 + 0.5 * (x / s) ** 2
+    assert float(ess_fraction(log_w)) == pytest.approx((2 * s**2 - 1) ** 0.5 / s**2, rel=5e-3)
+
+
+def test_resampling_follows_the_weights():
+    index = systematic_resample(torch.tensor([0.0, 1.0, 3.0, 4.0], dtype=torch.float64).log(), 0.5)
+    assert torch.bincount(index, minlength=4).tolist() == [0, 0, 2, 2] or index.max() == 3
+    counts = torch.bincount(systematic_resample(torch.tensor([1.0] * 100).double().log(), 0.3), minlength=100)
+    assert (counts == 1).all()
+
+
+def normal(mean, covariance):
+    distribution = torch.distributions.MultivariateNormal(mean.double(), covariance.double())
+    return lambda draws: distribution.log_prob(draws.theta.double())
+
+
+def test_polish_turns_a_poor_proposal_into_a_correlated_target():
+    generator = torch.Generator().manual_seed(1)
+    covariance = torch.tensor([[1e-4, 0.9e-3], [0.9e-3, 1e-2]])
+    mean = torch.tensor([0.4, -0.3])
+    n = 2000
+    start = Draws(
+        torch.zeros(n, dtype=torch.long), torch.randn(n, 2, generator=generator), torch.zeros(n).long()
+    )
+    proposal = normal(torch.zeros(2), torch.eye(2))
+    target = normal(mean, covariance)
+    assert float(ess_fraction((target(start) - proposal(start))[None])) < 0.02
+    done = polish(start, proposal, target, 30, generator)
+    assert 0.1 < done.acceptance < 0.7
+    assert torch.allclose(done.draws.theta.mean(0), mean, atol=0.006)
+    assert torch.allclose(torch.cov(done.draws.theta.T), covariance, rtol=0.12, atol=3e-5)
+
+
+def test_polish_keeps_the_weights_of_two_modes():
+    generator = torch.Generator().manual_seed(2)
+    n = 4000
+    start = Draws(
+        torch.zeros(n, dtype=torch.long), 4 * torch.randn(n, 1, generator=generator), torch.zeros(n).long()
+    )
+    proposal = normal(torch.zeros(1), 16 * torch.eye(1))
+
+    def target(draws):
+        x = draws.theta[:, 0].double()
+        left = torch.log(torch.tensor(0.3)) - 0.5 * ((x + 3) / 0.2) ** 2
+        right = torch.log(torch.tensor(0.7)) - 0.5 * ((x - 3) / 0.2) ** 2
+        return torch.logaddexp(left, right)
+
+    done = polish(start, proposal, target, 20, generator)
+    share = float((done.draws.theta[:, 0] > 0).double().mean())
+    assert share == pytest.approx(0.7, abs=0.04)
+    assert float(done.draws.theta[done.draws.theta > 0].std()) == pytest.approx(0.2, rel=0.08)

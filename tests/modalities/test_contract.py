@@ -1,0 +1,172 @@
+"""One suite over every modality: what training, inference and documents rely on."""
+
+import math
+
+import pytest
+import torch
+
+from nfphasing_bluesky.core import ModelError
+from nfphasing_bluesky.modalities import REGISTRY, Draws, modality
+from nfphasing_bluesky.models import load
+
+N = 48
+
+
+@pytest.fixture(params=sorted(REGISTRY), scope="module")
+def subject(request):
+    """Each modality with the prior of its shipped model."""
+    stored = load(request.param)
+    return modality(request.param, stored.card.network, stored.part("prior"))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def at_truth(subject, generator):
+    draws = subject.sample_prior(N, generator)
+    batch, truth = subject.simulate(draws, generator)
+    return draws, batch, truth
+
+
+def test_prior_draws_are_inside_and_have_a_density(subject, generator):
+    draws = subject.sample_prior(200, generator)
+    assert torch.isfinite(subject.log_prior(draws)).all()
+    outside = Draws(draws.label, draws.theta.clone(), draws.frame)
+    outside.theta[:, 0] = 1e3
+    assert (subject.log_prior(outside) == -torch.inf).all()
+    assert set(draws.label.tolist()) == set(range(len(subject.classes)))
+
+
+def test_inner_prior_is_narrower(subject, generator):
+    whole = subject.sample_prior(2000, generator)
+    inner = subject.sample_prior(2000, generator, inner=0.5)
+    for k in range(len(subject.classes)):
+        wide, narrow = whole.theta[whole.label == k, 0], inner.theta[inner.label == k, 0]
+        assert float(narrow.max() - narrow.min()) < 0.55 * float(wide.max() - wide.min())
+
+
+def test_the_same_seed_simulates_the_same(subject):
+    first = at_truth(subject, torch.Generator().manual_seed(3))
+    second = at_truth(subject, torch.Generator().manual_seed(3))
+    assert torch.equal(first[1].intensity, second[1].intensity)
+    assert torch.equal(first[0].theta, second[0].theta)
+
+
+def test_the_truth_explains_its_frame(subject, generator):
+    draws, batch, _ = at_truth(subject, generator)
+    evaluated = subject.evaluate(draws, batch)
+    pull = torch.where(batch.mask, 0.0, (batch.intensity - evaluated.predicted) / batch.sigma)
+    chi2 = (pull**2).sum(1) / (~batch.mask).sum(1)
+    assert float(chi2.median()) == pytest.approx(1.0, abs=0.06)
+    assert float(chi2.max()) < 1.6
+
+
+def test_likelihood_prefers_the_truth(subject, generator):
+    draws, batch, _ = at_truth(subject, generator)
+    others = subject.sample_prior(N, generator)
+    better = subject.log_likelihood(draws, batch) > subject.log_likelihood(others, batch)
+    assert float(better.double().mean()) > 0.97
+
+
+def test_context_does_not_depend_on_the_scale(subject, generator):
+    _, batch, _ = at_truth(subject, generator)
+    scaled = type(batch)(**{**vars(batch), "intensity": batch.intensity * 512, "sigma": batch.sigma * 512})
+    channels, _ = subject.context(batch)
+    assert torch.isfinite(channels).all()
+    assert torch.allclose(channels, subject.context(scaled)[0], atol=2e-5)
+
+
+def test_likelihood_gradient_agrees_with_finite_differences(subject, generator):
+    draws, batch, _ = at_truth(subject, generator)
+    theta = draws.theta.double().requires_grad_()
+    subject.log_likelihood(Draws(draws.label, theta, draws.frame), batch).sum().backward()
+    step = 1e-5
+    direction = torch.zeros_like(theta)
+    direction[:, 0] = step
+    with torch.no_grad():
+        up = subject.log_likelihood(Draws(draws.label, theta + direction, draws.frame), batch)
+        down = subject.log_likelihood(Draws(draws.label, theta - direction, draws.frame), batch)
+    numeric = (up - down) / (2 * step)
+    scale = numeric.abs().clamp_min(10.0)
+    assert float(((theta.grad[:, 0] - numeric) / scale).abs().quantile(0.9)) < 0.02
+
+
+def test_read_out_has_the_declared_shape_and_names(subject, generator):
+    draws, batch, truth = at_truth(subject, generator)
+    evaluated = subject.evaluate(draws, batch, torch.randn(N, subject.noise_columns, generator=generator))
+    density = subject.density(draws, evaluated.nuisance)
+    assert density.shape == (N, *subject.density_info.shape)
+    assert torch.isfinite(density).all()
+    report = subject.report(draws, evaluated.nuisance)
+    assert set(report) == set(truth) == {p.name for p in subject.parameters}
+    for k in range(len(subject.classes)):
+        assert any(torch.isfinite(v[draws.label == k]).all() for v in report.values())
+
+
+def test_drawn_densities_are_those_that_log_prob_gives(subject, generator):
+    _, batch, _ = at_truth(subject, generator)
+    torch.manual_seed(0)
+    network = subject.network()
+    with torch.no_grad():
+        distribution = network(*subject.context(batch))
+        noise = torch.randn(N, 6, 1 + subject.width, generator=generator)
+        draws, log_q = distribution.draw(noise)
+        again = distribution.log_prob(draws)
+    assert torch.allclose(log_q, again, atol=2e-3)
+    assert torch.equal(draws.frame, torch.arange(N).repeat_interleave(6))
+
+
+def test_no_draw_ever_leaves_the_prior(subject, generator):
+    _, batch, _ = at_truth(subject, generator)
+    torch.manual_seed(0)
+    network = subject.network()
+    noise = 50 * torch.randn(N, 20, 1 + subject.width, generator=generator)
+    with torch.no_grad():
+        draws, _ = network(*subject.context(batch)).draw(noise)
+    assert torch.isfinite(subject.log_prior(draws)).all()
+
+
+def test_state_survives_a_round_trip(subject, generator):
+    again = modality(subject.name, subject.settings.model_dump(mode="json"), subject.state())
+    first = subject.sample_prior(10, torch.Generator().manual_seed(1)).theta
+    assert torch.equal(first, again.sample_prior(10, torch.Generator().manual_seed(1)).theta)
+
+
+def test_an_unknown_modality_names_those_there_are():
+    with pytest.raises(ModelError, match="saxs1d-particles"):
+        modality("saxs3d")
+
+
+def test_pair_distance_read_out_is_consistent(generator):
+    subject = modality("saxs1d-pr", None, load("saxs1d-pr").part("prior"))
+    draws, batch, _ = at_truth(subject, generator)
+    evaluated = subject.evaluate(draws, batch)
+    p = subject.density(draws, evaluated.nuisance).double()
+    r = subject.axis.double()
+    area = torch.trapezoid(p, r, dim=-1)
+    rg = (torch.trapezoid(p * r**2, r, dim=-1) / (2 * area)).sqrt()
+    report = subject.report(draws, evaluated.nuisance)
+    big = report["d_max_angstrom"] > 60
+    assert torch.allclose(area[big], torch.ones_like(area[big]), atol=5e-3)
+    assert torch.allclose(rg[big], report["rg_angstrom"][big].double(), rtol=5e-3)
+    beyond = r[None] > report["d_max_angstrom"][:, None]
+    assert float(p[beyond].abs().max()) == 0.0
+    assert float(p.min()) >= 0.0
+
+
+def test_absolute_density_says_its_unit(generator):
+    subject = modality("saxs1d-particles")
+    draws, batch, _ = at_truth(subject, generator)
+    known = type(batch)(**{**vars(batch), "contrast": torch.full((N,), 0.1)})
+    relative = subject.density(draws, subject.evaluate(draws, batch).nuisance)
+    absolute = subject.density(draws, subject.evaluate(draws, known).nuisance)
+    assert torch.allclose(absolute, 0.1 * relative)
+    assert subject.density_of(known, 0).units == "e/angstrom^3"
+    assert subject.density_of(batch, 0).units == "relative to core"
+    sphere = draws.label == 0
+    radius = draws.theta[sphere, 0].exp()
+    inside = subject.axis[None] < 0.98 * radius[:, None]
+    assert float(relative[sphere][inside].min()) == 1.0
+    assert math.isclose(float(relative[sphere][subject.axis[None] > 1.02 * radius[:, None]].max()), 0.0)
