@@ -69,9 +69,9 @@ class NfPhasing(Device):
 
     for _field in FRAME_FIELDS:
         locals()[_field.name] = attribute(fget=_frame_reader(_field), **_field.declaration())
-    for _told in STATUS_FIELDS:
-        locals()[_told.name] = attribute(fget=_status_reader(_told), **_told.declaration())
-    del _field, _told
+    for _item in STATUS_FIELDS:
+        locals()[_item.name] = attribute(fget=_status_reader(_item), **_item.declaration())
+    del _field, _item
 
     def init_device(self) -> None:
         """Attach to the worker, or start it."""
