@@ -48,7 +48,7 @@ def until_fixture():
     return until
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tango_host(tmp_path_factory):
     """A pytango-db server with a SQLite file; TANGO_HOST points to it."""
     folder, port = tmp_path_factory.mktemp("tango-database"), free_port()
@@ -141,13 +141,17 @@ def server(tango_host, worker, tmp_path):
         endpoints = {
             f"{n}_endpoint": getattr(worker.settings, n) for n in ("documents", "results", "control")
         }
-        register(DEVICE, properties={**endpoints, "worker": "attach", "model_name": "", **properties})
+        register(
+            DEVICE,
+            properties={**endpoints, "worker": "attach", "model_name": "", **properties},
+            tango_host=tango_host,
+        )
         log = (tmp_path / "server.log").open("w")
         process = subprocess.Popen(
             [sys.executable, "-m", "tango_device.server", "1"], stdout=log, stderr=log, cwd=tmp_path
         )
         started.append((process, log))
-        proxy = tango.DeviceProxy(DEVICE)
+        proxy = tango.DeviceProxy(f"tango://{tango_host}/{DEVICE}")
         assert until(lambda: _answers(proxy)), (tmp_path / "server.log").read_text()
         return process, proxy
 

@@ -24,6 +24,12 @@ def attached(server, worker, until):
     return process, proxy
 
 
+@pytest.fixture
+def database(tango_host):
+    host, _, port = tango_host.rpartition(":")
+    return tango.Database(host, int(port))
+
+
 class Events:
     """Change events of attributes, as they come."""
 
@@ -57,7 +63,7 @@ class Events:
             self._proxy.unsubscribe_event(number)
 
 
-def test_every_attribute_command_and_property_describes_itself(attached):
+def test_every_attribute_command_and_property_describes_itself(attached, database):
     _, proxy = attached
     infos = {info.name: info for info in proxy.attribute_list_query()}
     assert {"density_mean", "density_std", "axis", "offset_inv_cm", "offset_inv_cm_std"} <= set(infos)
@@ -74,7 +80,7 @@ def test_every_attribute_command_and_property_describes_itself(attached):
     for name in ("Start", "Stop", "LoadModel", "Reset"):
         assert commands[name].out_type_desc not in ("", "Uninitialised"), name
     assert commands["LoadModel"].in_type_desc not in ("", "Uninitialised")
-    listed = tango.Database().get_device_property_list(proxy.dev_name(), "*")
+    listed = database.get_device_property_list(proxy.dev_name(), "*")
     assert set(DEFAULTS) <= set(listed.value_string)
 
 
@@ -193,21 +199,21 @@ def test_a_public_endpoint_is_refused(server):
     assert proxy.state() == tango.DevState.FAULT and "not on this machine" in proxy.status()
 
 
-def test_register_keeps_what_is_there_and_refuses_unknown_names(tango_host):
+def test_register_keeps_what_is_there_and_refuses_unknown_names(tango_host, database):
     register("test/nfphasing/2", "NfPhasing/2", {"model_name": "mine"}, tango_host)
-    register("test/nfphasing/2", "NfPhasing/2")
-    stored = tango.Database().get_device_property("test/nfphasing/2", ["model_name", "worker"])
+    register("test/nfphasing/2", "NfPhasing/2", tango_host=tango_host)
+    stored = database.get_device_property("test/nfphasing/2", ["model_name", "worker"])
     assert list(stored["model_name"]) == ["mine"] and list(stored["worker"]) == ["attach"]
     with pytest.raises(ValueError, match="no properties"):
         register("test/nfphasing/2", properties={"modle": "x"})
 
 
-def test_a_stuck_subscriber_does_not_hold_up_the_server(attached, worker, raw, until):
+def test_a_stuck_subscriber_does_not_hold_up_the_server(attached, worker, raw, until, tango_host):
     _, proxy = attached
     proxy.image_rate_hz = 50.0
     code = (
         "import sys, time, tango\n"
-        f"proxy = tango.DeviceProxy({proxy.dev_name()!r})\n"
+        f"proxy = tango.DeviceProxy('tango://{tango_host}/{proxy.dev_name()}')\n"
         "for name in ('density_mean', 'density_std', 'frame_id', 'verdict', 'State'):\n"
         "    proxy.subscribe_event(name, tango.EventType.CHANGE_EVENT, lambda event: None)\n"
         "print('subscribed', flush=True)\n"
