@@ -24,11 +24,20 @@ def test_every_curve_is_measured_with_sigma_inside_the_models_range(tmp_path):
         assert (frame.intensity[frame.usable] / frame.sigma[frame.usable]).max() > 10
 
 
-@pytest.mark.parametrize(("label", "q_max", "low", "high"), [("apoferritin", 0.025, 48, 60)])
-def test_the_size_is_that_of_the_sample(tmp_path, label, q_max, low, high):
-    """The hollow sphere of apoferritin, radii 40 and 60 angstrom, has Rg = 51.6 angstrom."""
-    frame = next(f for f in measured_curves(tmp_path) if f.origin.label == label)
-    assert low < guinier_radius(frame, q_max) < high
+def test_apoferritin_is_the_hollow_sphere_it_is_known_to_be(tmp_path):
+    """Radii 40 and 60 angstrom: the first minimum of its curve is where the shell's is."""
+    frame = next(f for f in measured_curves(tmp_path) if f.origin.label == "apoferritin")
+    q = frame.geometry.q_inv_angstrom
+    around = (q > 0.03) & (q < 0.1)
+
+    def amplitude(radius):
+        x = q * radius
+        return radius**3 * (np.sin(x) - x * np.cos(x)) / x**3
+
+    smooth = np.convolve(frame.intensity, np.ones(5) / 5, "same")
+    measured = q[around][np.argmin(smooth[around])]
+    expected = q[around][np.argmin((amplitude(60.0) - amplitude(40.0))[around] ** 2)]
+    assert measured == pytest.approx(expected, rel=0.05)
 
 
 def test_glucose_isomerase_comes_last_and_has_gnoms_radius(shared_data):
