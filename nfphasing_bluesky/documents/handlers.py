@@ -1,5 +1,6 @@
 """Frames behind Resource and Datum documents, through event-model's Filler and the installed handlers."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -37,8 +38,13 @@ class ResourceAssets:
     """
 
     def __init__(self, handlers: Mapping[str, Any], root_map: Mapping[str, str] | None = None) -> None:
+        self._open: dict[Any, Any] = {}
         self._filler = event_model.Filler(
-            dict(handlers), root_map=dict(root_map or {}), inplace=False, retry_intervals=list(RETRIES_S)
+            dict(handlers),
+            handler_cache=self._open,
+            root_map=dict(root_map or {}),
+            inplace=False,
+            retry_intervals=list(RETRIES_S),
         )
         self._datum: dict[str, str] = {}
         self._specs: dict[str, str] = {}
@@ -75,8 +81,7 @@ class ResourceAssets:
             "filled": {data_key: False},
         }
         try:
-            filled = self._filler.fill_event(event, include={data_key})
-            array = np.asarray(filled["data"][data_key])
+            array = self._fill(event, data_key)
         except event_model.UndefinedAssetSpecification as error:
             raise DocumentError(
                 f"{data_key}: no handler for asset spec {spec!r}; install the package that brings it "
@@ -90,8 +95,28 @@ class ResourceAssets:
         self._filler.retry_intervals = list(RETRIES_S)
         return array
 
+    def _fill(self, event: dict[str, Any], data_key: str) -> NDArray[Any]:
+        """Fill one event, with a fresh handler if the cached one does not see what the file has got since."""
+        cached = bool(self._open)
+        try:
+            return np.asarray(self._filler.fill_event(event, include={data_key})["data"][data_key])
+        except event_model.UndefinedAssetSpecification:
+            raise
+        except Exception:  # handlers are other people's code and raise anything
+            if not cached:
+                raise
+            self._forget_handlers()
+            return np.asarray(self._filler.fill_event(event, include={data_key})["data"][data_key])
+
+    def _forget_handlers(self) -> None:
+        for handler in self._open.values():
+            with contextlib.suppress(Exception):
+                handler.close()
+        self._open.clear()
+
     def close(self) -> None:
         """Drop handlers and the files they hold open."""
+        self._forget_handlers()
         self._filler.close()
 
 

@@ -52,7 +52,9 @@ def test_a_catalog_that_is_gone(tmp_path, catalog, catalog_folder, experiment, c
     np.testing.assert_array_equal(density_dataset(stored)["density_mean"], [p.mean for p in made.posteriors])
 
 
-def test_a_catalog_that_fails_in_the_middle(tmp_path, catalog, catalog_folder, experiment, monkeypatch, caplog):
+def test_a_catalog_that_fails_in_the_middle(
+    tmp_path, catalog, catalog_folder, experiment, monkeypatch, caplog
+):
     """The half-written run in the catalog is replaced by the whole one."""
     from bluesky_tiled_plugins.writing.tiled_writer import _RunWriter
 
@@ -190,7 +192,14 @@ def server(tmp_path):
         "NFPHASING_READABLE": str(tmp_path),
     }
     log = (tmp_path / "server.log").open("w")
-    command = [str(PROFILES / "serve.sh"), str(tmp_path / "served"), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(PROFILES / "serve.sh"),
+        str(tmp_path / "served"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         _wait_for(port, process, tmp_path / "server.log")
