@@ -21,11 +21,13 @@ from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.physics import bodies, pair_distance
+from nfphasing_bluesky.physics.aggregates import with_aggregates
 
 COEFFICIENTS = 14
 D_MAX_ANGSTROM = (25.0, 400.0)
 Z_BOUND = 8.0
 SHAPES = 40_000
+AGGREGATED = 0.35
 
 CLASSES = (
     ClassSpec(
@@ -68,15 +70,24 @@ class ShapePrior:
         return torch.linalg.solve(self.colour.to(c), (ratio - self.mean.to(c)).T).T
 
     def fit(self, generator: torch.Generator, epochs: int = 12, batch: int = 512) -> None:
-        """Fit whitening and flow to random bodies."""
-        coefficients = bodies.sample_shapes(SHAPES, generator, coefficients=COEFFICIENTS).float()
+        """Fit whitening and flow to random bodies, some with a trace of something larger."""
+        coefficients = bodies.sample_shapes(SHAPES, generator, coefficients=COEFFICIENTS)
+        coefficients = with_aggregates(coefficients.double(), AGGREGATED, generator).float()
         coefficients = coefficients[coefficients[:, 0].abs() > 0.3]
+        if not self.fitted:
+            self._fit_whitening(coefficients)
+        z = self.whiten(coefficients)
+        z = z[(z.abs() < 0.95 * Z_BOUND).all(1)]
+        self._fit_flow(z, generator, epochs, batch)
+
+    def _fit_whitening(self, coefficients: Tensor) -> None:
         ratio = coefficients[:, 1:] / coefficients[:, :1]
         self.mean = ratio.mean(0)
         variance, axes = torch.linalg.eigh(torch.cov(ratio.T))
         self.colour = (axes * variance.clamp_min(1e-12).sqrt()).flip(1).contiguous()
-        z = self.whiten(coefficients)
-        z = z[(z.abs() < 0.95 * Z_BOUND).all(1)]
+
+    def _fit_flow(self, z: Tensor, generator: torch.Generator, epochs: int, batch: int) -> None:
+        self.flow.requires_grad_(True)
         optimiser = torch.optim.Adam(self.flow.parameters(), lr=2e-3)
         steps = epochs * (len(z) // batch)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
