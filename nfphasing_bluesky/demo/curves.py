@@ -27,8 +27,8 @@ class Source:
 SOURCES = (
     Source("conalbumin", "conalbumin.txt"),
     Source("apoferritin", "apoferritin.txt"),
-    Source("AOT microemulsion, drop contrast", "AOT_Microemulsion-Drop_Contrast.xml"),
-    Source("AOT microemulsion, shell contrast", "AOT_Microemulsion-Shell_Contrast.xml"),
+    Source("AOT microemulsion, drops", "AOT_Microemulsion-Drop_Contrast.xml"),
+    Source("AOT microemulsion, shells", "AOT_Microemulsion-Shell_Contrast.xml"),
 )
 GLUCOSE_ISOMERASE = "glucose isomerase"
 

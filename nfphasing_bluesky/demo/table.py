@@ -14,7 +14,7 @@ _WIDTH = 120
 def results_table(
     stored: Sequence[FrameLine], served: FrameLine, ledger: Mapping[str, float], model: str
 ) -> str:
-    """Return a table of every stored frame, and of the last one as Tango serves it.
+    """Return a table of every stored frame and of the last one as Tango serves it, and the ledger below.
 
     Args:
         stored: from the catalog.
@@ -26,7 +26,7 @@ def results_table(
     times = (
         f"median {1e3 * ledger['latency_p50_s']:.0f} ms, 99 % below {1e3 * ledger['latency_p99_s']:.0f} ms"
     )
-    table = Table(title=f"{model}: median ± standard deviation", caption=f"ledger: {counts}; latency {times}")
+    table = Table(title=f"{model}: median ± standard deviation")
     for heading in ("from", "frame", "sample"):
         table.add_column(heading, no_wrap=True)
     for heading in ("Rg, Å", "Dmax, Å", "reduced χ²", "verdict", "latency, ms"):
@@ -37,7 +37,7 @@ def results_table(
     table.add_row("Tango", *_cells(served))
     text = StringIO()
     Console(file=text, width=_WIDTH, force_terminal=False).print(table)
-    return text.getvalue().rstrip()
+    return f"{text.getvalue().rstrip()}\nledger: {counts}; latency {times}"
 
 
 def _cells(line: FrameLine) -> list[str]:
@@ -45,7 +45,7 @@ def _cells(line: FrameLine) -> list[str]:
     return [
         str(line.seq_num),
         line.sample,
-        *(f"{median:.2f} ± {std:.2f}" for median, std in pairs),
+        *(f"{median:.1f} ± {std:.2f}" for median, std in pairs),
         f"{line.reduced_chi2:.3g}",
         line.verdict,
         f"{1e3 * line.latency_s:.1f}",

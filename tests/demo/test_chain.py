@@ -27,11 +27,8 @@ def children():
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory, require):
+def demo(tmp_path_factory):
     """The result of one demo on sasdata's curves, what it reported, and the processes it left."""
-    from nfphasing_bluesky.models import shipped
-
-    require("saxs1d-pr" in shipped(), "the model saxs1d-pr is not in this checkout")
     before, lines = children(), []
     folder = tmp_path_factory.mktemp("demo")
     result = run_demo(folder / "out", lines.append, shared_data=folder / "none")

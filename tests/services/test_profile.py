@@ -22,11 +22,8 @@ exit()
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory, require):
+def session(tmp_path_factory):
     """An IPython session with the profile in which a scan ran: its output, and its data folder."""
-    from nfphasing_bluesky.models import shipped
-
-    require("saxs1d-pr" in shipped(), "the model saxs1d-pr is not in this checkout")
     folder = tmp_path_factory.mktemp("session")
     shutil.copytree(PROFILE / "startup", folder / "profile" / "startup")
     hidden = ("DISPLAY", "WAYLAND_DISPLAY", "NFPHASING_MODEL")
