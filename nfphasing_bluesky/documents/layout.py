@@ -86,6 +86,7 @@ class Layout:
             dq_inv_angstrom=self._in_inverse_angstrom("dq", roles),
             absolute=bool(self.said.get("absolute", False)),
             contrast_inv_cm2=self.said.get("contrast_inv_cm2"),
+            q_relative_error=float(self.said.get("q_relative_error", 0.0)),
         )
         sigma, mask = roles["sigma"], roles.get("mask")
         return Frame(intensity, geometry, sigma=_flat(sigma, 1), mask=_flat(mask, 1), origin=origin)

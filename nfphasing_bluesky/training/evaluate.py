@@ -74,12 +74,23 @@ def run(
     n_samples: int = 500,
     seed: int = 20_000_000,
     report: Callable[[int], None] = lambda done: None,
+    sample: Callable[[int, torch.Generator], Draws] | None = None,
 ) -> Evaluation:
-    """Simulate fresh frames and reconstruct them, `CHUNK` at a time."""
+    """Simulate fresh frames and reconstruct them, `CHUNK` at a time.
+
+    Args:
+        runner: a Reconstructor.
+        frames: how many.
+        n_samples: draws of each.
+        seed: of objects, noise and draws.
+        report: is told how many are done.
+        sample: draws the objects; the modality's prior when left out.
+    """
+    sample = sample or runner.modality.sample_prior
     generator = torch.Generator().manual_seed(seed)
     out = Evaluation()
     while len(out.label) < frames:
-        draws = runner.modality.sample_prior(CHUNK, generator)
+        draws = sample(CHUNK, generator)
         batch, truth = runner.modality.simulate(draws, generator)
         done = len(out.label)
         origins = [Origin(seq_num=done + i) for i in range(CHUNK)]
