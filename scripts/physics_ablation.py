@@ -1,8 +1,8 @@
-"""What each loss term does: one model trained with and without the physics loss, on known and unknown objects.
+"""What each loss term does: one model with and without the physics loss, on known and unknown objects.
 
-Labelled frames come from the middle of the prior's box only (`--inner`); the physics loss sees unlabelled frames from
-all of it. Both variants take the same number of steps from the same seed. Tested on fresh frames from inside and from
-outside of what was labelled. Prints a Markdown table and one JSON object a variant.
+Labelled frames come from the middle of the prior's box only (`--inner`); the physics loss sees unlabelled
+frames from all of it. Both variants take the same number of steps from the same seed, and are tested on fresh
+frames from inside and from outside of what was labelled. Prints one JSON object a variant.
 
     python scripts/physics_ablation.py --weight 0 --steps 1500
     python scripts/physics_ablation.py --weight 0.1 --steps 1500

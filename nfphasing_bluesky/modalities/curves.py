@@ -114,7 +114,7 @@ class CurveSimulation:
     Args:
         q_min, q_max: first and last point, 1/angstrom.
         points: number of points.
-        counts: of unit intensity in a bin of 0.001/angstrom at 0.1/angstrom, as `physics.noise.exposure` has it.
+        counts: of unit intensity in a bin of 0.001/angstrom at 0.1/angstrom (`physics.noise`).
         floor: relative systematic floor of sigma.
         buffer: buffer scattering over scale.
         q_relative_error: largest standard deviation of the common relative error of q (uniform from 0).

@@ -10,7 +10,8 @@ from nfphasing_bluesky.storage.readers import read_frames
 PIXEL_M = 172e-6
 COLUMNS = 487
 # In the stored image q grows to the left; the beam stop hides the last columns.
-GEOMETRY = DetectorGeometry(1.245e-10, 1.5027, (PIXEL_M, PIXEL_M), (97.0 * PIXEL_M, (COLUMNS + 0.2) * PIXEL_M))
+BEAM_M = (97.0 * PIXEL_M, (COLUMNS + 0.2) * PIXEL_M)
+GEOMETRY = DetectorGeometry(1.245e-10, 1.5027, (PIXEL_M, PIXEL_M), BEAM_M)
 BEAM_STOP_COLUMNS = 14
 RAW_SCALE = 0.00469475  # of RAW's reduced file: diode and absolute scale
 
