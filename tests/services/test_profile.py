@@ -10,6 +10,8 @@ import pytest
 from nfphasing_bluesky.storage.catalogs import close_catalog, embedded_catalog
 from nfphasing_bluesky.storage.queries import density_dataset, reconstructions_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 PROFILE = Path(__file__).resolve().parents[2] / "profiles" / "nslsii"
 SESSION = """
 RE(scan([saxs], sample, 0, 1, 5))
@@ -36,7 +38,7 @@ def session(tmp_path_factory):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     return done, folder / "data"
 
