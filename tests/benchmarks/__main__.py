@@ -1,0 +1,68 @@
+"""The project's figures, each beside its target: `python -m tests.benchmarks --output DIR [--quick]`."""
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from tests.benchmarks import inference, scans, storing
+from tests.benchmarks.figures import Figure, machine, show, write
+
+THREADS = 2
+
+
+def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
+    """Name -> what to run, in this order; quick ones are noisier."""
+    calls, few = (10, 3) if quick else (50, 10)
+    scan, stored = (100, 256) if quick else (300, 1024)
+    return {
+        "one curve": lambda: inference.one_curve(calls),
+        "batch of 64": lambda: inference.batches(few),
+        "bumps DREAM": lambda: inference.against_dream(calls),
+        "callback": lambda: scans.callback_cost(scan),
+        "derived runs": lambda: storing.derived_runs(stored),
+        "worker memory": lambda: scans.worker_memory(300),
+        "wire": lambda: scans.wire_rate((500,), 2_000 if quick else 20_000),
+        "device": lambda: inference.device_rates(few),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print one table, write `bench.json` and `bench.md`; 1 when something could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder of bench.json and bench.md")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the measurements")
+    chosen = parser.parse_args(arguments)
+    todo = measurements(chosen.quick)
+    unknown = set(chosen.only or ()) - set(todo)
+    if unknown:
+        parser.error(f"unknown measurement {sorted(unknown)}, expected some of {sorted(todo)}")
+    # Third-party packages announce deprecations of theirs; they are not what is looked at here.
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(THREADS)
+    where, progress = machine(), Console(stderr=True)
+    figures, failed = [], False
+    for name, measure in todo.items():
+        if chosen.only and name not in chosen.only:
+            continue
+        progress.print(f"measuring: {name}")
+        try:
+            figures += measure()
+        except Exception as error:  # the other figures are worth having
+            failed = True
+            figures.append(Figure(name, math.nan, "", 0.0, detail=f"{type(error).__name__}: {error}"))
+            progress.print_exception()
+    show(figures, where, Console())
+    for path in write(figures, where, chosen.output):
+        progress.print(str(path), soft_wrap=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
