@@ -21,7 +21,7 @@ from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.physics import bodies, pair_distance
-from nfphasing_bluesky.physics.aggregates import with_aggregates
+from nfphasing_bluesky.physics.solutions import with_aggregates, with_fluctuations
 
 COEFFICIENTS = 14
 D_MAX_ANGSTROM = (25.0, 400.0)
@@ -70,9 +70,10 @@ class ShapePrior:
         return torch.linalg.solve(self.colour.to(c), (ratio - self.mean.to(c)).T).T
 
     def fit(self, generator: torch.Generator, epochs: int = 12, batch: int = 512) -> None:
-        """Fit whitening and flow to random bodies, some with a trace of something larger."""
+        """Fit whitening and flow to random bodies as solutions hold them."""
         coefficients = bodies.sample_shapes(SHAPES, generator, coefficients=COEFFICIENTS)
-        coefficients = with_aggregates(coefficients.double(), AGGREGATED, generator).float()
+        coefficients = with_fluctuations(coefficients.double(), generator)
+        coefficients = with_aggregates(coefficients, AGGREGATED, generator).float()
         coefficients = coefficients[coefficients[:, 0].abs() > 0.3]
         if not self.fitted:
             self._fit_whitening(coefficients)
