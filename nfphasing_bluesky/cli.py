@@ -26,11 +26,11 @@ Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphas
 
 
 def main() -> None:
-    """Run the command line; errors of this package end it with status 1 and one clear line."""
+    """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         app()
-    except NFPhasingError as error:
+    except (NFPhasingError, OSError) as error:
         _fail(error)
 
 
@@ -69,19 +69,23 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="folder of checkpoints, learning curve and model")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="about how long; the first steps are timed")] = None,
-    steps: Annotated[int | None, typer.Option(help="optimiser steps; instead of --minutes")] = None,
-    physics_weight: Annotated[
-        float | None, typer.Option(help="lambda of the physics loss; 0 leaves it out")
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="about how long; the first steps are timed")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="simulated frames a step")] = None,
-    seed: Annotated[int, typer.Option(help="of weights, simulation and noise")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps; instead of --minutes")] = None,
+    physics_weight: Annotated[
+        float | None, typer.Option(min=0, help="lambda of the physics loss; 0 leaves it out")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="simulated frames a step")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of weights, simulation and noise")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Train a model, or continue where a checkpoint in the output folder ends."""
     from nfphasing_bluesky.views.training import train_with_progress
 
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter("got --minutes and --steps, expected one of them")
     folder = output or Path("runs") / modality
     changes = {"steps": steps, "physics_weight": physics_weight, "batch": batch, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}
@@ -96,8 +100,8 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="name or folder of a model")],
     frames: Annotated[int, typer.Option(min=100, help="fresh simulated frames")] = 2000,
-    n_samples: Annotated[int, typer.Option(min=100, help="draws of each")] = 500,
-    polish_steps: Annotated[int, typer.Option(min=0, help="polish the draws first")] = 0,
+    n_samples: Annotated[int, typer.Option(min=100, max=100_000, help="draws of each")] = 500,
+    polish_steps: Annotated[int, typer.Option(min=0, max=10_000, help="polish the draws first")] = 0,
     write: Annotated[bool, typer.Option(help="write certificate and thresholds into the card")] = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -123,8 +127,10 @@ def reconstruct(
     ],
     model: Model = "saxs1d-pr",
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("nfphasing-results"),
-    n_samples: Annotated[int, typer.Option(min=2)] = 256,
-    polish_steps: Annotated[int, typer.Option(min=0, help="move the draws to the exact posterior")] = 0,
+    n_samples: Annotated[int, typer.Option(min=2, max=100_000)] = 256,
+    polish_steps: Annotated[
+        int, typer.Option(min=0, max=10_000, help="move the draws to the exact posterior")
+    ] = 0,
     sigma_floor: Annotated[
         float, typer.Option(min=0, max=1, help="relative systematic error added to sigma")
     ] = 0.01,
@@ -194,19 +200,28 @@ def serve(
 
 @app.command()
 def replay(
-    backup: Annotated[Path, typer.Argument(help="backup folder of derived documents")],
+    backup: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="backup folder of derived documents")
+    ],
     catalog: Annotated[str, typer.Option(help="folder, tiled URI or profile to store them in")],
     as_json: Json = False,
 ) -> None:
     """Store derived runs that were kept in a backup folder while the catalog was away."""
     from nfphasing_bluesky.storage.backup import replay_backup
-    from nfphasing_bluesky.storage.catalogs import open_catalog
+    from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
 
-    done = replay_backup(backup, open_catalog(catalog))
-    if as_json:
-        _print_json({"runs": [str(item) for item in done]})
+    client = open_catalog(catalog)
+    try:
+        done = replay_backup(backup, client)
+    finally:
+        close_catalog(client)
     for item in done:
-        stderr.print(str(item))
+        stderr.print(f"{item.path}: run {item.run_uid} {item.outcome}", highlight=False, soft_wrap=True)
+    if not done:
+        stderr.print(f"{backup} holds no backup files; nothing to store", highlight=False, soft_wrap=True)
+    if as_json:
+        _print_json({"runs": [_finite(vars(item)) for item in done]})
+    sys.exit(1 if any(item.outcome.startswith("failed") for item in done) else 0)
 
 
 @app.command()
@@ -216,7 +231,7 @@ def demo(
     """Run the main job end to end on measured data: scan, reconstruct, store, serve, read back."""
     from nfphasing_bluesky.demo import run_demo
 
-    run_demo(output, stderr.print)
+    run_demo(output, lambda text: stderr.print(text, soft_wrap=True, markup=False, highlight=False))
 
 
 def _finite(value: Any) -> Any:

@@ -44,7 +44,8 @@ def embedded_config(path: Path, readable: Sequence[Path | str] = ()) -> dict[str
                     "uri": f"sqlite:///{path / 'catalog.db'}",
                     "writable_storage": storage,
                     "readable_storage": [f"file://localhost{quote(str(folder))}" for folder in folders],
-                    "init_if_not_exists": True,
+                    # tiled starts a process for it at every opening, needed or not
+                    "init_if_not_exists": not (path / "catalog.db").exists(),
                 },
             }
         ],

@@ -7,7 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-from nfphasing_bluesky.core import DetectorGeometry, Failure, Frame, NFPhasingError, Origin, Summary
+from nfphasing_bluesky.core import (
+    DetectorGeometry,
+    Failure,
+    Frame,
+    NFPhasingError,
+    Origin,
+    Posterior,
+    Summary,
+)
 from nfphasing_bluesky.documents.integration import integrate, subtract
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
@@ -38,24 +46,49 @@ def reconstruct_files(
 
     Returns:
         One object per frame, as `posterior_as_json` and `failure_as_json` describe.
+
+    Raises:
+        NFPhasingError: the buffer cannot be read.
     """
     buffer = _curves(job.buffer, job)[0] if job.buffer else None
     results: list[dict[str, object]] = []
+    stems: set[str] = set()
+
+    def failed(path: Path, reason: str) -> dict[str, object]:
+        console.print(f"{path}: {reason}", highlight=False, soft_wrap=True)
+        failure = Failure(Origin(label=str(path)), reason)
+        return failure_as_json(failure, reconstructor.info, input_path=path)
+
     for path in files:
+        stem = _free_stem(path, stems)
         try:
             frames = _curves(path, job)
             if buffer is not None:
                 frames = [subtract(frame, buffer) for frame in frames]
         except (NFPhasingError, OSError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            console.print(f"{path}: {reason}", highlight=False, soft_wrap=True)
-            failure = Failure(Origin(label=str(path)), reason)
-            results.append(failure_as_json(failure, reconstructor.info, input_path=path))
+            results.append(failed(path, f"{type(error).__name__}: {error}"))
             continue
-        results += [
-            _one(reconstructor, frame, path, i, len(frames), job, console) for i, frame in enumerate(frames)
-        ]
+        for i, frame in enumerate(frames):
+            name = stem if len(frames) == 1 else f"{stem}_{i + 1:04d}"
+            result = reconstructor([frame.with_origin(seq_num=i + 1)])[0]
+            if isinstance(result, Failure):
+                results.append(failed(path, result.reason))
+                continue
+            try:
+                results.append(_store(reconstructor, frame, result, path, job.output / name, console))
+            except (NFPhasingError, OSError) as error:
+                results.append(failed(path, f"{type(error).__name__}: {error}"))
     return results
+
+
+def _free_stem(path: Path, taken: set[str]) -> str:
+    """Name for a file's results; files of one name from two folders must not overwrite each other."""
+    stem, number = path.stem, 1
+    while stem in taken:
+        number += 1
+        stem = f"{path.stem}-{number}"
+    taken.add(stem)
+    return stem
 
 
 def _curves(path: Path, job: BatchJob) -> list[Frame]:
@@ -63,21 +96,16 @@ def _curves(path: Path, job: BatchJob) -> list[Frame]:
     return [integrate(f) if isinstance(f.geometry, DetectorGeometry) else f for f in frames]
 
 
-def _one(
+def _store(
     reconstructor: Reconstructor,
     frame: Frame,
+    result: Posterior,
     path: Path,
-    index: int,
-    count: int,
-    job: BatchJob,
+    stem: Path,
     console: Console,
 ) -> dict[str, object]:
-    result = reconstructor([frame.with_origin(seq_num=index + 1)])[0]
-    if isinstance(result, Failure):
-        console.print(f"{path}: {result.reason}", highlight=False, soft_wrap=True)
-        return failure_as_json(result, reconstructor.info, input_path=path)
-    suffix = f"_{index + 1:04d}" if count > 1 else ""
-    stem = job.output / f"{path.stem}{suffix}_{reconstructor.info.name}"
+    """Write the file and the figure of one reconstruction, and say what came out."""
+    stem = stem.with_name(f"{stem.name}_{reconstructor.info.name}")
     settings = reconstructor.settings
     written = write_posterior(stem.with_name(stem.name + ".h5"), result, frame, reconstructor.info, settings)
     picture = save_figure(figure_1d(frame, result, reconstructor.info), stem.with_name(stem.name + ".png"))

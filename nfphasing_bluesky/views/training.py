@@ -3,7 +3,6 @@
 import csv
 import math
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +35,7 @@ def train_with_progress(
     """Train, or resume what `folder` holds, and export the model to `folder/model`.
 
     SIGINT and SIGTERM end the run after the step at hand; everything is saved and the same call goes on.
+    The model is exported then too, as good as it is; a second signal leaves that out.
 
     Args:
         name: of the modality.
@@ -57,9 +57,16 @@ def train_with_progress(
             text = f"nll {log.nll:.3f}{physics}"
             progress.update(task, completed=log.step, total=trainer.settings.steps, description=text)
 
-        if minutes is not None and trainer.step == 0:
+        if minutes is not None and trainer.step < TIMED_STEPS:
             _time_steps(trainer, folder, report, stopped, minutes)
         trainer.run(folder, report, lambda: bool(stopped))
+    if stopped:
+        console.print(
+            f"interrupted after step {trainer.step} of {trainer.settings.steps}, which is saved; the same "
+            "command goes on from there. Writing the model as it is; interrupt again to leave that out.",
+            highlight=False,
+            soft_wrap=True,
+        )
     stored = export(trainer, folder / "model")
     return {
         "model": stored.folder,
@@ -79,7 +86,7 @@ def _trainer(name: str, folder: Path, changes: Mapping[str, Any], device: str) -
     asked = {"modality": name, **changes}
     there = {"modality": found["modality"], **found["settings"]}
     for key, value in asked.items():
-        if there[key] != value and key != "seed":
+        if there[key] != value:
             raise SettingsError(
                 f"{folder} holds a run with {key}={there[key]!r}, asked for {value!r}; "
                 "leave the option out to continue that run, or choose another --output"
@@ -95,9 +102,12 @@ def _time_steps(trainer: Trainer, folder: Path, report, stopped: list[int], minu
     whole = trainer.settings
     trainer.settings = whole.model_copy(update={"steps": max(whole.steps, 10 * TIMED_STEPS)})
     trainer.run(folder, report, lambda: bool(stopped) or trainer.step >= TIMED_STEPS // 2)
-    began, first = time.perf_counter(), trainer.step
+    began, first = trainer.seconds, trainer.step
     trainer.run(folder, report, lambda: bool(stopped) or trainer.step >= TIMED_STEPS)
-    each = (time.perf_counter() - began) / max(1, trainer.step - first)
+    if trainer.step < TIMED_STEPS:
+        trainer.settings = whole
+        return
+    each = (trainer.seconds - began) / max(1, trainer.step - first)
     left = 60 * minutes - trainer.seconds
     steps = trainer.step + max(1, int(left / max(each, 1e-6)))
     trainer.settings = whole.model_copy(update={"steps": steps})
@@ -124,8 +134,8 @@ def _progress(console: Console) -> Progress:
 
 def draw_curve(folder: Path) -> Path:
     """Draw the learning curve of a run as a PNG: both losses over the steps."""
-    with (folder / checkpoint.CURVE).open() as file:
-        rows = list(csv.DictReader(file))
+    path = folder / checkpoint.CURVE
+    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
     steps = [int(r["step"]) for r in rows]
     figure = Figure(figsize=(8, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
