@@ -1,0 +1,250 @@
+"""`nfphasing reconstruct`: what it prints, writes and returns."""
+
+import json
+
+import fabio.tifimage
+import h5py
+import numpy as np
+import pytest
+
+NUMBERS = {"median", "std", "q025", "q16", "q84", "q975"}
+RESULT = {"input", "model", "modality", "output", "figure", "parameters", "classes", "trust", "latency_s"}
+TRUST = {"reduced_chi2", "ess_fraction", "ood_score", "verdict", "reason"}
+PONI = (
+    'poni_version: 2.1\nDetector: Detector\nDetector_config: {"pixel1": 0.0004, "pixel2": 0.0004, '
+    '"max_shape": null, "orientation": 3}\nDistance: 1.0\nPoni1: 0.0402\nPoni2: 0.0402\n'
+    "Rot1: 0\nRot2: 0\nRot3: 0\nWavelength: 1e-10\n"
+)
+RG = 30.0
+
+
+def curve_text(path, q, intensity, sigma):
+    np.savetxt(path, np.stack([q, intensity, sigma], axis=1), header="q (1/A), I, sigma")
+    return path
+
+
+@pytest.fixture
+def curve(tmp_path):
+    """A Guinier curve with 2 % errors over a background."""
+    q = np.linspace(0.01, 0.3, 120)
+    intensity = 100 * np.exp(-((RG * q) ** 2) / 3) + 1
+    noisy = intensity * (1 + 0.02 * np.random.default_rng(0).normal(size=q.size))
+    return curve_text(tmp_path / "curve.dat", q, noisy, 0.02 * intensity)
+
+
+def check_schema(result, model):
+    """Hold one object against the design, exactly."""
+    assert set(result) == RESULT
+    assert (result["model"], result["modality"]) == (model, model)
+    for name, summary in result["parameters"].items():
+        assert set(summary) == NUMBERS | {"unit"}, name
+        values = [summary[k] for k in ("q025", "q16", "median", "q84", "q975")]
+        assert values == sorted(values) if None not in values else set(values) == {None}
+        assert name.endswith("_angstrom") == (summary["unit"] == "angstrom")
+    assert set(result["trust"]) == TRUST
+    assert result["trust"]["verdict"] in {"VALID", "WARNING", "ALARM"}
+    assert bool(result["trust"]["reason"]) == (result["trust"]["verdict"] != "VALID")
+    assert result["latency_s"] > 0
+
+
+def check_files(result):
+    """The files are where it says, and hold what it says."""
+    with open(result["figure"], "rb") as figure:
+        assert figure.read(8) == b"\x89PNG\r\n\x1a\n"
+    with h5py.File(result["output"]) as file:
+        entry = file["entry"]
+        mean, std, samples = (entry["density"][name][()] for name in ("mean", "std", "samples"))
+        assert mean.shape == std.shape == samples.shape[1:]
+        np.testing.assert_allclose(samples.mean(0), mean, rtol=1e-4, atol=1e-4 * np.abs(mean).max())
+        first = next(iter(result["parameters"]))
+        median = float(np.nanmedian(entry["parameters"][first][()]))
+        assert median == pytest.approx(result["parameters"][first]["median"], rel=1e-4)
+
+
+def test_measured_protein_and_a_curve_of_sasdata(nfphasing, shared_data, sasdata_curve, tmp_path):
+    protein = shared_data / "saxs1d/glucose_isomerase_chess_g1/glucose_isomerase.dat"
+    done = nfphasing("reconstruct", protein, sasdata_curve, "--output", tmp_path / "out", "--json")
+    assert done.status == 0, done.err
+    assert set(done.json) == {"results"}
+    results = done.json["results"]
+    assert [r["input"] for r in results] == [str(protein), str(sasdata_curve)]
+    for result in results:
+        check_schema(result, "saxs1d-pr")
+        check_files(result)
+        assert {"rg_angstrom", "d_max_angstrom"} <= set(result["parameters"])
+        assert result["classes"] == {}
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert "glucose_isomerase.dat: " in done.err
+
+
+def test_particles_have_classes_and_missing_parameters_are_null(nfphasing, curve, tmp_path):
+    arguments = ("--model", "saxs1d-particles", "--n-samples", "64", "--output", tmp_path / "out", "--json")
+    done = nfphasing("reconstruct", curve, *arguments)
+    assert done.status == 0, done.err
+    (result,) = done.json["results"]
+    check_schema(result, "saxs1d-particles")
+    check_files(result)
+    assert set(result["classes"]) == {"sphere", "core_shell_sphere", "ellipsoid", "cylinder"}
+    assert sum(result["classes"].values()) == pytest.approx(1, abs=1e-4)
+    assert "radius_angstrom" in result["parameters"]
+
+
+def test_the_same_seed_gives_the_same_numbers(nfphasing, curve, tmp_path):
+    def parameters(seed):
+        done = nfphasing("reconstruct", curve, "--seed", seed, "--output", tmp_path / "out", "--json")
+        return done.json["results"][0]["parameters"]
+
+    first = parameters(5)
+    assert first == parameters(5)
+    assert first["rg_angstrom"]["median"] != parameters(6)["rg_angstrom"]["median"]
+
+
+def test_a_bad_file_among_good_ones(nfphasing, curve, tmp_path):
+    bad = tmp_path / "bad.dat"
+    bad.write_text("this is no curve\n")
+    again = curve_text(tmp_path / "again.dat", *np.loadtxt(curve).T)
+    missing = tmp_path / "missing.dat"
+    done = nfphasing("reconstruct", curve, bad, missing, again, "--output", tmp_path / "out", "--json")
+    assert done.status == 1
+    results = done.json["results"]
+    assert ["error" in r for r in results] == [False, True, True, False]
+    assert set(results[1]) == {"input", "model", "modality", "error"}
+    assert "no table of numbers" in results[1]["error"] and "no such file" in results[2]["error"]
+    check_files(results[0])
+    check_files(results[3])
+    assert "bad.dat" in done.err
+
+
+def test_a_frame_that_the_model_cannot_take_is_an_error_of_its_own(nfphasing, curve, tmp_path):
+    q, intensity, sigma = np.loadtxt(curve).T
+    dark = curve_text(tmp_path / "dark.dat", q, np.zeros_like(q), sigma)
+    done = nfphasing("reconstruct", dark, curve, "--output", tmp_path / "out", "--json")
+    assert done.status == 1
+    assert "signal-to-noise" in done.json["results"][0]["error"]
+    check_files(done.json["results"][1])
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(nfphasing, curve, tmp_path):
+    (tmp_path / "other").mkdir()
+    q, intensity, sigma = np.loadtxt(curve).T
+    other = curve_text(tmp_path / "other" / "curve.dat", q, intensity**2, 2 * intensity * sigma)
+    done = nfphasing("reconstruct", curve, other, "--output", tmp_path / "out", "--json")
+    assert done.status == 0, done.err
+    one, two = done.json["results"]
+    assert one["output"] != two["output"] and one["figure"] != two["figure"]
+    check_files(one)
+    check_files(two)
+
+
+def test_an_output_that_cannot_be_written_is_an_error_of_each_file(nfphasing, curve, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file, not a folder")
+    done = nfphasing("reconstruct", curve, curve, "--output", taken, "--json")
+    assert done.status == 1
+    assert ["cannot be written" in r["error"] for r in done.json["results"]] == [True, True]
+    assert taken.read_text() == "a file, not a folder"
+
+
+def test_an_image_with_a_poni_file(nfphasing, tmp_path):
+    row, column = np.indices((201, 201)) * 0.0004 + 0.0002
+    angle = np.arctan(np.hypot(row - 0.0402, column - 0.0402))
+    q = 4 * np.pi * np.sin(angle / 2)
+    expected = 2000 * np.exp(-((RG * q) ** 2) / 3) + 5
+    image = np.random.default_rng(0).poisson(expected).astype(np.int32)
+    fabio.tifimage.TifImage(data=image).write(str(tmp_path / "frame.tif"))
+    (tmp_path / "geometry.poni").write_text(PONI)
+    arguments = ("reconstruct", tmp_path / "frame.tif", "--output", tmp_path / "out", "--json")
+    without = nfphasing(*arguments)
+    assert without.status == 1 and "poni" in without.json["results"][0]["error"]
+    done = nfphasing(*arguments, "--poni", tmp_path / "geometry.poni")
+    assert done.status == 0, done.err
+    (result,) = done.json["results"]
+    check_schema(result, "saxs1d-pr")
+    q_out, intensity = stored_curve(result)
+    good = np.isfinite(intensity) & (q_out > 0.01) & (q_out < 0.1)
+    slope = np.polyfit(q_out[good] ** 2, np.log(intensity[good] - 5 * intensity[good][0] / 2000), 1)[0]
+    assert np.sqrt(-3 * slope) == pytest.approx(RG, rel=0.05)
+
+
+def stored_curve(result):
+    with h5py.File(result["output"]) as file:
+        data = file["entry/data"]
+        return data["Q"][()], data["I"][()]
+
+
+def test_a_buffer_is_subtracted(nfphasing, curve, tmp_path):
+    q, intensity, sigma = np.loadtxt(curve).T
+    buffer = curve_text(tmp_path / "buffer.dat", q, np.full_like(q, 40.0), np.full_like(q, 0.3))
+    sample = curve_text(tmp_path / "sample.dat", q, intensity + 40.0, np.hypot(sigma, 0.3))
+    done = nfphasing("reconstruct", sample, "--buffer", buffer, "--output", tmp_path / "out", "--json")
+    assert done.status == 0, done.err
+    _, stored = stored_curve(done.json["results"][0])
+    np.testing.assert_allclose(stored, intensity, rtol=1e-5, atol=1e-5)
+    missing = nfphasing("reconstruct", sample, "--buffer", tmp_path / "none.dat", "--output", tmp_path)
+    assert missing.status == 1 and "none.dat" in missing.err
+
+
+def test_columns_and_unit_of_q(nfphasing, shared_data, tmp_path):
+    cubes = shared_data / "saxs1d/npsize4_bam/nPSize4.dat"
+    chosen = ("--columns", "0,3,4", "--q-unit", "1/nm")
+    model = ("--model", "saxs1d-particles")
+    done = nfphasing("reconstruct", cubes, *chosen, *model, "--output", tmp_path / "out", "--json")
+    assert done.status == 0, done.err
+    (result,) = done.json["results"]
+    check_schema(result, "saxs1d-particles")
+    q, _ = stored_curve(result)
+    q_inv_nm = np.array([float(line.split()[0]) for line in rows(cubes)])
+    np.testing.assert_allclose(q[[0, -1]], q_inv_nm[[0, -1]] / 10, rtol=1e-5)
+
+
+def rows(path):
+    """Lines of a file that begin with a number."""
+    for line in path.read_text().splitlines():
+        try:
+            float(line.split()[0])
+        except (ValueError, IndexError):
+            continue
+        yield line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("reconstruct",),
+        ("reconstruct", "x.dat", "--columns", "a,b"),
+        ("reconstruct", "x.dat", "--n-samples", "1"),
+        ("reconstruct", "x.dat", "--n-samples", "1000000"),
+        ("reconstruct", "x.dat", "--sigma-floor", "-1"),
+        ("reconstruct", "x.dat", "--sigma_floor", "0.1"),
+        ("evaluate", "saxs1d-pr", "--frames", "5"),
+        ("train", "saxs1d-pr", "--steps", "0"),
+        ("train", "saxs1d-pr", "--steps", "5", "--minutes", "1"),
+        ("replay", "no-such-folder", "--catalog", "x"),
+        ("polish",),
+    ],
+)
+def test_wrong_usage(nfphasing, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = nfphasing(*arguments)
+    assert done.status == 2 and done.out == ""
+    assert "Usage" in done.err and "Traceback" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_or_device_that_is_not_there(nfphasing, curve, tmp_path):
+    done = nfphasing("reconstruct", curve, "--model", "nonsense", "--output", tmp_path / "out", "--json")
+    assert done.status == 1 and done.out == ""
+    assert "ModelError: no model 'nonsense'" in done.err and "saxs1d-pr" in done.err
+    done = nfphasing("reconstruct", curve, "--device", "abacus", "--output", tmp_path / "out", "--json")
+    assert done.status == 1 and "abacus" in done.err
+
+
+def test_the_program_itself(start, curve, tmp_path):
+    """The installed executable, as users start it: only JSON on stdout, progress on stderr."""
+    process = start("reconstruct", curve, "--output", tmp_path / "out", "--json")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    (result,) = json.loads(out)["results"]
+    check_schema(result, "saxs1d-pr")
+    check_files(result)
+    assert "curve.dat" in err and "Warning" not in err
