@@ -16,7 +16,7 @@ import torch
 from nfphasing_bluesky import cli
 
 PROGRAM = Path(sys.executable).with_name("nfphasing")
-STEPS = 12
+STEPS = 8
 TRAIN = ("train", "saxs1d-particles", "--steps", str(STEPS), "--batch", "8", "--seed", "3", "--device", "cpu")
 
 

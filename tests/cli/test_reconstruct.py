@@ -192,19 +192,10 @@ def test_columns_and_unit_of_q(nfphasing, shared_data, tmp_path):
     assert done.status == 0, done.err
     (result,) = done.json["results"]
     check_schema(result, "saxs1d-particles")
-    q, _ = stored_curve(result)
-    q_inv_nm = np.array([float(line.split()[0]) for line in rows(cubes)])
-    np.testing.assert_allclose(q[[0, -1]], q_inv_nm[[0, -1]] / 10, rtol=1e-5)
-
-
-def rows(path):
-    """Lines of a file that begin with a number."""
-    for line in path.read_text().splitlines():
-        try:
-            float(line.split()[0])
-        except (ValueError, IndexError):
-            continue
-        yield line
+    q, intensity = stored_curve(result)
+    table = np.genfromtxt(cubes, delimiter=";")
+    np.testing.assert_allclose(q, table[:, 0] / 10, rtol=1e-6)
+    np.testing.assert_allclose(intensity, table[:, 3], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

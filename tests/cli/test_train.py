@@ -84,7 +84,7 @@ def test_a_modality_that_does_not_exist(nfphasing, tmp_path):
 def test_the_certificate(nfphasing, trained):
     card = trained.folder / "model" / "card.json"
     before = card.read_bytes()
-    arguments = ("evaluate", trained.folder / "model", "--frames", "100", "--n-samples", "200")
+    arguments = ("evaluate", trained.folder / "model", "--frames", "100", "--n-samples", "100")
     done = nfphasing(*arguments, "--device", "cpu", "--json", "--write")
     assert done.status == 0, done.err
     figures = done.json

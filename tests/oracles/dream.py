@@ -4,6 +4,8 @@ The likelihood, the priors and their bounds are those of the sphere class of `sa
 not: sasmodels sums spheres over a Schulz distribution, where this package has a closed form.
 """
 
+import contextlib
+import io
 import math
 import time
 from dataclasses import dataclass
@@ -103,7 +105,7 @@ def dream_sphere(
     problem = FitProblem(experiment)
     # `trim` would change how many draws there are. The first fit of a process compiles parts of bumps.
     options = {"pop": population, "trim": False}
-    with push_seed(seed):
+    with push_seed(seed), contextlib.redirect_stdout(io.StringIO()):  # outliers are announced there
         fit(problem, method="dream", samples=1, burn=1, **options)
         curve.evaluations, began = 0, time.perf_counter()
         state = fit(problem, method="dream", samples=draws, burn=burn, **options).state
