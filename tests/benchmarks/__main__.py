@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     where, progress = machine(), Console(stderr=True)
-    figures, failed = [], False
+    figures: list[Figure] = []
+    failed, paths = False, ()
     for name, measure in todo.items():
         if chosen.only and name not in chosen.only:
             continue
@@ -58,9 +59,9 @@ def main(arguments: list[str]) -> int:
             failed = True
             figures.append(Figure(name, math.nan, "", 0.0, detail=f"{type(error).__name__}: {error}"))
             progress.print_exception()
+        paths = write(figures, where, chosen.output)
     show(figures, where, Console())
-    for path in write(figures, where, chosen.output):
-        progress.print(str(path), soft_wrap=True)
+    progress.print(*paths, soft_wrap=True)
     return 1 if failed else 0
 
 

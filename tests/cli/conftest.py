@@ -1,13 +1,16 @@
 """The command line in this process (fast) and as the program that users start (few: each costs an import)."""
 
 import importlib.util
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -108,7 +111,22 @@ def trained(start, tmp_path_factory) -> Trained:
     interrupted = finish(process)
     interrupted = Done(interrupted.status, interrupted.out, "".join(lines) + interrupted.err)
     steps_before = len(curve.read_text().splitlines()) - 1
-    return Trained(folder, interrupted, steps_before, finish(start(*command, "--json")))
+    with pytest.MonkeyPatch.context() as patch:
+        # fewer simulated frames for the out-of-distribution reference: seconds instead of half a minute
+        patch.setattr(import_module("nfphasing_bluesky.training.export"), "REFERENCE_FRAMES", 1000)
+        return Trained(folder, interrupted, steps_before, _finish_here([*command, "--json"]))
+
+
+def _finish_here(command) -> Done:
+    """Run a command in this process, outside of any test."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["nfphasing", *map(str, command)])
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            return Done(int(exit_.code or 0), out.getvalue(), err.getvalue())
+    return Done(0, out.getvalue(), err.getvalue())
 
 
 def wait(condition, process: subprocess.Popen, timeout_s: float = 200) -> None:
