@@ -1,4 +1,4 @@
-"""The project's figures, each beside its target: `python -m tests.benchmarks --output DIR [--quick]`."""
+"""The figures, each beside its target: `python -m tests.benchmarks --output DIR [--quick] [--only NAME...]`."""
 
 import argparse
 import math
@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of bench.json and bench.md")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of torch in this process")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the measurements")
     chosen = parser.parse_args(arguments)
     todo = measurements(chosen.quick)
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unknown measurement {sorted(unknown)}, expected some of {sorted(todo)}")
     # Third-party packages announce deprecations of theirs; they are not what is looked at here.
     warnings.simplefilter("ignore")
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(chosen.threads)
     where, progress = machine(), Console(stderr=True)
     figures: list[Figure] = []
     failed, paths = False, ()
