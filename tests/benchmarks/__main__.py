@@ -1,4 +1,4 @@
-"""The figures, each beside its target: `python -m tests.benchmarks --output DIR [--quick] [--only NAME...]`."""
+"""The figures beside their targets: `python -m tests.benchmarks --output DIR [--quick] [--only NAME...]`."""
 
 import argparse
 import math
