@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/nfphasing demo --output demo-results
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

@@ -14,6 +14,11 @@ def pair_distance() -> Reconstructor:
 
 
 @pytest.fixture(scope="session")
+def polished_pair_distance() -> Reconstructor:
+    return Reconstructor.load("saxs1d-pr", "cpu", ReconstructionSettings(n_samples=384, polish_steps=15))
+
+
+@pytest.fixture(scope="session")
 def particles() -> Reconstructor:
     return Reconstructor.load("saxs1d-particles", "cpu", ReconstructionSettings(n_samples=1024))
 

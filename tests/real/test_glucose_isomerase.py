@@ -9,8 +9,8 @@ GNOM_RG_ANGSTROM = 33.36
 
 
 @pytest.fixture(scope="module")
-def posterior(pair_distance, glucose_isomerase):
-    return pair_distance([glucose_isomerase])[0]
+def posterior(polished_pair_distance, glucose_isomerase):
+    return polished_pair_distance([glucose_isomerase])[0]
 
 
 def test_radius_of_gyration(posterior):

@@ -1,0 +1,72 @@
+"""Polished draws of sphere curves against bumps DREAM over sasmodels: a classifier can't tell them apart."""
+
+import numpy as np
+import pytest
+import torch
+
+from nfphasing_bluesky.core import CurveGeometry, Frame, Origin, ReconstructionSettings
+from nfphasing_bluesky.inference import Reconstructor
+from nfphasing_bluesky.modalities import Draws
+from tests.oracles.dream import NAMES, dream_sphere
+
+DRAWS = 600
+SPHERES = ((35.0, 0.12), (60.0, 0.06), (90.0, 0.2), (140.0, 0.1), (45.0, 0.28))
+
+
+@pytest.fixture(scope="module")
+def reconstructor() -> Reconstructor:
+    settings = ReconstructionSettings(n_samples=DRAWS, polish_steps=20, sigma_floor=0.0)
+    return Reconstructor.load("saxs1d-particles", "cpu", settings)
+
+
+def sphere_frame(reconstructor: Reconstructor, index: int) -> Frame:
+    """Reduced curve of spheres: Poisson noise and a systematic floor of 1 to 5 %."""
+    radius, spread = SPHERES[index]
+    modality = reconstructor.modality
+    theta = torch.zeros(1, modality.width)
+    theta[0, 0], theta[0, 1] = np.log(radius), spread
+    draws = Draws(torch.zeros(1, dtype=torch.long), theta, torch.zeros(1, dtype=torch.long))
+    batch, _ = modality.simulate(draws, torch.Generator().manual_seed(100 + index))
+    usable = ~batch.mask[0].numpy()
+    intensity, q, sigma = (v[0].double().numpy()[usable] for v in (batch.intensity, batch.q, batch.sigma))
+    return Frame(intensity, CurveGeometry(q), sigma, origin=Origin(seq_num=index + 1))
+
+
+def c2st(a: np.ndarray, b: np.ndarray) -> float:
+    """Cross-validated accuracy of a classifier that tells two samples apart; 0.5 when it can't."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import cross_val_score
+
+    x = np.concatenate([a, b])
+    y = np.repeat([0, 1], [len(a), len(b)])
+    forest = RandomForestClassifier(100, min_samples_leaf=10, random_state=0)
+    return float(cross_val_score(forest, x, y, cv=5).mean())
+
+
+def test_the_classifier_sees_a_difference_when_there_is_one():
+    rng = np.random.default_rng(0)
+    same = rng.normal(size=(2, 600, 3))
+    assert c2st(same[0], same[1]) == pytest.approx(0.5, abs=0.05)
+    assert c2st(same[0], same[1] + [0.8, 0, 0]) > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(len(SPHERES)))
+def test_polished_draws_are_those_of_dream(index, reconstructor, oracle):
+    oracle("bumps")
+    oracle("sasmodels")
+    frame = sphere_frame(reconstructor, index)
+    (posterior,) = reconstructor([frame])
+    spheres = np.isfinite(posterior.parameters["radius_angstrom"])
+    for other in ("length_angstrom", "shell_thickness_angstrom", "polar_radius_angstrom"):
+        spheres &= ~np.isfinite(posterior.parameters[other])
+    assert spheres.sum() > 100
+    ours = np.stack([posterior.parameters[n][spheres] for n in NAMES], axis=1)
+    dream = dream_sphere(frame.geometry.q_inv_angstrom, frame.intensity, frame.sigma, DRAWS, seed=index)
+    theirs = np.stack([dream.draws[n] for n in NAMES], axis=1)
+    n = min(len(ours), len(theirs))
+    rng = np.random.default_rng(index)
+    ours, theirs = (v[rng.permutation(len(v))[:n]] for v in (ours, theirs))
+    for values in (ours, theirs):
+        values[:, 3] = np.log(values[:, 3])
+    assert c2st(ours, theirs) <= 0.58, (ours.mean(0), theirs.mean(0), ours.std(0), theirs.std(0))
