@@ -194,7 +194,7 @@ def serve(
     if check:
         _print_json(made.model_dump(mode="json"))
         return
-    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
     run(made)
 
 

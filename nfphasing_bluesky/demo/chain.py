@@ -142,7 +142,7 @@ def _start(
     addresses = wait_until(lambda: read_addresses(addresses_file), MODEL_S)
     if addresses is None:
         raise TransportError(
-            f"the worker did not start within {MODEL_S:g} s; run `nfphasing doctor` to see what it lacks"
+            f"the worker did not start within {MODEL_S:g} s; run `nfphasing serve` to see what it lacks"
         )
     properties = {
         "worker": "attach",

@@ -35,6 +35,9 @@ Result = Posterior | Failure
 WEIGHED = 64
 BANDED = 128
 
+# Draws times points that go through the forward model at once: bounds the memory, not the batch.
+VALUES_AT_ONCE = 2_000_000
+
 
 def pick_device(device: str) -> torch.device:
     """`auto` is the GPU when there is one. Raises SettingsError for a device that is not there."""
@@ -128,14 +131,20 @@ class Reconstructor:
                 good.append(i)
             except NFPhasingError as error:
                 results[i] = Failure(frame.origin, f"{type(error).__name__}: {error}")
-        if good:
-            chosen = [frames[i] for i in good]
+        for part in self._parts(good, frames, n_samples or self.settings.n_samples):
+            chosen = [frames[i] for i in part]
             batch = self.modality.collate(chosen, self.settings.sigma_floor)
-            origins = [f.origin for f in chosen]
-            made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames))
-            for i, posterior in zip(good, made, strict=True):
+            made = self.reconstruct(batch, [f.origin for f in chosen], n_samples, seed, began, len(frames))
+            for i, posterior in zip(part, made, strict=True):
                 results[i] = _cut(posterior, frames[i])
         return [r for r in results if r is not None]
+
+    @staticmethod
+    def _parts(good: Sequence[int], frames: Sequence[Frame], s: int) -> list[Sequence[int]]:
+        """Split indices of frames so that each part's draws times points stay below `VALUES_AT_ONCE`."""
+        points = max((frames[i].intensity.size for i in good), default=1)
+        size = max(1, VALUES_AT_ONCE // (s * points))
+        return [good[i : i + size] for i in range(0, len(good), size)]
 
     @torch.no_grad()
     def reconstruct(

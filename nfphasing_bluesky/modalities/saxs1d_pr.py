@@ -115,7 +115,10 @@ class ShapePrior:
             return self._distribution(noise).from_latent(noise)[0]
 
     def _distribution(self, like: Tensor):
-        return self.flow.to(like.device)(torch.zeros(len(like), 1, device=like.device))
+        if self.mean.device != like.device:
+            self.mean, self.colour = self.mean.to(like.device), self.colour.to(like.device)
+            self.flow.to(like.device)
+        return self.flow(torch.zeros(len(like), 1, device=like.device))
 
     def state(self) -> dict[str, Tensor]:
         """Tensors for the weights file."""
@@ -183,7 +186,8 @@ class SaxsPairDistance(Saxs1D):
 
     def curve(self, draws: Draws, q: Tensor) -> Tensor:
         """(N, Q) I(q) / I(0)."""
-        self.debye.to(q.device)
+        if self.debye.matrix.device != q.device:
+            self.debye.to(q.device)
         c = self.prior.coefficients(draws.theta[:, 1:])
         return self.debye(c, draws.theta[:, 0].exp(), q)
 

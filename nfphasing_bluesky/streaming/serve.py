@@ -48,5 +48,6 @@ def watch_parent(pid: int, stop: Callable[[], None], grace_s: float = 5.0) -> th
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
     serve(WorkerSettings.model_validate_json(sys.argv[1]))

@@ -1,0 +1,49 @@
+"""Settings refuse unknown words and values out of range, and have one digest everywhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from nfphasing_bluesky.core import Policy, ReconstructionSettings, StreamSettings, Summary, settings_sha256
+
+
+@pytest.mark.parametrize(
+    "values", [{"n_sample": 3}, {"n_samples": 1}, {"seed": -1}, {"sigma_floor": 2.0}, {"polish_steps": -1}]
+)
+def test_unknown_words_and_ranges(values):
+    with pytest.raises(ValidationError):
+        ReconstructionSettings(**values)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValidationError):
+        ReconstructionSettings().seed = 4  # type: ignore[misc]
+
+
+def test_policy_is_one_of_three():
+    assert StreamSettings(policy="latest").policy is Policy.LATEST
+    with pytest.raises(ValidationError):
+        StreamSettings(policy="newest")
+
+
+def test_digest_depends_on_values_and_not_on_the_process():
+    first = settings_sha256(ReconstructionSettings(seed=3), StreamSettings())
+    assert first != settings_sha256(ReconstructionSettings(seed=4), StreamSettings())
+    code = (
+        "from nfphasing_bluesky.core import *;"
+        "print(settings_sha256(ReconstructionSettings(seed=3), StreamSettings()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == first
+
+
+def test_summary_of_normal_draws_and_of_none():
+    draws = np.random.default_rng(0).normal(10, 2, 100_000)
+    summary = Summary.of(np.append(draws, np.nan), "angstrom")
+    assert summary.median == pytest.approx(10, abs=0.05)
+    assert summary.std == pytest.approx(2, rel=0.02)
+    assert summary.q975 - summary.q025 == pytest.approx(2 * 1.96 * 2, rel=0.02)
+    assert np.isnan(Summary.of(np.full(3, np.nan), "angstrom").median)
