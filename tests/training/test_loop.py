@@ -74,7 +74,7 @@ def test_physics_loss_alone_pulls_draws_to_the_data():
     context = trainer.modality.context(batch)
     optimiser = torch.optim.Adam(trainer.network.parameters(), lr=5e-3)
     values = []
-    for _ in range(30):
+    for _ in range(50):
         term = physics(trainer.modality, trainer.network(*context), batch, 4, generator)
         optimiser.zero_grad()
         term.loss.backward()
