@@ -102,7 +102,7 @@ def evaluate(
     frames: Annotated[int, typer.Option(min=100, help="fresh simulated frames")] = 2000,
     n_samples: Annotated[int, typer.Option(min=100, max=100_000, help="draws of each")] = 500,
     polish_steps: Annotated[int, typer.Option(min=0, max=10_000, help="polish the draws first")] = 0,
-    write: Annotated[bool, typer.Option(help="write certificate and thresholds into the card")] = False,
+    write: Annotated[bool, typer.Option(help="write certificate into the card")] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

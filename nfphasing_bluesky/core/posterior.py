@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.frame import FloatArray, Origin
 
@@ -114,6 +115,7 @@ class Posterior:
         parameters: name -> (S,) draws; NaN where the parameter does not exist in a draw's class.
         units: name -> unit of each parameter.
         classes: class -> posterior probability; empty for models with no classes.
+        labels: (S,) index of each draw's class in `classes`; empty for models with no classes.
         prediction: posterior-predictive pattern.
         trust: checks and verdict.
         origin: of the frame.
@@ -129,6 +131,7 @@ class Posterior:
     prediction: Prediction
     trust: Trust
     classes: Mapping[str, float] = field(default_factory=dict)
+    labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     origin: Origin = field(default_factory=Origin)
     latency_s: float = 0.0
 

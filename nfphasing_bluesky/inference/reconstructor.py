@@ -180,6 +180,7 @@ class Reconstructor:
         }
         split = {k: v.view(len(batch), s, *v.shape[1:]).cpu() for k, v in tensors.items()}
         classes = self._classes(distribution, draws.label.view(len(batch), s))
+        labels = draws.label.view(len(batch), s).cpu().numpy()
         trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance)
         bands = _bands(split["predicted"])
         mean, std = split["density"].mean(1), split["density"].std(1)
@@ -195,6 +196,7 @@ class Reconstructor:
                 prediction=Prediction(*(band[b].numpy() for band in bands)),
                 trust=trust[b],
                 classes=classes[b],
+                labels=labels[b] if self.info.classes else labels[b, :0],
                 origin=origins[b],
                 latency_s=latency,
             )

@@ -11,11 +11,12 @@ FORMAT_VERSION = 1
 
 
 class Thresholds(Settings):
-    """Where trust ends. Each is a quantile of the same figure over simulated frames of the prior.
+    """Where trust ends.
 
     Args:
-        chi2_warning, chi2_alarm: upper limits of the reduced chi-squared.
-        ood_distance: Mahalanobis distance of the embedding that counts as 1.
+        chi2_warning, chi2_alarm: upper limits of the reduced chi-squared, whatever the flow usually reaches.
+        ood_distance: Mahalanobis distance of the embedding that counts as 1: the 99.9 % quantile over
+            simulated frames.
         ess_warning: lower limit of the effective sample size fraction; 0 where it is not used.
     """
 

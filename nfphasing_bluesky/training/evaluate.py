@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
-from nfphasing_bluesky.models import Card, Thresholds
+from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, pooled, tarp
 
 CHUNK = 20
@@ -55,9 +55,10 @@ class Evaluation:
 
     def add(self, posterior: Posterior, truth: dict[str, float], label: int, gain: float) -> None:
         """Take in one frame."""
+        same_class = posterior.labels == label if posterior.labels.size else np.True_
         for name, draws in posterior.parameters.items():
             self.truth.setdefault(name, []).append(np.array(truth[name]))
-            self.draws.setdefault(name, []).append(np.asarray(draws, dtype=np.float64))
+            self.draws.setdefault(name, []).append(np.where(same_class, draws, np.nan).astype(np.float64))
         self.label.append(label)
         self.classes.append(dict(posterior.classes))
         self.gain.append(gain)
@@ -104,7 +105,11 @@ def run(
 
 
 def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, Any]) -> dict[str, Any]:
-    """Figures of a model card. Each is over the frames whose true class has the parameter."""
+    """Figures of a model card. Those of a class are over its own frames, and the draws in that class.
+
+    Given its class, a posterior must be calibrated on the frames of that class; draws of other classes that
+    happen to share a parameter's name say nothing about it.
+    """
     truth = {k: np.array(v) for k, v in evaluation.truth.items()}
     draws = {k: np.stack(v) for k, v in evaluation.draws.items()}
     label = np.array(evaluation.label)
@@ -187,14 +192,3 @@ def _accuracy(evaluation: Evaluation, modality: Modality) -> float:
     names = [c.name for c in modality.classes]
     best = [max(range(len(names)), key=lambda k: c[names[k]]) for c in evaluation.classes]
     return float(np.mean(np.array(best) == np.array(evaluation.label)))
-
-
-def thresholds(evaluation: Evaluation, current: Thresholds) -> dict[str, float]:
-    """Limits of trust: what 1 % of in-prior frames exceed is a warning, twice that an alarm."""
-    chi2 = float(np.quantile(evaluation.chi2, 0.99))
-    return {
-        "chi2_warning": chi2,
-        "chi2_alarm": max(2.0 * chi2, 3.0),
-        "ood_distance": current.ood_distance,
-        "ess_warning": current.ess_warning,
-    }

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.inference import Reconstructor, pick_device
 from nfphasing_bluesky.modalities import modality
-from nfphasing_bluesky.models import Thresholds, locate, write_card
+from nfphasing_bluesky.models import locate, write_card
 from nfphasing_bluesky.training import StepLog, Trainer, TrainSettings, checkpoint, export
 from nfphasing_bluesky.training import evaluate as evaluation
 
@@ -171,7 +171,7 @@ def _smooth(values: list[float], decay: float = 0.98) -> list[float]:
 def evaluate_with_progress(
     reconstructor: Reconstructor, model: str, frames: int, *, write: bool, console: Console
 ) -> dict[str, Any]:
-    """Measure the certificate; with `write`, put it and the thresholds that follow from it into the card."""
+    """Measure the certificate; with `write`, put it into the card."""
     with _progress(console) as progress:
         task = progress.add_task("evaluating", total=frames)
         measured = evaluation.run(
@@ -184,7 +184,5 @@ def evaluate_with_progress(
     figures = evaluation.certificate(measured, reconstructor.modality, settings)
     if write:
         card = reconstructor.card
-        thresholds = evaluation.thresholds(measured, card.thresholds)
-        update = {"metrics": figures, "thresholds": Thresholds(**thresholds)}
-        write_card(locate(model), card.model_copy(update=update))
+        write_card(locate(model), card.model_copy(update={"metrics": figures}))
     return figures

@@ -9,7 +9,12 @@ GNOM_RG_ANGSTROM = 33.36
 
 
 @pytest.fixture(scope="module")
-def posterior(polished_pair_distance, glucose_isomerase):
+def posterior(pair_distance, glucose_isomerase):
+    return pair_distance([glucose_isomerase])[0]
+
+
+@pytest.fixture(scope="module")
+def polished(polished_pair_distance, glucose_isomerase):
     return polished_pair_distance([glucose_isomerase])[0]
 
 
@@ -39,3 +44,14 @@ def test_the_mean_curve_explains_every_point(posterior, glucose_isomerase):
 
 def test_it_is_trusted(posterior):
     assert posterior.trust.verdict is Verdict.VALID, posterior.trust.reason
+
+
+def test_polish_agrees_and_is_surer(posterior, polished, gnom):
+    before, after = (p.summary()["rg_angstrom"] for p in (posterior, polished))
+    assert after.median == pytest.approx(GNOM_RG_ANGSTROM, rel=0.015)
+    assert before.q025 < after.median < before.q975
+    assert after.std < before.std
+    r, p = gnom
+    ours = np.interp(r, polished.density.axes[0].values, polished.mean)
+    assert np.linalg.norm(ours - p) / np.linalg.norm(p) < 0.05
+    assert polished.trust.verdict is Verdict.VALID
