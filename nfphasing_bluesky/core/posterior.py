@@ -131,9 +131,9 @@ class Posterior:
     prediction: Prediction
     trust: Trust
     classes: Mapping[str, float] = field(default_factory=dict)
-    labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     origin: Origin = field(default_factory=Origin)
     latency_s: float = 0.0
+    labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def summary(self) -> dict[str, Summary]:
         """Summaries of every parameter."""
