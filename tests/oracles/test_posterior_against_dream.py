@@ -67,7 +67,7 @@ def test_polished_draws_are_those_of_dream(index, reconstructor, oracle):
         spheres &= ~np.isfinite(posterior.parameters[other])
     assert spheres.sum() > 100
     ours = np.stack([posterior.parameters[n][spheres] for n in NAMES], axis=1)
-    # a chain repeats a point whenever it rejects a step: take few of many, or the classifier learns the points
+    # a chain repeats a point whenever it rejects a step: take few of many, or the classifier learns them
     many = THINNING * DRAWS
     dream = dream_sphere(frame.geometry.q_inv_angstrom, frame.intensity, frame.sigma, many, seed=index)
     theirs = np.stack([dream.draws[n] for n in NAMES], axis=1)
