@@ -1,13 +1,21 @@
 """Invertible transforms, conditional flows, context encoders. torch only."""
 
-from nfphasing_bluesky.flows.box import Box
+from nfphasing_bluesky.flows.anchor import Anchor
+from nfphasing_bluesky.flows.box import HALF_LOG_2PI, Box
 from nfphasing_bluesky.flows.conditional import ConditionalFlow, FlowDistribution, LatentSampler, build_flow
 from nfphasing_bluesky.flows.couplings import AffineCoupling, SplineCoupling
 from nfphasing_bluesky.flows.encoder import CurveEncoder, CurveNetwork, EncodedCurve
 from nfphasing_bluesky.flows.gaussian import ConditionalAffine, ConditionalGaussian
 from nfphasing_bluesky.flows.linear import LULinear, Permutation
 from nfphasing_bluesky.flows.mixture import MixtureDistribution, MixtureOfFlows
-from nfphasing_bluesky.flows.resample import CHANNELS, CurveChannels, bin_centres, resample_curve
+from nfphasing_bluesky.flows.resample import (
+    CHANNELS,
+    CurveBins,
+    CurveChannels,
+    bin_centres,
+    bin_curve,
+    resample_curve,
+)
 from nfphasing_bluesky.flows.settings import (
     CouplingKind,
     EncoderSettings,
@@ -21,13 +29,16 @@ from nfphasing_bluesky.flows.transforms import Chain, Transform
 
 __all__ = [
     "CHANNELS",
+    "HALF_LOG_2PI",
     "AffineCoupling",
+    "Anchor",
     "Box",
     "Chain",
     "ConditionalAffine",
     "ConditionalFlow",
     "ConditionalGaussian",
     "CouplingKind",
+    "CurveBins",
     "CurveChannels",
     "CurveEncoder",
     "CurveNetwork",
@@ -47,6 +58,7 @@ __all__ = [
     "Standardiser",
     "Transform",
     "bin_centres",
+    "bin_curve",
     "build_flow",
     "resample_curve",
 ]

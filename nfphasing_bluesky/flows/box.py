@@ -1,18 +1,21 @@
 """Bounded support: a box to all of R^D and back, so that no draw ever leaves the prior."""
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.flows.transforms import Transform
 
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
 
 class Box(Transform):
-    """y = logit((x - lower) / (upper - lower)), exact near both edges.
+    """y = Phi^-1((x - lower) / (upper - lower)), Phi the standard normal's distribution, exact near both edges.
 
-    `inverse` gives values strictly inside the box, whatever the latent and the dtype. The bounds are kept
-    in the default dtype, as weights are.
+    What is uniform in the box is standard normal in y. `inverse` gives values strictly inside the box,
+    whatever the latent and the dtype. The bounds are kept in the default dtype, as weights are.
 
     Args:
         lower: (D,) lower bounds, finite.
@@ -49,17 +52,17 @@ class Box(Transform):
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map the box to R^D; values on or beyond an edge count as just inside it."""
         width = self.upper - self.lower
-        least = width * torch.finfo(x.dtype).eps ** 3
-        log_below = torch.maximum(x - self.lower, least).log()
-        log_above = torch.maximum(self.upper - x, least).log()
-        return log_below - log_above, (width.log() - log_below - log_above).sum(-1)
+        least = torch.finfo(x.dtype).eps ** 3
+        below = torch.maximum((x - self.lower) / width, x.new_tensor(least))
+        above = torch.maximum((self.upper - x) / width, x.new_tensor(least))
+        y = torch.special.ndtri(torch.minimum(below, above)) * torch.where(below < above, 1.0, -1.0)
+        return y, (0.5 * y.square() + HALF_LOG_2PI - width.log()).sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map R^D into the box, measured from the nearer edge."""
         width = self.upper - self.lower
-        step = width * torch.sigmoid(-y.abs())
+        step = width * (0.5 * torch.erfc(y.abs() * 0.5**0.5))
         x = torch.where(y < 0, self.lower + step, self.upper - step)
         least, most = torch.nextafter(self.lower, self.upper), torch.nextafter(self.upper, self.lower)
         x = torch.minimum(torch.maximum(x, least), most)
-        log_slope = width.log() - functional.softplus(y) - functional.softplus(-y)
-        return x, log_slope.sum(-1)
+        return x, (width.log() - 0.5 * y.square() - HALF_LOG_2PI).sum(-1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import SettingsError
+from nfphasing_bluesky.flows.anchor import Anchor
 from nfphasing_bluesky.flows.box import Box
 from nfphasing_bluesky.flows.couplings import AffineCoupling, SplineCoupling, split_masks
 from nfphasing_bluesky.flows.gaussian import ConditionalAffine, ConditionalGaussian
@@ -25,9 +26,10 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 class FlowDistribution:
     """q(theta | context) for B contexts. Made by calling a `ConditionalFlow`."""
 
-    def __init__(self, flow: "ConditionalFlow", context: Tensor) -> None:
+    def __init__(self, flow: "ConditionalFlow", context: Tensor, anchor: Anchor | None = None) -> None:
         self.flow = flow
         self.context = context
+        self.anchor = anchor
 
     @property
     def batch(self) -> int:
@@ -44,14 +46,28 @@ class FlowDistribution:
 
     def to_latent(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Latent z (..., B, D) of theta (..., B, D) and log|det dz/dtheta| (..., B)."""
-        theta = self._checked(theta)
-        return self.flow.transform(theta, self.context)
+        y = self._checked(theta)
+        log_det = y.new_zeros(y.shape[:-1])
+        if self.flow.box is not None:
+            y, term = self.flow.box(y, self.context)
+            log_det = log_det + term
+        if self.anchor is not None:
+            y, term = self.anchor.standardise(y)
+            log_det = log_det + term
+        z, term = self.flow.transform(y, self.context)
+        return z, log_det + term
 
     def from_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Theta (..., B, D) of latent noise z (..., B, D), and its log density (..., B), in one pass."""
         z = self._checked(z)
-        theta, log_det = self.flow.transform.inverse(z, self.context)
-        return theta, standard_normal_log_prob(z) - log_det
+        y, log_det = self.flow.transform.inverse(z, self.context)
+        if self.anchor is not None:
+            y, term = self.anchor.restore(y)
+            log_det = log_det + term
+        if self.flow.box is not None:
+            y, term = self.flow.box.inverse(y, self.context)
+            log_det = log_det + term
+        return y, standard_normal_log_prob(z) - log_det
 
     def rsample_and_log_prob(
         self, shape: Sequence[int] = (), generator: torch.Generator | None = None
@@ -85,25 +101,27 @@ class FlowDistribution:
 
 
 class ConditionalFlow(nn.Module):
-    """A chain of transforms from theta (..., B, D) to a standard normal, given context (B, E).
+    """From theta (..., B, D) to a standard normal, given context (B, E): box, anchor, chain of transforms.
 
     Args:
-        transforms: first one next to the data; a `Box` may only come first.
+        transforms: of the chain, first one next to the data.
         dimension: D.
         context_dimension: E.
+        box: the bounded support, or None for all of R^D.
     """
 
-    def __init__(self, transforms: Sequence[Transform], dimension: int, context_dimension: int) -> None:
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        dimension: int,
+        context_dimension: int,
+        box: Box | None = None,
+    ) -> None:
         super().__init__()
+        self.box = box
         self.transform = Chain(transforms)
         self.dimension = dimension
         self.context_dimension = context_dimension
-
-    @property
-    def box(self) -> Box | None:
-        """The bounded support, or None for all of R^D."""
-        first = next(iter(self.transform.transforms), None)
-        return first if isinstance(first, Box) else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,8 +133,8 @@ class ConditionalFlow(nn.Module):
         """Of theta, z and densities: that of the weights, never less than float32."""
         return torch.promote_types(self.dtype, torch.float32)
 
-    def forward(self, context: Tensor) -> FlowDistribution:
-        """Condition on (B, E).
+    def forward(self, context: Tensor, anchor: Anchor | None = None) -> FlowDistribution:
+        """Condition on (B, E), and start from an anchor of each context where there is one.
 
         Raises:
             SettingsError: the context has another shape.
@@ -125,7 +143,7 @@ class ConditionalFlow(nn.Module):
             raise SettingsError(
                 f"context has shape {tuple(context.shape)}, expected (B, E) with E = {self.context_dimension}"
             )
-        return FlowDistribution(self, context.to(self.dtype))
+        return FlowDistribution(self, context.to(self.dtype), anchor)
 
 
 class LatentSampler(nn.Module):
@@ -148,7 +166,7 @@ def build_flow(
     upper: Tensor | Sequence[float] | None = None,
     settings: FlowSettings | None = None,
 ) -> ConditionalFlow:
-    """Build box -> standardiser -> (coupling, mixing) x layers.
+    """Build box -> (anchor ->) standardiser -> (coupling, mixing) x layers.
 
     Args:
         dimension: D, at least 1.
@@ -160,24 +178,24 @@ def build_flow(
     settings = settings or FlowSettings()
     if dimension < 1 or context_dimension < 1:
         raise SettingsError(f"D = {dimension} and E = {context_dimension}, expected at least 1 each")
-    transforms = [*_box(dimension, lower, upper), *_standardiser(dimension, context_dimension, settings)]
+    transforms = _standardiser(dimension, context_dimension, settings)
     transforms += _couplings(dimension, context_dimension, settings)
     if not any(True for t in transforms for _ in t.parameters()):
         raise SettingsError("the flow has no weights: neither layers nor a standardiser; set layers >= 1")
-    return ConditionalFlow(transforms, dimension, context_dimension)
+    return ConditionalFlow(transforms, dimension, context_dimension, _box(dimension, lower, upper))
 
 
 def _box(
     dimension: int, lower: Tensor | Sequence[float] | None, upper: Tensor | Sequence[float] | None
-) -> list[Transform]:
+) -> Box | None:
     if lower is None and upper is None:
-        return []
+        return None
     if lower is None or upper is None:
         raise SettingsError("got one of lower and upper, expected both or neither")
     box = Box(torch.as_tensor(lower), torch.as_tensor(upper))
     if box.lower.numel() != dimension:
         raise SettingsError(f"box has {box.lower.numel()} bounds, expected D = {dimension}")
-    return [box]
+    return box
 
 
 def _standardiser(dimension: int, context: int, settings: FlowSettings) -> list[Transform]:

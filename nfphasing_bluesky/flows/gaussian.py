@@ -8,15 +8,21 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.flows.conditioner import Conditioner
-from nfphasing_bluesky.flows.transforms import Transform, full_precision, soft_clamp
+from nfphasing_bluesky.flows.transforms import (
+    Transform,
+    draws_first,
+    draws_last,
+    full_precision,
+    soft_clamp,
+)
 
 MIN_LOG_SCALE = -12.0
-MAX_LOG_SCALE = 3.0
+MAX_LOG_SCALE = 6.0
 MAX_COUPLING = 30.0
 
 
 class ConditionalAffine(Transform):
-    """z = (x - mu(context)) / s(context), with log s softly clamped to (-12, 3)."""
+    """z = (x - mu(context)) / s(context), with log s softly clamped to (-12, 6)."""
 
     def __init__(self, dimension: int, context: int, hidden: int = 256, blocks: int = 2) -> None:
         super().__init__()
@@ -71,27 +77,18 @@ class ConditionalGaussian(Transform):
         """Standardise and decorrelate."""
         location, log_scale, matrix = self.factors(context, x.dtype)
         with full_precision(x):
-            columns = _draws_last((x - location) * torch.exp(-log_scale))
-            return _draws_first(matrix @ columns, x.shape), -log_scale.sum(-1).expand(x.shape[:-1])
+            columns = draws_last((x - location) * torch.exp(-log_scale))
+            return draws_first(matrix @ columns, x.shape), -log_scale.sum(-1).expand(x.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Solve one triangular system per context for all draws at once."""
         location, log_scale, matrix = self.factors(context, y.dtype)
         with full_precision(y):
-            solved = torch.linalg.solve_triangular(matrix, _draws_last(y), upper=False, unitriangular=True)
-            x = location + _draws_first(solved, y.shape) * torch.exp(log_scale)
+            solved = torch.linalg.solve_triangular(matrix, draws_last(y), upper=False, unitriangular=True)
+            x = location + draws_first(solved, y.shape) * torch.exp(log_scale)
             return x, log_scale.sum(-1).expand(y.shape[:-1])
 
 
 def _leading(off: Tensor) -> tuple[Tensor, ...]:
     """Index of the batch dimension that broadcasts against the (row, column) indices."""
     return (torch.arange(off.shape[0], device=off.device).unsqueeze(-1),)
-
-
-def _draws_last(x: Tensor) -> Tensor:
-    """(..., B, D) to (B, D, S), S the product of the leading dimensions."""
-    return x.reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
-
-
-def _draws_first(x: Tensor, shape: torch.Size) -> Tensor:
-    return x.permute(2, 0, 1).reshape(shape)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import SettingsError
+from nfphasing_bluesky.flows.anchor import Anchor
 from nfphasing_bluesky.flows.conditional import ConditionalFlow, FlowDistribution
 from nfphasing_bluesky.flows.conditioner import Conditioner
 
@@ -18,9 +19,20 @@ class MixtureDistribution:
         self.context = context
         self.class_log_probs = class_log_probs  #: (B, C), normalised
 
-    def class_distribution(self, k: int) -> FlowDistribution:
-        """Posterior of the parameters of class k, with that class's own dimension."""
-        return self.mixture.flow(k)(self.context)
+    def class_distribution(
+        self, k: int, rows: Tensor | None = None, anchor: Anchor | None = None
+    ) -> FlowDistribution:
+        """Posterior of the parameters of class k, with that class's own dimension.
+
+        Args:
+            k: the class.
+            rows: contexts to take; all when left out.
+            anchor: of those contexts; its features are given to the flow beside the context.
+        """
+        context = self.context if rows is None else self.context[rows]
+        if anchor is not None:
+            context = torch.cat([context, anchor.features.to(context)], dim=1)
+        return self.mixture.flow(k)(context, anchor)
 
     def log_prob(self, k: int, theta: Tensor) -> Tensor:
         """Joint log density (..., B) of class k and its parameters theta (..., B, D_k)."""
@@ -37,19 +49,23 @@ class MixtureOfFlows(nn.Module):
     """A categorical head and one flow per class, all given the same context (B, E).
 
     Args:
-        flows: class name -> its flow; the order is that of the class index.
+        flows: class name -> its flow; the order is that of the class index. A flow that takes more than E
+            values is given the features of its anchor behind them.
+        context: E.
         hidden: width of the head.
         blocks: residual blocks of the head.
     """
 
-    def __init__(self, flows: Mapping[str, ConditionalFlow], hidden: int = 256, blocks: int = 2) -> None:
+    def __init__(
+        self, flows: Mapping[str, ConditionalFlow], context: int, hidden: int = 256, blocks: int = 2
+    ) -> None:
         super().__init__()
         widths = {flow.context_dimension for flow in flows.values()}
-        if len(widths) != 1:
-            raise SettingsError(f"flows take contexts of {sorted(widths)} values, expected one common E")
+        if min(widths) < context:
+            raise SettingsError(f"flows take contexts of {sorted(widths)} values, expected at least {context}")
         self.classes = tuple(flows)
         self.flows = nn.ModuleList(flows.values())
-        self.head = Conditioner(0, widths.pop(), len(flows), hidden, blocks)
+        self.head = Conditioner(0, context, len(flows), hidden, blocks)
 
     def flow(self, k: int) -> ConditionalFlow:
         """Return the flow of class k."""

@@ -36,7 +36,7 @@ class CurveChannels(NamedTuple):
     normalisation: Tensor
 
 
-class _Bins(NamedTuple):
+class CurveBins(NamedTuple):
     """Per bin (B, N): intensity, variance, position in bins from the first centre, and whether filled."""
 
     intensity: Tensor
@@ -67,6 +67,26 @@ def resample_curve(
         mask: (B, Q) bool, True for points not to be used, padding among them.
         grid: the fixed grid.
     """
+    bins, scale = _scaled_bins(q_inv_angstrom, intensity, sigma, mask, grid)
+    normalisation = _normalisation(bins)
+    value, variance, known = _interpolate(bins)
+    channels = _channels(value / normalisation, variance.sqrt() / normalisation, bins, known)
+    c = (normalisation * scale).squeeze(-1)
+    return CurveChannels(channels, c.where(bins.filled.any(-1), 1.0))
+
+
+def bin_curve(
+    q_inv_angstrom: Tensor, intensity: Tensor, sigma: Tensor, mask: Tensor, grid: LogGrid
+) -> CurveBins:
+    """Average curves in the bins of a log-q grid, in their own units. Arguments as for `resample_curve`."""
+    bins, scale = _scaled_bins(q_inv_angstrom, intensity, sigma, mask, grid)
+    return bins._replace(intensity=bins.intensity * scale, variance=bins.variance * scale.square())
+
+
+def _scaled_bins(
+    q_inv_angstrom: Tensor, intensity: Tensor, sigma: Tensor, mask: Tensor, grid: LogGrid
+) -> tuple[CurveBins, Tensor]:
+    """Bins of curves divided by their largest sigma, and that sigma (B, 1)."""
     q = q_inv_angstrom.expand_as(intensity)
     if intensity.ndim != 2 or sigma.shape != intensity.shape or mask.shape != intensity.shape:
         raise GeometryError(
@@ -80,12 +100,7 @@ def resample_curve(
     usable = usable & (position >= -0.5) & (position < grid.points - 0.5)
     scale = sigma.where(usable, 0.0).amax(-1, keepdim=True)
     scale = scale.where(scale > 0, 1.0)
-    bins = _average(position, intensity / scale, sigma / scale, usable, grid.points)
-    normalisation = _normalisation(bins)
-    value, variance, known = _interpolate(bins)
-    channels = _channels(value / normalisation, variance.sqrt() / normalisation, bins, known)
-    c = (normalisation * scale).squeeze(-1)
-    return CurveChannels(channels, c.where(usable.any(-1), 1.0))
+    return _average(position, intensity / scale, sigma / scale, usable, grid.points), scale
 
 
 def _position(q: Tensor, grid: LogGrid) -> Tensor:
@@ -95,7 +110,7 @@ def _position(q: Tensor, grid: LogGrid) -> Tensor:
     return torch.where(q > 0, (log_q - low) * ((grid.points - 1) / (high - low)), -torch.inf)
 
 
-def _average(position: Tensor, intensity: Tensor, sigma: Tensor, usable: Tensor, points: int) -> _Bins:
+def _average(position: Tensor, intensity: Tensor, sigma: Tensor, usable: Tensor, points: int) -> CurveBins:
     index = position.where(usable, 0.0).round().long().clamp(0, points - 1)
     weight = torch.where(usable, sigma, 1.0).square().reciprocal() * usable
     intensity, position = intensity.where(usable, 0.0), position.where(usable, 0.0)
@@ -106,7 +121,7 @@ def _average(position: Tensor, intensity: Tensor, sigma: Tensor, usable: Tensor,
     weights = total(weight)
     filled = total(usable.to(weight.dtype)) > 0
     safe = weights.where(filled, 1.0)
-    return _Bins(
+    return CurveBins(
         intensity=total(weight * intensity) / safe,
         variance=(1.0 / safe).where(filled, 0.0),
         position=total(weight * position) / safe,
@@ -114,7 +129,7 @@ def _average(position: Tensor, intensity: Tensor, sigma: Tensor, usable: Tensor,
     )
 
 
-def _normalisation(bins: _Bins) -> Tensor:
+def _normalisation(bins: CurveBins) -> Tensor:
     """(B, 1) mean of the well-measured bins next to the lowest of them, weighted by signal-to-noise squared.
 
     The window is one in q, so that c does not depend on how densely the curve was measured. Where no bin is
@@ -134,7 +149,7 @@ def _normalisation(bins: _Bins) -> Tensor:
     return torch.maximum(mean, summed.where(summed > 0, 1.0).rsqrt())
 
 
-def _interpolate(bins: _Bins) -> tuple[Tensor, Tensor, Tensor]:
+def _interpolate(bins: CurveBins) -> tuple[Tensor, Tensor, Tensor]:
     """Value, variance and knownness of every bin; those between filled ones are interpolated.
 
     The variance is that of a value taken from the left or the right neighbour with the interpolation
@@ -156,7 +171,7 @@ def _interpolate(bins: _Bins) -> tuple[Tensor, Tensor, Tensor]:
     return value, torch.where(bins.filled, bins.variance, between), known
 
 
-def _channels(value: Tensor, sigma: Tensor, bins: _Bins, known: Tensor) -> Tensor:
+def _channels(value: Tensor, sigma: Tensor, bins: CurveBins, known: Tensor) -> Tensor:
     sigma = torch.where(known, sigma, 1.0)
     log_sigma = sigma.log()
     log_value = log_sigma + torch.asinh(value / (2 * sigma))

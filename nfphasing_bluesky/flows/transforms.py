@@ -59,3 +59,13 @@ def full_precision(x: Tensor) -> torch.autocast:
 def soft_clamp(x: Tensor, low: float, high: float) -> Tensor:
     """Smooth, monotonic clamp to (low, high) with value 0 and slope 1 at 0; low < 0 < high."""
     return torch.where(x > 0, high * torch.tanh(x / high), low * torch.tanh(x / low))
+
+
+def draws_last(x: Tensor) -> Tensor:
+    """(..., B, D) to (B, D, S), S the product of the leading dimensions."""
+    return x.reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
+
+
+def draws_first(x: Tensor, shape: torch.Size) -> Tensor:
+    """Inverse of `draws_last`, given the shape (..., B, D)."""
+    return x.permute(2, 0, 1).reshape(shape)

@@ -162,7 +162,7 @@ class Reconstructor:
         seed = self.settings.seed if seed is None else seed
         batch = batch.to(self.device)
         channels, extra = self.modality.context(batch)
-        distribution = self.network(channels, extra)
+        distribution = self.network(channels, extra, self.modality.anchors(batch))
         normal = self._noise(origins, s, seed)
         width = 1 + self.modality.width
         draws, log_q = distribution.draw(normal[..., :width])
@@ -207,7 +207,7 @@ class Reconstructor:
     def log_prob(self, batch: Any, draws: Draws) -> Tensor:
         """(N,) log q(class, theta | I) of given draws."""
         batch = batch.to(self.device)
-        return self.network(*self.modality.context(batch)).log_prob(draws)
+        return self.network(*self.modality.context(batch), self.modality.anchors(batch)).log_prob(draws)
 
     def _noise(self, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""

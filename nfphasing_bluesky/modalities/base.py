@@ -4,7 +4,7 @@ Dimension letters: B frames of a batch, S draws of one frame, N draws in a flat 
 K classes, Q points of a curve.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Settings
+from nfphasing_bluesky.flows import Anchor
 
 
 class Batch(Protocol):
@@ -44,6 +45,44 @@ class Draws:
     def at(self, index: Tensor) -> "Draws":
         """Return the draws that an index or a boolean mask picks."""
         return Draws(self.label[index], self.theta[index], self.frame[index])
+
+
+class Anchors:
+    """Anchors of B frames for K classes, found when first asked for and then kept.
+
+    Args:
+        frames: B.
+        find: of a class and the indices of frames, the anchors of those; None when all are put in.
+    """
+
+    def __init__(self, frames: int, find: Callable[[int, Tensor], Anchor] | None = None) -> None:
+        self._find = find
+        self._frames = frames
+        self._kept: dict[int, tuple[Anchor, Tensor]] = {}
+
+    def put(self, k: int, frames: Tensor, anchor: Anchor) -> None:
+        """Keep anchors of class k for some frames."""
+        if k not in self._kept:
+            parts = (anchor.location, anchor.factor, anchor.features)
+            empty = Anchor(*(p.new_zeros(self._frames, *p.shape[1:]) for p in parts))
+            known = torch.zeros(self._frames, dtype=torch.bool, device=frames.device)
+            self._kept[k] = (empty, known)
+        kept, known = self._kept[k]
+        kept.location[frames], kept.factor[frames] = anchor.location, anchor.factor
+        kept.features[frames] = anchor.features
+        known[frames] = True
+
+    def get(self, k: int, frames: Tensor) -> Anchor:
+        """Anchors of class k for some frames, in their order."""
+        missing = frames
+        if k in self._kept:
+            missing = frames[~self._kept[k][1][frames]]
+        if missing.numel():
+            if self._find is None:
+                raise LookupError(f"{missing.numel()} frames have no anchor of class {k}")
+            missing = missing.unique()
+            self.put(k, missing, self._find(k, missing))
+        return self._kept[k][0].at(frames)
 
 
 @dataclass(frozen=True)
@@ -148,6 +187,10 @@ class Modality(Protocol):
         """Encoder input: (B, C, ...) channels and (B, E) extra scalars. Scale-free."""
         ...
 
+    def anchors(self, batch: Any) -> Anchors:
+        """Where a fit without the network puts the posterior of each frame, class by class."""
+        ...
+
     def forward(self, draws: Draws, batch: Any) -> Tensor:
         """(N, ...) expected pattern of unit scale and no background; differentiable in theta."""
         ...
@@ -177,7 +220,7 @@ class Modality(Protocol):
         ...
 
     def network(self) -> nn.Module:
-        """Untrained network: `network(channels, extra)` is a distribution over (class, theta)."""
+        """Untrained network: `network(channels, extra, anchors)` is a distribution over (class, theta)."""
         ...
 
     def state(self) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError
-from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma
+from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma, uneven_sigma
 
 MIN_POINTS = 10
 MIN_SIGNAL_TO_NOISE = 3.0
@@ -177,6 +177,7 @@ def perturb(
         floor=log_uniform(ranges.floor, n, generator),
         buffer=log_uniform(ranges.buffer, n, generator),
     )
+    sigma = uneven_sigma(sigma, generator)
     noise = torch.randn(expected.shape, generator=generator, device=q.device)
     mask = random_missing_ranges(q, generator)
     nothing = torch.full((n,), float("nan"), device=q.device)

@@ -32,6 +32,13 @@ class BackgroundPrior:
         """Inverse of `coordinate`."""
         return coordinate.exp() if self.kind == "log-uniform" else coordinate
 
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of beta."""
+        u = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+        edges = self.coordinate(torch.tensor([self.lower, self.upper], dtype=torch.float64))
+        beta = self.beta(edges[0] + u * (edges[1] - edges[0]))
+        return float(beta.mean()), float(beta.std())
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n,) draws, float32."""
         edges = self.coordinate(torch.tensor([self.lower, self.upper], device=generator.device))

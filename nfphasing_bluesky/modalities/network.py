@@ -10,12 +10,14 @@ from nfphasing_bluesky.core import Settings
 from nfphasing_bluesky.flows import (
     CurveNetwork,
     EncoderSettings,
+    FlowDistribution,
     FlowSettings,
     MixtureDistribution,
     MixtureOfFlows,
     build_flow,
 )
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws
+from nfphasing_bluesky.modalities.anchors import anchor_features
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
 
 
 class NetworkSettings(Settings):
@@ -32,11 +34,13 @@ class DrawDistribution:
     Args:
         mixture: class probabilities and flows.
         embedding: (B, E) context, also what the out-of-distribution score looks at.
+        anchors: where the physics puts each class's posterior.
         width: D of the padded theta.
     """
 
     mixture: MixtureDistribution
     embedding: Tensor
+    anchors: Anchors
     width: int
 
     def __len__(self) -> int:
@@ -47,6 +51,10 @@ class DrawDistribution:
         """(B, K)."""
         return self.mixture.class_log_probs
 
+    def of_class(self, k: int, frames: Tensor) -> FlowDistribution:
+        """q(theta | class, I) of some frames."""
+        return self.mixture.class_distribution(k, frames, self.anchors.get(k, frames))
+
     def log_prob(self, draws: Draws) -> Tensor:
         """(N,) joint log density of class and theta; fastest when all draws belong to one frame."""
         out = draws.theta.new_full((len(draws),), -torch.inf)
@@ -55,12 +63,12 @@ class DrawDistribution:
             chosen = (draws.label == k).nonzero()[:, 0]
             if not chosen.numel():
                 continue
-            flow = self.mixture.mixture.flow(k)
-            theta, frame = draws.theta[chosen, : flow.dimension], draws.frame[chosen]
+            frame = draws.frame[chosen]
+            theta = draws.theta[chosen, : self.mixture.mixture.flow(k).dimension]
             if shared:
-                value = flow(self.embedding[frame[:1]]).log_prob(theta[:, None])[:, 0]
+                value = self.of_class(k, frame[:1]).log_prob(theta[:, None])[:, 0]
             else:
-                value = flow(self.embedding[frame]).log_prob(theta)
+                value = self.of_class(k, frame).log_prob(theta)
             out = out.index_copy(0, chosen, value + self.class_log_probs[frame, k])
         return out
 
@@ -82,14 +90,14 @@ class DrawDistribution:
             frames = member.any(1).nonzero()[:, 0]
             if not frames.numel():
                 continue
-            flow = self.mixture.mixture.flow(k)
+            width = self.mixture.mixture.flow(k).dimension
             most = int(member.sum(1).max())
             order = (~member[frames]).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
             kept = member[frames].gather(1, order)
-            latent = noise[frames[:, None], order, 1 : 1 + flow.dimension]
-            values, log_prob = flow(self.embedding[frames]).from_latent(latent.transpose(0, 1))
+            latent = noise[frames[:, None], order, 1 : 1 + width]
+            values, log_prob = self.of_class(k, frames).from_latent(latent.transpose(0, 1))
             flat = (frames[:, None] * s + order)[kept]
-            padded = nn.functional.pad(values.transpose(0, 1), (0, self.width - flow.dimension))
+            padded = nn.functional.pad(values.transpose(0, 1), (0, self.width - width))
             log_prob = log_prob.transpose(0, 1) + self.class_log_probs[frames, k][:, None]
             theta = theta.index_copy(0, flat, padded[kept].to(theta.dtype))
             log_q = log_q.index_copy(0, flat, log_prob[kept].to(log_q.dtype))
@@ -113,10 +121,15 @@ class CurvePosterior(nn.Module):
         self.encoder = CurveNetwork(settings.encoder)
         self.width = max(len(c.free) for c in classes)
         width = settings.encoder.context
-        flows = {c.name: build_flow(len(c.free), width, c.lower, c.upper, settings.flow) for c in classes}
-        self.mixture = MixtureOfFlows(flows)
+        flows = {
+            c.name: build_flow(
+                len(c.free), width + anchor_features(len(c.free)), c.lower, c.upper, settings.flow
+            )
+            for c in classes
+        }
+        self.mixture = MixtureOfFlows(flows, width)
 
-    def forward(self, channels: Tensor, extra: Tensor) -> DrawDistribution:
-        """Condition on (B, C, N) channels and (B, K) extra scalars."""
+    def forward(self, channels: Tensor, extra: Tensor, anchors: Anchors) -> DrawDistribution:
+        """Condition on (B, C, N) channels, (B, K) extra scalars and the anchors of the same frames."""
         embedding = self.encoder(channels, extra)
-        return DrawDistribution(self.mixture(embedding), embedding, self.width)
+        return DrawDistribution(self.mixture(embedding), embedding, anchors, self.width)

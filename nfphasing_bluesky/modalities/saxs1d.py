@@ -8,9 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
-from nfphasing_bluesky.flows import resample_curve
+from nfphasing_bluesky.flows import Anchor, Box, resample_curve
 from nfphasing_bluesky.modalities import curves
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.anchors import (
+    LIBRARY,
+    Library,
+    PriorAt,
+    Target,
+    finite_differences,
+    fit,
+    uniform_prior,
+)
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, condition
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
@@ -28,6 +37,10 @@ class Saxs1D(ABC):
     classes: tuple[ClassSpec, ...]
     density_info: DensityInfo
     settings: NetworkSettings
+
+    def __init__(self) -> None:
+        self._boxes: dict[int, Box] = {}
+        self._libraries: dict[int, Library] = {}
 
     @abstractmethod
     def curve(self, draws: Draws, q: Tensor) -> Tensor:
@@ -56,6 +69,13 @@ class Saxs1D(ABC):
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         return NOISE_COLUMNS
+
+    def box(self, k: int) -> Box:
+        """Box of the free parameters of class k, float64."""
+        if k not in self._boxes:
+            spec = self.classes[k]
+            self._boxes[k] = Box(torch.tensor(spec.lower), torch.tensor(spec.upper)).double()
+        return self._boxes[k]
 
     def bounds(self, label: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) lower and upper bounds of the classes' boxes, zero where padded."""
@@ -100,6 +120,47 @@ class Saxs1D(ABC):
         grid = self.settings.encoder.grid
         channels = resample_curve(batch.q, batch.intensity, batch.sigma, batch.mask, grid).channels
         return channels, channels.new_zeros(len(batch), 0)
+
+    def anchors(self, batch: CurveBatch) -> Anchors:
+        """Where a fit of each class puts the posterior of each frame, found when asked for."""
+
+        def find(k: int, frames: Tensor) -> Anchor:
+            if k not in self._libraries:
+                self._libraries[k] = self._library(k)
+            return fit(self._target(k), self._libraries[k], batch.at(frames))
+
+        return Anchors(len(batch), find)
+
+    def prior_at(self, k: int, y: Tensor) -> PriorAt:
+        """Prior of class k at box coordinates y (N, D)."""
+        return uniform_prior(y)
+
+    def slopes(self, k: int, theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, Q) P(q) of class k and its (N, D, Q) derivatives by theta (N, D)."""
+        return finite_differences(lambda t, x: self.curve(self._draws(k, t), x), self.box(k), theta, q)
+
+    def _draws(self, k: int, theta: Tensor) -> Draws:
+        """Unpadded parameters of class k as draws of frames 0..N-1."""
+        label = torch.full((len(theta),), k, device=theta.device)
+        padded = nn.functional.pad(theta, (0, self.width - theta.shape[1]))
+        return Draws(label, padded, torch.arange(len(theta), device=theta.device))
+
+    def _target(self, k: int) -> Target:
+        return Target(
+            box=self.box(k),
+            curve=lambda theta, q: self.curve(self._draws(k, theta), q),
+            slopes=lambda theta, q: self.slopes(k, theta, q),
+            prior=lambda y: self.prior_at(k, y),
+            background=self.background.moments(),
+        )
+
+    def _library(self, k: int) -> Library:
+        """Prior objects of class k, always the same ones."""
+        generator = torch.Generator().manual_seed(k)
+        theta = self.sample_prior(LIBRARY * len(self.classes), generator)
+        mine = theta.theta[theta.label == k, : len(self.classes[k].free)].double()
+        y, _ = self.box(k)(mine, mine)
+        return Library(y.clamp(-4, 4).float(), self._target(k), self.settings.encoder.grid)
 
     def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""

@@ -110,6 +110,7 @@ class SaxsParticles(Saxs1D):
     background = BackgroundPrior(1e-7, 0.1, "log-uniform")
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
+        super().__init__()
         self.settings = settings or NetworkSettings()
         self.classes = CLASSES
         self.axis = torch.linspace(0.0, 500.0, 251)

@@ -1,9 +1,8 @@
 """`saxs1d-pr`: no particle class; u = p(r) of unit area with an unknown D_max.
 
-sqrt p(x) = sum_k c_k sin(k pi x) with x = r / D_max, so p is never negative and vanishes at both ends.
-The free coordinates are log D_max and z, the whitened principal components of c_2..c_K over c_1. The
-prior of z is a flow fitted to random bodies (physics/bodies.py); that flow *is* the prior, also of the
-simulations, so log p(theta) is exact. The prior of log D_max is uniform.
+The free coordinates are log D_max, whose prior is uniform, the shape's z with the prior of `shape_prior`, and
+a trace of aggregates: its share of I(0), log-uniform, and its extent over the particle's D_max, uniform. So
+log p(theta) is exact, and Rg, D_max and p(r) are those of the particle, whatever the trace.
 """
 
 import math
@@ -11,128 +10,52 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, ModelError, Parameter
-from nfphasing_bluesky.flows import FlowSettings, build_flow
+from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
+from nfphasing_bluesky.flows import HALF_LOG_2PI, FlowSettings
+from nfphasing_bluesky.modalities.anchors import PriorAt, uniform_prior
 from nfphasing_bluesky.modalities.base import ClassSpec, Draws
 from nfphasing_bluesky.modalities.curves import CurveSimulation
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
-from nfphasing_bluesky.physics import bodies, pair_distance
-from nfphasing_bluesky.physics.solutions import with_aggregates, with_fluctuations
+from nfphasing_bluesky.modalities.shape_prior import COMPONENTS, GRID, Z_BOUND, ShapePrior
+from nfphasing_bluesky.physics import pair_distance
+from nfphasing_bluesky.physics.solutions import loose_aggregates
 
-COEFFICIENTS = 14
 D_MAX_ANGSTROM = (25.0, 400.0)
-Z_BOUND = 8.0
-SHAPES = 40_000
-AGGREGATED = 0.35
+AGGREGATE_SHARE = (1e-4, 0.05)
+AGGREGATE_SIZE = (1.4, 4.0)
+
+SHAPE = slice(1, COMPONENTS + 1)
 
 CLASSES = (
     ClassSpec(
         "any",
-        ("log_d_max", *(f"z_{i}" for i in range(1, COEFFICIENTS))),
-        (math.log(D_MAX_ANGSTROM[0]), *([-Z_BOUND] * (COEFFICIENTS - 1))),
-        (math.log(D_MAX_ANGSTROM[1]), *([Z_BOUND] * (COEFFICIENTS - 1))),
+        ("log_d_max", *(f"z_{i}" for i in range(1, COMPONENTS + 1)), "log_aggregate_share", "aggregate_size"),
+        (
+            math.log(D_MAX_ANGSTROM[0]),
+            *([-Z_BOUND] * COMPONENTS),
+            math.log(AGGREGATE_SHARE[0]),
+            AGGREGATE_SIZE[0],
+        ),
+        (
+            math.log(D_MAX_ANGSTROM[1]),
+            *([Z_BOUND] * COMPONENTS),
+            math.log(AGGREGATE_SHARE[1]),
+            AGGREGATE_SIZE[1],
+        ),
     ),
 )
 
 PARAMETERS = (
     Parameter("rg_angstrom", "angstrom", "radius of gyration"),
     Parameter("d_max_angstrom", "angstrom", "largest distance"),
+    Parameter("aggregate_share", "", "share of the forward intensity that comes from aggregates"),
     Parameter("i0", "", "forward intensity, in the frame's units"),
     Parameter("background", "", "flat background, in the frame's units"),
 )
-
-
-class ShapePrior:
-    """Distribution of z: whitening of the sine coefficients and an unconditional flow."""
-
-    settings = FlowSettings(layers=6, hidden=96, standardiser="affine", head_hidden=16, head_blocks=0)
-
-    def __init__(self) -> None:
-        dimension = COEFFICIENTS - 1
-        self.mean = torch.zeros(dimension)
-        self.colour = torch.eye(dimension)
-        bound = torch.full((dimension,), Z_BOUND)
-        self.flow = build_flow(dimension, 1, -bound, bound, self.settings)
-        self.fitted = False
-
-    def coefficients(self, z: Tensor) -> Tensor:
-        """(N, K) sine coefficients of whitened z (N, K - 1)."""
-        ratio = self.mean.to(z) + z @ self.colour.to(z).T
-        return torch.cat([torch.ones_like(ratio[:, :1]), ratio], dim=1)
-
-    def whiten(self, c: Tensor) -> Tensor:
-        """Inverse of `coefficients`."""
-        ratio = c[:, 1:] / c[:, :1]
-        return torch.linalg.solve(self.colour.to(c), (ratio - self.mean.to(c)).T).T
-
-    def fit(self, generator: torch.Generator, epochs: int = 12, batch: int = 512) -> None:
-        """Fit whitening and flow to random bodies as solutions hold them."""
-        coefficients = bodies.sample_shapes(SHAPES, generator, coefficients=COEFFICIENTS)
-        coefficients = with_fluctuations(coefficients.double(), generator)
-        coefficients = with_aggregates(coefficients, AGGREGATED, generator).float()
-        coefficients = coefficients[coefficients[:, 0].abs() > 0.3]
-        if not self.fitted:
-            self._fit_whitening(coefficients)
-        z = self.whiten(coefficients)
-        z = z[(z.abs() < 0.95 * Z_BOUND).all(1)]
-        self._fit_flow(z, generator, epochs, batch)
-
-    def _fit_whitening(self, coefficients: Tensor) -> None:
-        ratio = coefficients[:, 1:] / coefficients[:, :1]
-        self.mean = ratio.mean(0)
-        variance, axes = torch.linalg.eigh(torch.cov(ratio.T))
-        self.colour = (axes * variance.clamp_min(1e-12).sqrt()).flip(1).contiguous()
-
-    def _fit_flow(self, z: Tensor, generator: torch.Generator, epochs: int, batch: int) -> None:
-        self.flow.requires_grad_(True)
-        optimiser = torch.optim.Adam(self.flow.parameters(), lr=2e-3)
-        steps = epochs * (len(z) // batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
-            index = torch.randint(len(z), (batch,), generator=generator)
-            loss = -self.log_prob(z[index]).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        self.flow.requires_grad_(False)
-        self.fitted = True
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """(N,) log density of z."""
-        return self._distribution(z).log_prob(z)
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n, K - 1) draws."""
-        if not self.fitted:
-            raise ModelError("the prior of p(r) was not fitted; call fit_prior, or load a trained model")
-        noise = torch.randn(n, COEFFICIENTS - 1, generator=generator, device=generator.device)
-        with torch.no_grad():
-            return self._distribution(noise).from_latent(noise)[0]
-
-    def _distribution(self, like: Tensor):
-        if self.mean.device != like.device:
-            self.mean, self.colour = self.mean.to(like.device), self.colour.to(like.device)
-            self.flow.to(like.device)
-        return self.flow(torch.zeros(len(like), 1, device=like.device))
-
-    def state(self) -> dict[str, Tensor]:
-        """Tensors for the weights file."""
-        flow = {f"flow.{k}": v for k, v in self.flow.state_dict().items()}
-        return {"mean": self.mean, "colour": self.colour, **flow}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        self.mean, self.colour = state["mean"], state["colour"]
-        self.flow.load_state_dict(
-            {k.removeprefix("flow."): v for k, v in state.items() if k.startswith("flow.")}
-        )
-        self.flow.requires_grad_(False)
-        self.fitted = True
 
 
 class SaxsPairDistance(Saxs1D):
@@ -144,13 +67,15 @@ class SaxsPairDistance(Saxs1D):
     background = BackgroundPrior(-5e-3, 5e-3, "uniform")
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
-        self.settings = settings or NetworkSettings(flow=FlowSettings(layers=8, hidden=128))
+        super().__init__()
+        self.settings = settings or NetworkSettings(flow=FlowSettings(layers=6, hidden=96))
         self.classes = CLASSES
         self.prior = ShapePrior()
+        self._rows: Tensor | None = None
         self.axis = torch.linspace(0.0, D_MAX_ANGSTROM[1], 201)
         axis = Axis("r", self.axis.double().numpy(), "angstrom")
         self.density_info = DensityInfo("p(r)", "1/angstrom", (axis,))
-        self.debye = pair_distance.UniversalDebye.on_coefficients(COEFFICIENTS, kappa_max=220.0)
+        self.debye = pair_distance.UniversalDebye(GRID, kappa_max=220.0)
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "SaxsPairDistance":
@@ -158,49 +83,103 @@ class SaxsPairDistance(Saxs1D):
         made = cls(NetworkSettings(**network) if network else None)
         if state:
             made.prior.load(state)
+            made._rows = None
         return made
 
     def fit_prior(self, generator: torch.Generator) -> None:
         """Fit the prior of shapes to random bodies unless it is there already."""
         if not self.prior.fitted:
             self.prior.fit(generator)
+            self._rows = None
 
     def state(self) -> dict[str, Tensor]:
         """The prior's tensors."""
         return self.prior.state()
 
     def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
-        """Log-uniform D_max, shapes of the prior flow."""
+        """Shapes of the shape prior; the rest uniform between the bounds."""
         device = generator.device
-        low, high = (math.log(d) for d in D_MAX_ANGSTROM)
-        u = 0.5 + inner * (torch.rand(n, 1, generator=generator, device=device) - 0.5)
-        size = low + (high - low) * u
-        theta = torch.cat([size, self.prior.sample(n, generator)], dim=1)
-        return Draws(torch.zeros(n, dtype=torch.long, device=device), theta, torch.arange(n, device=device))
+        label = torch.zeros(n, dtype=torch.long, device=device)
+        lower, upper = self.bounds(label)
+        u = 0.5 + inner * (torch.rand(n, self.width, generator=generator, device=device) - 0.5)
+        theta = lower + u * (upper - lower)
+        theta[:, SHAPE] = self.prior.sample(n, generator)
+        return Draws(label, theta, torch.arange(n, device=device))
 
     def log_prior(self, draws: Draws) -> Tensor:
-        """Uniform in log D_max times the shape prior; minus infinity outside."""
-        width = math.log(D_MAX_ANGSTROM[1] / D_MAX_ANGSTROM[0])
-        value = self.prior.log_prob(draws.theta[:, 1:]) - math.log(width)
+        """Uniform times the shape prior; minus infinity outside."""
+        lower, upper = self.bounds(draws.label[:1])
+        volume = (upper - lower).log().sum() - (upper - lower)[:, SHAPE].log().sum()
+        value = self.prior.log_prob(draws.theta[:, SHAPE]) - volume
         return torch.where(self.inside(draws), value, -torch.inf)
 
+    def prior_at(self, k: int, y: Tensor) -> PriorAt:
+        """Prior at box coordinates y (N, D)."""
+        out = uniform_prior(y)
+        inner = y[:, SHAPE]
+        slope = 2 * Z_BOUND * (-0.5 * inner.square() - HALF_LOG_2PI).exp()
+        shape = self.prior.at((2 * torch.special.ndtr(inner) - 1) * Z_BOUND)
+        gradient, precision = out.gradient.clone(), out.precision.clone()
+        gradient[:, SHAPE] += shape.gradient * slope
+        precision[:, SHAPE, SHAPE] = slope[:, :, None] * shape.precision * slope[:, None, :]
+        return PriorAt(out.value + shape.value, gradient, precision)
+
     def curve(self, draws: Draws, q: Tensor) -> Tensor:
-        """(N, Q) I(q) / I(0)."""
-        if self.debye.matrix.device != q.device:
-            self.debye.to(q.device)
-        c = self.prior.coefficients(draws.theta[:, 1:])
-        return self.debye(c, draws.theta[:, 0].exp(), q)
+        """(N, Q) I(q) / I(0), aggregates included."""
+        d_max, share, size = self._sizes(draws.theta)
+        weight = nn.functional.pad(draws.theta[:, SHAPE], (1, 0), value=1.0)
+        particle = self.debye.interpolate(weight @ self._table(weight).T, d_max, q)
+        trace = loose_aggregates(q * (d_max * size)[:, None])
+        return (1 - share[:, None]) * particle + share[:, None] * trace
+
+    def slopes(self, k: int, theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, Q) I(q) / I(0) and its (N, D, Q) derivatives by theta; by z it is linear."""
+        d_max, share, size = self._sizes(theta)
+        values, by_kappa = self.debye.rows(self._table(theta), d_max, q)
+        weight = nn.functional.pad(theta[:, SHAPE], (1, 0), value=1.0)
+        particle = (values @ weight[:, :, None])[:, :, 0]
+        by_size = (by_kappa @ weight[:, :, None])[:, :, 0] * (q * d_max[:, None])
+        with torch.enable_grad():
+            kappa = (q * (d_max * size)[:, None]).requires_grad_(True)
+            trace = loose_aggregates(kappa)
+            change = torch.autograd.grad(trace.sum(), kappa)[0] * kappa.detach()
+        trace, share = trace.detach(), share[:, None]
+        slopes = torch.empty(*theta.shape, q.shape[1], device=q.device)
+        slopes[:, 0] = (1 - share) * by_size + share * change
+        slopes[:, SHAPE] = ((1 - share)[:, :, None] * values[:, :, 1:]).mT
+        slopes[:, -2] = share * (trace - particle)
+        slopes[:, -1] = share * change / size[:, None]
+        return (1 - share) * particle + share * trace, slopes
+
+    def _table(self, like: Tensor) -> Tensor:
+        """(F, 1 + D) curves of the mean shape and of the components on the grid of q D_max."""
+        if self._rows is None or self._rows.device != like.device:
+            self.debye.to(like.device)
+            self._rows = self.debye.table(self.prior.parts(like)).T.contiguous()
+        return self._rows
+
+    def _sizes(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D_max in angstrom, the aggregates' share of I(0), their extent over D_max."""
+        return theta[:, 0].exp(), theta[:, -2].exp(), theta[:, -1]
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, R) p(r) of unit area, 1/angstrom."""
         d_max = (draws.theta[:, 0].exp() * nuisance["q_scale"].to(draws.theta))[:, None]
-        x = self.axis.to(draws.theta)[None] / d_max
-        p = pair_distance.p_from_coefficients(self.prior.coefficients(draws.theta[:, 1:]), x.clamp_max(1.0))
-        return torch.where(x < 1, p, 0.0) / d_max
+        place = self.axis.to(draws.theta)[None] / d_max * (GRID - 1)
+        left = place.floor().clamp_max(GRID - 2)
+        shape, index = self.prior.shape(draws.theta[:, SHAPE]), left.long()
+        p = torch.lerp(shape.gather(1, index), shape.gather(1, index + 1), place - left)
+        return torch.where(place < GRID - 1, p, 0.0) / d_max
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rg and D_max in angstrom, I(0) and background in the frame's units."""
         d_max = draws.theta[:, 0].exp() * nuisance["q_scale"].to(draws.theta)
-        rg = d_max * pair_distance.rg_over_dmax(self.prior.coefficients(draws.theta[:, 1:]))
+        rg = d_max * self.prior.rg(draws.theta[:, SHAPE])
         scale, beta = nuisance["scale"].to(d_max), nuisance["beta"].to(d_max)
-        return {"rg_angstrom": rg, "d_max_angstrom": d_max, "i0": scale, "background": scale * beta}
+        return {
+            "rg_angstrom": rg,
+            "d_max_angstrom": d_max,
+            "aggregate_share": draws.theta[:, -2].exp(),
+            "i0": scale,
+            "background": scale * beta,
+        }

@@ -46,6 +46,28 @@ def reduced_curve_sigma(
     return (poisson + (floor[:, None] * intensity).square()).sqrt()
 
 
+def uneven_sigma(sigma: Tensor, generator: Generator) -> Tensor:
+    """Sigma (B, Q) as different error models would state it: off by a smooth factor and by scatter.
+
+    Real sigmas come from counts, from the spread over the azimuth, or from propagation, and differ by tens of
+    per cent. A simulation whose sigma followed from the noise-free curve would give that curve away: a network
+    learns to read it off the error bars. The logarithm of the factor is three waves in log q, of standard
+    deviation uniform up to 0.4, plus independent scatter, log-uniform from 0.02 to 0.3.
+    """
+    B, Q = sigma.shape
+    device = generator.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device).to(sigma)
+
+    place = torch.linspace(0, 1, Q, device=device).to(sigma)
+    phase = 2 * torch.pi * (uniform(B, 3, 1) + 3 * uniform(B, 3, 1) * place)
+    waves = (2 / 3) ** 0.5 * torch.cos(phase).sum(1)
+    scatter = torch.exp(torch.lerp(sigma.new_tensor(0.02).log(), sigma.new_tensor(0.3).log(), uniform(B, 1)))
+    white = torch.randn(B, Q, generator=generator, device=device).to(sigma)
+    return sigma * torch.exp(0.4 * uniform(B, 1) * waves + scatter * white)
+
+
 def poisson_counts(expected: Tensor, generator: Generator) -> Tensor:
     """Poisson draws around expected counts >= 0, any shape."""
     return torch.poisson(expected, generator=generator)

@@ -70,96 +70,77 @@ def coefficients_from_p(p: Tensor, x: Tensor, coefficients: int) -> Tensor:
     return normalise_coefficients(torch.atleast_2d(p).clamp(min=0).sqrt() @ basis.T)
 
 
-def cosines_from_coefficients(c: Tensor) -> Tensor:
-    """Exact cosine series of p: (B, K) coefficients of sqrt p to (B, 2K + 1) of cos(m pi x), unit area."""
-    c = normalise_coefficients(c)
-    K = c.shape[-1]
-    product = c[:, :, None] * c[:, None, :] / 2
-    k = torch.arange(1, K + 1, device=c.device)
-    difference, total = (k[:, None] - k).abs().flatten(), (k[:, None] + k).flatten()
-    series = c.new_zeros(c.shape[0], 2 * K + 1)
-    flat = product.flatten(1)
-    return series.index_add(1, difference, flat).index_add(1, total, -flat)
-
-
-def rg_over_dmax(c: Tensor) -> Tensor:
-    """(B,) Rg / Dmax of sine coefficients (B, K), in closed form."""
-    series = cosines_from_coefficients(c)
-    m = torch.arange(1, series.shape[-1], dtype=c.dtype, device=c.device)
-    second = series[:, 0] / 3 + series[:, 1:] @ (2 * torch.cos(torch.pi * m) / (torch.pi * m) ** 2)
-    return (second / 2).sqrt()
-
-
 class UniversalDebye(nn.Module):
     """I(q) / I(0) of many p(x) at once: one matrix product on a fixed kappa grid, then cubic interpolation.
 
-    Build it with `on_grid` (input: p sampled on a uniform x grid, splined in between) or `on_coefficients`
-    (input: sine coefficients of sqrt p; exact). Buffers are float64 and follow `.to(device)`.
+    p is sampled on a uniform x grid and splined in between. Buffers are float64 and follow `.to(device)`.
 
     Args:
-        basis: (F, N) basis functions on a fine uniform x grid, F >= 33.
+        points: X, number of samples of p on linspace(0, 1, X).
         kappa_max: largest q Dmax of the grid. Beyond it the curve is continued as kappa^-4 (Porod).
         step: of the kappa grid; the cubic's error is below step^4 / 40 of the local amplitude.
-        sine: whether inputs are sine coefficients of sqrt p.
     """
 
     matrix: Tensor
 
-    def __init__(
-        self, basis: np.ndarray, kappa_max: float = 256.0, step: float = 0.2, *, sine: bool = False
-    ) -> None:
+    def __init__(self, points: int = 128, kappa_max: float = 256.0, step: float = 0.2) -> None:
         super().__init__()
-        self.step, self.sine = step, sine
-        self.points = ceil(kappa_max / step) + 2
-        x = np.linspace(0, 1, basis.shape[0])
+        self.step, self.points = step, ceil(kappa_max / step) + 2
+        x = np.linspace(0, 1, 2 * max(1024, ceil(4 * kappa_max), 16 * points) + 1)
         weights = np.full(x.size, 1 / (x.size - 1))
         weights[1:-1:2] *= 4 / 3
         weights[2:-1:2] *= 2 / 3
         weights[[0, -1]] /= 3
         kappa = np.arange(self.points) * step
         kernel = np.sinc(kappa[:, None] * x / np.pi) * weights
+        basis = CubicSpline(np.linspace(0, 1, points), np.eye(points))(x)
         self.register_buffer("matrix", torch.as_tensor((kernel @ basis).T.copy()), persistent=False)
-
-    @classmethod
-    def on_grid(cls, points: int = 128, kappa_max: float = 256.0, step: float = 0.2) -> "UniversalDebye":
-        """For p (B, X) sampled on linspace(0, 1, X)."""
-        fine = np.linspace(0, 1, _fine_points(kappa_max, points))
-        spline = CubicSpline(np.linspace(0, 1, points), np.eye(points))
-        return cls(spline(fine), kappa_max, step)
-
-    @classmethod
-    def on_coefficients(
-        cls, coefficients: int, kappa_max: float = 256.0, step: float = 0.2
-    ) -> "UniversalDebye":
-        """For sine coefficients c (B, K) of sqrt p; p is normalised to unit area."""
-        fine = np.linspace(0, 1, _fine_points(kappa_max, coefficients))
-        basis = np.cos(np.pi * fine[:, None] * np.arange(2 * coefficients + 1))
-        return cls(basis, kappa_max, step, sine=True)
 
     def forward(self, p: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
         """Return integral p(x) sinc(q Dmax x) dx, which is I(q) / I(0) for p of unit area.
 
         Args:
-            p: (B, X) samples, or (B, K) coefficients after `on_coefficients`.
+            p: (B, X) samples.
             d_max: (B,) angstrom.
             q: (Q,) or (B, Q) 1/angstrom.
 
         Returns:
             (B, Q) in the dtype of p.
         """
-        values = cosines_from_coefficients(p.double()) if self.sine else p.double()
-        table = values @ self.matrix.to(torch.float64)
+        return self.interpolate(self.table(p), d_max, q)
+
+    def table(self, p: Tensor) -> Tensor:
+        """(B, F) curves of (B, X) samples at kappa = 0, step, 2 step, ..."""
+        # the sums need float64, their values do not
+        return (p.double() @ self.matrix.to(torch.float64)).to(p.dtype)
+
+    def interpolate(self, table: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
+        """(B, Q) curves of tables (B, F), each with its own d_max (B,) in angstrom."""
+        position, beyond = self._position(d_max, q)
+        return _interpolate_even(table, position) / beyond.to(table.dtype) ** 4
+
+    def rows(self, table: Tensor, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Q, C) values of C curves that all B share, (F, C), and their derivatives by q Dmax.
+
+        Beyond the grid both are those of its edge.
+        """
+        position, _ = self._position(d_max, q)
+        cell = position.floor().clamp(0, table.shape[0] - 3)
+        f, i = (position - cell).to(table.dtype), cell.long()
+        around = torch.stack(((i - 1).abs(), i, i + 1, i + 2), dim=-1).view(-1, 4)
+
+        def mixed(weights: tuple[Tensor, ...]) -> Tensor:
+            stacked = torch.stack(weights, dim=-1).view(-1, 4)
+            out = nn.functional.embedding_bag(around, table, per_sample_weights=stacked, mode="sum")
+            return out.view(*f.shape, -1)
+
+        return mixed(_cubic(f)), mixed(_cubic_slope(f)) / self.step
+
+    def _position(self, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Q) fractional columns of the table, at most its edge, and how far beyond it they lay."""
         position = torch.atleast_2d(q).double() * d_max.double()[:, None] / self.step
         edge = float(self.points - 2)
-        beyond = (position / edge).clamp(min=1)
-        # the sums need float64, their values do not
-        values = _interpolate_even(table.to(p.dtype), position.clamp(max=edge))
-        return values / beyond.to(p.dtype) ** 4
-
-
-def _fine_points(kappa_max: float, features: int) -> int:
-    """Odd number of Simpson points that resolves both the basis and sin(kappa x)."""
-    return 2 * max(1024, ceil(4 * kappa_max), 16 * features) + 1
+        return position.clamp(max=edge), (position / edge).clamp(min=1)
 
 
 def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:
@@ -167,13 +148,27 @@ def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:
     cell = position.detach().floor().clamp(0, table.shape[1] - 3)
     f = (position - cell).to(table.dtype)
     i = cell.long()
-    weights = (
+    columns = ((i - 1).abs(), i, i + 1, i + 2)
+    return sum(  # type: ignore[return-value]
+        w * table.gather(1, column) for w, column in zip(_cubic(f), columns, strict=True)
+    )
+
+
+def _cubic(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of the four neighbours at -1, 0, 1, 2 of a point at f in [0, 1] (Lagrange)."""
+    return (
         -f * (f - 1) * (f - 2) / 6,
         (f + 1) * (f - 1) * (f - 2) / 2,
         -(f + 1) * f * (f - 2) / 2,
         (f + 1) * f * (f - 1) / 6,
     )
-    columns = ((i - 1).abs(), i, i + 1, i + 2)
-    return sum(  # type: ignore[return-value]
-        w * table.gather(1, column) for w, column in zip(weights, columns, strict=True)
+
+
+def _cubic_slope(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Derivatives of `_cubic`."""
+    return (
+        -(3 * f * f - 6 * f + 2) / 6,
+        (3 * f * f - 4 * f - 1) / 2,
+        -(3 * f * f - 2 * f - 2) / 2,
+        (3 * f * f - 1) / 6,
     )

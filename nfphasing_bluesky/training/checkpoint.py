@@ -29,7 +29,6 @@ def save(trainer: "Trainer", folder: Path) -> None:
     tensors |= {f"prior.{k}": v for k, v in trainer.modality.state().items()}
     for index, state in trainer.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-    tensors["generator"] = trainer.generator.get_state()
     tensors["progress"] = torch.tensor([trainer.step, trainer.skipped], dtype=torch.int64)
     tensors["seconds"] = torch.tensor([trainer.seconds], dtype=torch.float64)
     partial = folder / f"{TENSORS}.partial"
@@ -63,7 +62,6 @@ def restore(trainer: "Trainer", folder: Path) -> None:
         state.setdefault(int(index), {})[key] = value
     whole = trainer.optimiser.state_dict()
     trainer.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-    trainer.generator.set_state(tensors["generator"])
     trainer.step, trainer.skipped = (int(v) for v in tensors["progress"])
     trainer.seconds = float(tensors["seconds"])
     truncate_curve(folder, trainer.step)

@@ -45,7 +45,7 @@ def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torc
     for _ in range(REFERENCE_FRAMES // 500):
         draws = trainer.modality.sample_prior(500, generator)
         batch, _ = trainer.modality.simulate(draws, generator)
-        parts.append(network(*trainer.modality.context(batch)).embedding)
+        parts.append(network.encoder(*trainer.modality.context(batch)))
     return torch.cat(parts)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from nfphasing_bluesky.modalities import Modality
 from nfphasing_bluesky.training import checkpoint
 from nfphasing_bluesky.training.losses import PhysicsTerm, data_nll, physics
+from nfphasing_bluesky.training.rounds import Labelled, Round
 from nfphasing_bluesky.training.settings import TrainSettings
 
 
@@ -31,7 +32,7 @@ class StepLog:
 
 
 class Trainer:
-    """State of a training run: network, optimiser, averaged weights, generator, step.
+    """State of a training run: network, optimiser, averaged weights, step.
 
     Args:
         modality: what is learnt; its prior is fitted here if it has to be.
@@ -41,7 +42,7 @@ class Trainer:
 
     def __init__(self, modality: Modality, settings: TrainSettings, device: str = "cpu") -> None:
         self.modality, self.settings, self.device = modality, settings, torch.device(device)
-        self.generator = torch.Generator(device=self.device).manual_seed(settings.seed)
+        self._round: tuple[int, Round] | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.network = modality.network().to(self.device)
@@ -120,20 +121,30 @@ class Trainer:
 
     def _losses(self, weight: float) -> tuple[Tensor, PhysicsTerm | None]:
         s = self.settings
-        with torch.no_grad():
-            draws = self.modality.sample_prior(s.batch, self.generator, s.inner)
-            batch, _ = self.modality.simulate(draws, self.generator)
-            channels, extra = self.modality.context(batch)
+        channels, extra, anchors, draws = self._labelled()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.bfloat16):
-            nll = data_nll(self.network(channels, extra), draws)
+            nll = data_nll(self.network(channels, extra, anchors), draws)
         if weight == 0.0 or self.step % s.physics_every:
             return nll, None
+        generator = self._generator(2, self.step)
         with torch.no_grad():
-            unlabelled = self.modality.sample_prior(s.physics_batch, self.generator)
-            batch, _ = self.modality.simulate(unlabelled, self.generator)
+            unlabelled = self.modality.sample_prior(s.physics_batch, generator)
+            batch, _ = self.modality.simulate(unlabelled, generator)
             channels, extra = self.modality.context(batch)
-        distribution = self.network(channels, extra)
-        return nll, physics(self.modality, distribution, batch, s.physics_draws, self.generator)
+        distribution = self.network(channels, extra, self.modality.anchors(batch))
+        return nll, physics(self.modality, distribution, batch, s.physics_draws, generator)
+
+    def _labelled(self) -> Labelled:
+        """Frames of this step. They depend on the seed and on the step alone, so a resumed run sees the same."""
+        s = self.settings
+        index, place = divmod(self.step, s.round_batches * s.reuse)
+        if self._round is None or self._round[0] != index:
+            self._round = (index, Round(self.modality, s, self._generator(1, index)))
+        return self._round[1].take(place)
+
+    def _generator(self, stream: int, index: int) -> torch.Generator:
+        seed = (self.settings.seed * 4 + stream) * 2**40 + index
+        return torch.Generator(device=self.device).manual_seed(seed % 2**63)
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -33,9 +33,16 @@ class PhysicsTerm:
     negative_log_prior: float
 
 
+MOST_NATS = 60.0
+
+
 def data_nll(distribution: DrawDistribution, draws: Draws) -> Tensor:
-    """Mean of -log q(class, theta | I) over simulated frames with known theta, nats."""
-    return -distribution.log_prob(draws).mean()
+    """Mean of -log q(class, theta | I) over simulated frames with known theta, nats.
+
+    A frame above `MOST_NATS` enters with its logarithm: its anchor lies far off, and it must not take over.
+    """
+    nats = -distribution.log_prob(draws)
+    return torch.where(nats > MOST_NATS, MOST_NATS * (1 + (nats / MOST_NATS).clamp_min(1.0).log()), nats).mean()
 
 
 def physics(

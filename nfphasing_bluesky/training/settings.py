@@ -13,6 +13,8 @@ class TrainSettings(Settings):
     Args:
         steps: optimiser steps in all; the learning rate follows them, not the clock.
         batch: simulated frames a step.
+        reuse: how often a simulated frame is used.
+        round_batches: batches that are simulated together and then gone through `reuse` times.
         learning_rate: peak, after `warmup` steps; a cosine brings it down to 1 % of that.
         clip: largest norm of the gradient.
         average: decay of the running average of the weights; the average is what is saved.
@@ -28,6 +30,8 @@ class TrainSettings(Settings):
 
     steps: Annotated[int, Field(ge=1)] = 10_000
     batch: Annotated[int, Field(ge=2)] = 1024
+    reuse: Annotated[int, Field(ge=1)] = 4
+    round_batches: Annotated[int, Field(ge=1)] = 16
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 200
     clip: Annotated[float, Field(gt=0)] = 5.0

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.flows import Box, FlowSettings, build_flow
@@ -45,14 +46,22 @@ def test_density_is_zero_outside_and_finite_on_the_edge():
 
 
 @pytest.mark.parametrize("near", [1e-6, 1e-12, 1e-18])
-def test_logit_is_exact_close_to_an_edge_at_zero(near):
+def test_quantile_is_exact_close_to_an_edge_at_zero(near):
     for lower, upper, x, sign in ((0.0, 3.0, near, 1), (-3.0, 0.0, -near, -1)):
         box = Box(torch.tensor([lower]), torch.tensor([upper]))
         y, log_det = box(torch.tensor([[x]]), torch.zeros(1, 1))
-        assert float(y) == pytest.approx(sign * math.log(near / (3 - near)), rel=1e-6)
-        assert float(log_det) == pytest.approx(math.log(3 / near / (3 - near)), rel=1e-6)
+        quantile = stats.norm.ppf(near / 3)
+        assert float(y) == pytest.approx(sign * quantile, rel=1e-6)
+        assert float(log_det) == pytest.approx(-math.log(3) - stats.norm.logpdf(quantile), rel=1e-5)
         back, _ = box.inverse(y, torch.zeros(1, 1))
         assert float(back) == pytest.approx(x, rel=1e-5)
+
+
+def test_uniform_points_become_standard_normal():
+    box = Box(torch.tensor([-2.0, 5.0]), torch.tensor([3.0, 6.0]))
+    u = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
+    y, _ = box(box.lower + u * (box.upper - box.lower), torch.zeros(1, 1))
+    assert stats.kstest(y.flatten().numpy(), "norm").pvalue > 0.01
 
 
 def test_a_point_outside_does_not_poison_the_gradient():

@@ -88,6 +88,7 @@ def test_every_family_makes_proper_distributions(family, generator):
 def test_the_prior_spans_compact_long_and_hollow(generator):
     c = bodies.sample_shapes(240, generator, 24)
     torch.testing.assert_close(c.square().sum(1) / 2, torch.ones(240))
-    ratio = pair_distance.rg_over_dmax(c)
+    x = torch.linspace(0, 1, 401)
+    ratio = pair_distance.rg(pair_distance.p_from_coefficients(c, x), x)
     assert ratio.min() < 0.29 and ratio.max() > 0.42
     assert ((ratio > 0.31) & (ratio < 0.33)).sum() > 5

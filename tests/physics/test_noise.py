@@ -68,3 +68,16 @@ def test_a_longer_wavelength_or_distance_means_a_smaller_q():
     errors = torch.tensor([0.01, 0.0], dtype=torch.float64), torch.tensor([0.0, -0.02], dtype=torch.float64)
     ratio = (noise.scaled_q(q, *errors) / q)[:, 0]
     torch.testing.assert_close(ratio, torch.tensor([1 / 1.01, 1 / 0.98], dtype=torch.float64))
+
+
+def test_stated_sigmas_do_not_give_the_curve_away():
+    n = 400
+    q, intensity = curve(n)
+    sigma = noise.uneven_sigma(0.03 * intensity, torch.Generator().manual_seed(0))
+    off = (sigma / (0.03 * intensity)).log()
+    assert 0.15 < float(off.std()) < 0.4
+    # a smooth part, so that averaging over neighbours does not help, and an independent one
+    neighbours = (off[:, 1:] - off[:, :-1]).std() / off.std()
+    assert 0.2 < float(neighbours) < 1.0
+    again = noise.uneven_sigma(0.03 * intensity, torch.Generator().manual_seed(0))
+    assert torch.equal(sigma, again)

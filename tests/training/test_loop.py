@@ -22,6 +22,8 @@ def make(steps: int = 6, **changes) -> Trainer:
             "steps": steps,
             "batch": 16,
             "warmup": 2,
+            "round_batches": 2,
+            "reuse": 2,
             "physics_batch": 4,
             "physics_draws": 2,
             "physics_every": 2,
@@ -71,11 +73,11 @@ def test_physics_loss_alone_pulls_draws_to_the_data():
     generator = torch.Generator().manual_seed(5)
     draws = trainer.modality.sample_prior(16, generator)
     batch, _ = trainer.modality.simulate(draws, generator)
-    context = trainer.modality.context(batch)
+    context, anchors = trainer.modality.context(batch), trainer.modality.anchors(batch)
     optimiser = torch.optim.Adam(trainer.network.parameters(), lr=5e-3)
     values = []
     for _ in range(50):
-        term = physics(trainer.modality, trainer.network(*context), batch, 4, generator)
+        term = physics(trainer.modality, trainer.network(*context, anchors), batch, 4, generator)
         optimiser.zero_grad()
         term.loss.backward()
         optimiser.step()
@@ -106,7 +108,8 @@ def test_exported_model_loads_and_runs(tmp_path, monkeypatch):
     first = trainer.modality.network()
     first.load_state_dict(trainer.average)
     with torch.no_grad():
-        expected = first.eval()(*trainer.modality.context(batch)).log_prob(draws)
+        anchors = trainer.modality.anchors(batch)
+        expected = first.eval()(*trainer.modality.context(batch), anchors).log_prob(draws)
     assert torch.allclose(reconstructor.log_prob(batch, draws), expected)
     assert stored.card.training["settings"]["seed"] == trainer.settings.seed
     names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())

@@ -1,0 +1,280 @@
+"""Back-projection of curves: the best fit of a class, and its curvature, before any network.
+
+A library of prior objects gives the start (variable projection: scale and background are solved for),
+Levenberg-Marquardt steps on the whole curve give the fit, and the Gauss-Newton Hessian the covariance. All of
+it happens in the coordinates y of the flow's box, in which uniform priors are standard normal.
+
+Where the fit failed, or is not yet there, the covariance is widened by how far it is from a good one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.flows import HALF_LOG_2PI, Anchor, Box, LogGrid, bin_centres, bin_curve
+from nfphasing_bluesky.modalities.curves import CurveBatch
+
+LIBRARY = 4096
+LIBRARY_ERROR = 0.02
+CHUNK = 128
+FITTED_AT_ONCE = 64
+STARTS = 2
+STEPS = 8
+DIFFERENCE = 1e-3
+CONVERGED = 0.02
+LARGEST_STEP = 2.0
+
+
+def anchor_features(dimension: int) -> int:
+    """Number of features of an anchor of a class with `dimension` free parameters."""
+    return 2 * dimension + 3
+
+
+class PriorAt(NamedTuple):
+    """A prior in box coordinates at N points: log density (N,), gradient (N, D), precision (N, D, D)."""
+
+    value: Tensor
+    gradient: Tensor
+    precision: Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """One class as a fit sees it.
+
+    Args:
+        box: of its free parameters.
+        curve: (N, D) theta and (N, Q) q to (N, Q) P(q).
+        slopes: the same to P(q) and (N, D, Q) its derivatives by theta.
+        prior: box coordinates y (N, D) to the prior there.
+        background: mean and standard deviation of the background over scale.
+    """
+
+    box: Box
+    curve: Callable[[Tensor, Tensor], Tensor]
+    slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    prior: Callable[[Tensor], PriorAt]
+    background: tuple[float, float]
+
+
+def uniform_prior(y: Tensor) -> PriorAt:
+    """Return the prior that is uniform in the box: standard normal in its coordinates."""
+    n, d = y.shape
+    eye = torch.eye(d, dtype=y.dtype, device=y.device).expand(n, d, d)
+    return PriorAt(-0.5 * y.square().sum(1) - d * HALF_LOG_2PI, -y, eye)
+
+
+class Library:
+    """Curves of M prior objects of one class on the encoder's grid.
+
+    Args:
+        y: (M, D) objects, in box coordinates.
+        target: the class.
+        grid: of the curves.
+    """
+
+    def __init__(self, y: Tensor, target: Target, grid: LogGrid) -> None:
+        self.y, self.grid, self.background = y, grid, target.background
+        q = bin_centres(grid).to(y)
+        curves = [target.curve(_theta(target, part), q.expand(len(part), -1)) for part in y.split(512)]
+        self.shape = torch.cat(curves).T.contiguous()
+        self.square = self.shape.square()
+
+    def best(self, batch: CurveBatch, count: int) -> Tensor:
+        """(B, count, D) objects whose curves fit best, scale and background solved for."""
+        if self.y.device != batch.q.device:
+            self.y, self.shape = self.y.to(batch.q.device), self.shape.to(batch.q.device)
+            self.square = self.square.to(batch.q.device)
+        bins = bin_curve(batch.q, batch.intensity, batch.sigma, batch.mask, self.grid)
+        variance = bins.variance + (LIBRARY_ERROR * bins.intensity).square()
+        weight = torch.where(bins.filled, variance.clamp_min(1e-30).reciprocal(), 0.0)
+        parts = zip(weight.split(CHUNK), bins.intensity.split(CHUNK), strict=True)
+        chosen = [self._misfit(w, y).topk(count, dim=1, largest=False).indices for w, y in parts]
+        return self.y[torch.cat(chosen)]
+
+    def _misfit(self, weight: Tensor, intensity: Tensor) -> Tensor:
+        """(B, M) chi^2 but for a constant of each curve."""
+        pp, p = weight @ self.square, weight @ self.shape
+        py, y = (weight * intensity) @ self.shape, (weight * intensity).sum(1, keepdim=True)
+        one = weight.sum(1, keepdim=True)
+        scale = (py / pp).clamp_min(1e-30)
+        mean, spread = self.background
+        one = one + (scale * spread).square().reciprocal()
+        y = y + mean / (scale * spread**2)
+        determinant = (pp * one - p.square()).clamp_min(1e-12 * pp * one)
+        s, b = (one * py - p * y) / determinant, (pp * y - p * py) / determinant
+        return torch.where(s > 0, -(s * py + b * y), 0.0)
+
+
+@dataclass
+class _Fit:
+    """State of N fits: point, objective, Hessian (the data's part and the prior's) and negative gradient.
+
+    `decrement` is the squared length, in units of the posterior's width, of the Newton step `newton`.
+    """
+
+    y: Tensor
+    objective: Tensor
+    chi2: Tensor
+    data: Tensor
+    prior: Tensor
+    gradient: Tensor
+    newton: Tensor
+    decrement: Tensor
+    damping: Tensor
+
+    def at(self, index: Tensor) -> "_Fit":
+        return _Fit(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def put(self, index: Tensor, other: "_Fit") -> None:
+        for f in fields(self):
+            getattr(self, f.name)[index] = getattr(other, f.name)
+
+
+@torch.no_grad()
+def fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
+    """Anchor of every curve of a batch. Each curve's depends on that curve alone."""
+    parts = [_fit(target, library, batch.at(rows)) for rows in torch.arange(len(batch)).split(FITTED_AT_ONCE)]
+    return Anchor(*(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features")))
+
+
+def _fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
+    starts = library.best(batch, STARTS)
+    count = starts.shape[1]
+    rows = torch.arange(len(batch), device=starts.device).repeat_interleave(count)
+    state = _evaluate(target, batch.at(rows), starts.flatten(0, 1))
+    # one step of all starts tells which of them is worth the rest
+    state = _advance(target, batch.at(rows), state)
+    best = state.objective.view(-1, count).argmin(1) + torch.arange(len(batch), device=rows.device) * count
+    state = state.at(best)
+    for _ in range(STEPS - 1):
+        active = (state.decrement > CONVERGED).nonzero()[:, 0]
+        if not active.numel():
+            break
+        if active.numel() == len(batch):
+            state = _advance(target, batch, state)
+        else:
+            state.put(active, _advance(target, batch.at(active), state.at(active)))
+    return _anchor(state, batch)
+
+
+def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
+    """One damped step; where it made things worse, the old point with more damping."""
+    hessian = state.data + state.prior
+    hessian.diagonal(dim1=1, dim2=2).mul_(1 + state.damping[:, None])
+    step = torch.linalg.solve(hessian, state.gradient)
+    tried = _evaluate(target, batch, state.y + step.clamp(-LARGEST_STEP, LARGEST_STEP))
+    better = tried.objective < state.objective
+    out = tried if better.all() else state.at(torch.arange(len(better), device=better.device))
+    if not better.all() and better.any():
+        out.put(better.nonzero()[:, 0], tried.at(better.nonzero()[:, 0]))
+    out.damping = torch.where(better, state.damping * 0.15, state.damping * 8)
+    return out
+
+
+def _evaluate(target: Target, batch: CurveBatch, y: Tensor) -> _Fit:
+    """Objective, Gauss-Newton Hessian and negative gradient at y (N, D), scale and background projected out."""
+    d = y.shape[1]
+    y = y.double()
+    shape, slopes = target.slopes(_theta(target, y), batch.q)
+    root = batch.weight.double().sqrt()
+    design = torch.empty(len(y), d + 2, shape.shape[1], dtype=y.dtype, device=y.device)
+    torch.mul(shape, root, out=design[:, d])
+    design[:, d + 1] = root
+    measured = root * batch.intensity
+    mean, spread = target.background
+    linear = _linear(design[:, d:], measured, mean, spread)
+    scale = linear[:, :1]
+    stretch = (target.box.upper - target.box.lower) * torch.exp(-0.5 * y.square() - HALF_LOG_2PI)
+    torch.mul(slopes, root[:, None], out=design[:, :d])
+    design[:, :d] *= (stretch * scale)[:, :, None]
+    residual = measured - (linear[:, None] @ design[:, d:])[:, 0]
+    hessian = design @ design.mT
+    gradient = (design @ residual[:, :, None])[:, :, 0]
+    tightness = (scale[:, 0] * spread).square().reciprocal()
+    excess = linear[:, 1] - mean * linear[:, 0]
+    hessian[:, -1, -1] += tightness
+    gradient[:, -1] -= tightness * excess
+    # marginalise scale and offset
+    cross = hessian[:, :d, d:]
+    solved = torch.linalg.solve(hessian[:, d:, d:], torch.cat([cross.mT, gradient[:, d:, None]], dim=2))
+    away = cross @ solved
+    data = hessian[:, :d, :d] - away[:, :, :d]
+    data = 0.5 * (data + data.mT)
+    prior = target.prior(y)
+    gradient = gradient[:, :d] - away[:, :, d] + prior.gradient
+    newton = torch.linalg.solve(data + prior.precision, gradient)
+    chi2 = residual.square().sum(1) + tightness * excess.square()
+    return _Fit(
+        y,
+        0.5 * chi2 - prior.value,
+        chi2,
+        data,
+        prior.precision,
+        gradient,
+        newton,
+        (gradient * newton).sum(1),
+        torch.ones_like(chi2),
+    )
+
+
+def finite_differences(
+    curve: Callable[[Tensor, Tensor], Tensor], box: Box, theta: Tensor, q: Tensor
+) -> tuple[Tensor, Tensor]:
+    """P(q) and its (N, D, Q) derivatives by theta, from steps of `DIFFERENCE` of the box."""
+    n, d = theta.shape
+    step = DIFFERENCE * (box.upper - box.lower).to(theta)
+    sign = torch.where(theta + step < box.upper, 1.0, -1.0).to(theta)
+    moved = theta[:, None] + torch.diag_embed(sign * step)
+    points = torch.cat([theta[:, None], moved], dim=1).flatten(0, 1)
+    curves = curve(points, q.repeat_interleave(d + 1, 0)).view(n, d + 1, -1).double()
+    return curves[:, 0], (curves[:, 1:] - curves[:, :1]) / (sign * step)[:, :, None]
+
+
+def _linear(basis: Tensor, measured: Tensor, mean: float, spread: float) -> Tensor:
+    """(N, 2) scale and offset that fit best, the offset over the scale drawn to its prior.
+
+    Args:
+        basis: (N, 2, Q) curve and constant, over sigma.
+        measured: (N, Q) over sigma.
+        mean: of the prior of offset over scale.
+        spread: its standard deviation.
+    """
+    gram, projection = basis @ basis.mT, (basis @ measured[:, :, None])[:, :, 0]
+    alone = (projection[:, 0] / gram[:, 0, 0]).abs().clamp_min(1e-30)
+    scale, offset = alone, torch.zeros_like(alone)
+    for _ in range(2):
+        tightness = (scale * spread).square().reciprocal()
+        corner, drawn = gram[:, 1, 1] + tightness, projection[:, 1] + tightness * mean * scale
+        pp = gram[:, 0, 0]
+        determinant = (pp * corner - gram[:, 0, 1].square()).clamp_min(1e-12 * pp * corner)
+        scale = (corner * projection[:, 0] - gram[:, 0, 1] * drawn) / determinant
+        offset = (pp * drawn - gram[:, 0, 1] * projection[:, 0]) / determinant
+        scale = torch.where(scale > 0, scale, alone)
+    return torch.stack([scale, offset], 1)
+
+
+def _theta(target: Target, y: Tensor) -> Tensor:
+    return target.box.inverse(y, y)[0].float()
+
+
+def _anchor(state: _Fit, batch: CurveBatch) -> Anchor:
+    points = (~batch.mask).sum(1).double()
+    surplus = (state.chi2 - points - 3 * (2 * points).sqrt()).clamp_min(0.0)
+    widening = 1 + torch.where(state.decrement > CONVERGED, state.decrement, 0.0) + surplus
+    near = state.decrement[:, None] < 1
+    location = state.y + torch.where(near, state.newton, 0.0).clamp(-LARGEST_STEP, LARGEST_STEP)
+    precision = state.data / widening[:, None, None] + state.prior
+    factor = torch.linalg.cholesky(torch.linalg.inv(precision))
+    features = torch.cat(
+        [
+            location / 2,
+            factor.diagonal(dim1=1, dim2=2).log() / 3,
+            torch.stack([widening.log() / 3, (state.chi2 / points).log(), state.decrement.clamp_max(4.0)], 1),
+        ],
+        dim=1,
+    )
+    return Anchor(location.float(), factor.float(), features.clamp(-10, 10).float())

@@ -1,0 +1,73 @@
+"""Simulated frames in rounds: each round is simulated and fitted once, and gone through several times."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from nfphasing_bluesky.flows import Anchor
+from nfphasing_bluesky.modalities import Anchors, Draws, Modality
+from nfphasing_bluesky.training.settings import TrainSettings
+
+
+class Labelled(NamedTuple):
+    """Frames of one step: what the network takes, and the truth."""
+
+    channels: Tensor
+    extra: Tensor
+    anchors: Anchors
+    draws: Draws
+
+
+class Round:
+    """`round_batches` batches of fresh frames in memory, each frame with the anchor of its true class.
+
+    Args:
+        modality: that simulates.
+        settings: of the run.
+        generator: of every random number.
+    """
+
+    @torch.no_grad()
+    def __init__(self, modality: Modality, settings: TrainSettings, generator: Generator) -> None:
+        self._batch = settings.batch
+        made = [_simulate(modality, settings, generator) for _ in range(settings.round_batches)]
+        self._channels, self._extra, self._label, self._theta = (
+            torch.cat([m[i] for m in made]) for i in range(4)
+        )
+        self._anchors: list[tuple[Tensor, Anchor]] = []
+        for k in range(len(modality.classes)):
+            rows = (self._label == k).nonzero()[:, 0]
+            parts = [m[4][k] for m in made if k in m[4]]
+            place = torch.full((len(self._label),), -1, device=rows.device)
+            place[rows] = torch.arange(len(rows), device=rows.device)
+            joined = (torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
+            self._anchors.append((place, Anchor(*joined) if parts else _NOTHING))
+        count = len(self._label)
+        device = generator.device
+        self._order = torch.cat(
+            [torch.randperm(count, generator=generator, device=device) for _ in range(settings.reuse)]
+        )
+
+    def take(self, place: int) -> Labelled:
+        """Frames of the step at this place in the round."""
+        rows = self._order[place * self._batch : (place + 1) * self._batch]
+        label, frame = self._label[rows], torch.arange(len(rows), device=rows.device)
+        anchors = Anchors(len(rows))
+        for k, (where, anchor) in enumerate(self._anchors):
+            mine = (label == k).nonzero()[:, 0]
+            if mine.numel():
+                anchors.put(k, mine, anchor.at(where[rows[mine]]))
+        return Labelled(self._channels[rows], self._extra[rows], anchors, Draws(label, self._theta[rows], frame))
+
+
+_NOTHING = Anchor(torch.zeros(0), torch.zeros(0), torch.zeros(0))
+
+
+def _simulate(modality: Modality, settings: TrainSettings, generator: Generator) -> tuple[Any, ...]:
+    draws = modality.sample_prior(settings.batch, generator, settings.inner)
+    batch, _ = modality.simulate(draws, generator)
+    channels, extra = modality.context(batch)
+    found = modality.anchors(batch)
+    anchors = {int(k): found.get(int(k), (draws.label == k).nonzero()[:, 0]) for k in draws.label.unique()}
+    return channels, extra, draws.label, draws.theta, anchors

@@ -1,0 +1,141 @@
+"""Fits before any network: they find the truth, and their covariance is that of an exact posterior."""
+
+import math
+
+import pytest
+import torch
+
+from nfphasing_bluesky.flows import Box
+from nfphasing_bluesky.modalities import Anchors, Draws, modality
+from nfphasing_bluesky.modalities.anchors import finite_differences, uniform_prior
+from nfphasing_bluesky.models import load
+
+N = 40
+
+
+def spheres(count: int, seed: int = 4):
+    subject = modality("saxs1d-particles")
+    generator = torch.Generator().manual_seed(seed)
+    draws = subject.sample_prior(4 * count, generator)
+    chosen = (draws.label == 0).nonzero()[:count, 0]
+    draws = Draws(draws.label[chosen], draws.theta[chosen], torch.arange(count))
+    batch, _ = subject.simulate(draws, generator)
+    y, _ = subject.box(0)(draws.theta[:, :2].double(), draws.theta)
+    return subject, batch, y
+
+
+@pytest.fixture(scope="module")
+def sphere_fits():
+    subject, batch, y = spheres(N)
+    return subject, batch, y, subject.anchors(batch).get(0, torch.arange(N))
+
+
+def test_sphere_fits_are_calibrated(sphere_fits):
+    _, _, y, anchor = sphere_fits
+    pull, _ = anchor.standardise(y.float())
+    good = anchor.features[:, -3] < 0.01
+    assert good.sum() > 0.8 * N
+    squares = pull[good].square().sum(1)
+    # chi^2 of two degrees of freedom: median 1.39
+    assert 0.8 < float(squares.median()) < 2.2
+    assert float((squares < 5.99).double().mean()) > 0.7
+
+
+def test_the_fit_is_where_the_posterior_is_highest(sphere_fits):
+    subject, batch, _, anchor = sphere_fits
+    sharp = (anchor.features[:, -3] < 0.01).nonzero()[:10, 0]
+
+    def density(y):
+        theta, log_det = subject.box(0).inverse(y.double(), y)
+        label = torch.zeros(len(y), dtype=torch.long)
+        padded = torch.nn.functional.pad(theta.float(), (0, subject.width - 2))
+        draws = Draws(label, padded, sharp)
+        return subject.log_likelihood(draws, batch) + subject.log_prior(draws) + log_det
+
+    best = density(anchor.location[sharp])
+    for direction in torch.eye(2):
+        for sign in (-1.5, 1.5):
+            moved = anchor.location[sharp] + sign * (anchor.factor[sharp] @ direction)
+            assert float((density(moved) < best).double().mean()) >= 0.9
+
+
+def test_a_fit_does_not_depend_on_its_batch(sphere_fits):
+    subject, batch, _, anchor = sphere_fits
+    alone = subject.anchors(batch).get(0, torch.tensor([7]))
+    sigma = anchor.factor[7].diagonal()
+    assert float(((alone.location[0] - anchor.location[7]) / sigma).abs().max()) < 1e-3
+    assert torch.allclose(alone.factor[0], anchor.factor[7], rtol=1e-3, atol=1e-6)
+
+
+def test_a_curve_of_another_class_gets_a_wide_anchor():
+    subject = modality("saxs1d-particles")
+    generator = torch.Generator().manual_seed(8)
+    draws = subject.sample_prior(200, generator)
+    # long thin cylinders, which no sphere explains
+    long = (draws.label == 3) & (draws.theta[:, 1] - draws.theta[:, 0] > math.log(8))
+    draws = Draws(draws.label[long], draws.theta[long], torch.arange(int(long.sum())))
+    batch, _ = subject.simulate(draws, generator)
+    anchors = subject.anchors(batch)
+    everyone = torch.arange(len(batch))
+    right, wrong = anchors.get(3, everyone), anchors.get(0, everyone)
+    assert float(wrong.features[:, -3].median()) > float(right.features[:, -3].median()) + 0.5
+
+
+def test_slopes_of_pair_distances_agree_with_differences():
+    subject = modality("saxs1d-pr", None, load("saxs1d-pr").part("prior"))
+    generator = torch.Generator().manual_seed(3)
+    draws = subject.sample_prior(6, generator)
+    batch, _ = subject.simulate(draws, generator)
+    shape, slopes = subject.slopes(0, draws.theta, batch.q)
+
+    def curve(theta, q):
+        return subject.curve(Draws(draws.label.repeat_interleave(len(theta) // 6), theta, draws.frame), q)
+
+    numeric_shape, numeric = finite_differences(curve, subject.box(0), draws.theta, batch.q)
+    assert torch.allclose(shape.double(), numeric_shape, atol=1e-5)
+    scale = numeric.abs().amax(2, keepdim=True)
+    assert float(((slopes - numeric) / scale).abs().max()) < 0.1
+    assert float(((slopes - numeric) / scale).abs().median()) < 2e-3
+
+
+def test_the_prior_in_box_coordinates_has_the_gradient_that_it_states():
+    subject = modality("saxs1d-pr", None, load("saxs1d-pr").part("prior"))
+    theta = subject.sample_prior(5, torch.Generator().manual_seed(1)).theta.double()
+    y = subject.box(0)(theta, theta)[0].clamp(-3, 3)
+    prior = subject.prior_at(0, y)
+    for column in range(y.shape[1]):
+        step = torch.zeros_like(y)
+        step[:, column] = 1e-5
+        up, down = subject.prior_at(0, y + step).value, subject.prior_at(0, y - step).value
+        assert torch.allclose((up - down) / 2e-5, prior.gradient[:, column], rtol=1e-4, atol=1e-4)
+    theta, log_det = subject.box(0).inverse(y, y)
+    draws = Draws(torch.zeros(5, dtype=torch.long), theta, torch.arange(5))
+    difference = subject.log_prior(draws) + log_det - prior.value
+    assert float(difference.max() - difference.min()) < 1e-6
+    assert (torch.linalg.eigvalsh(prior.precision) > 0).all()
+
+
+def test_a_uniform_prior_is_standard_normal_in_box_coordinates():
+    box = Box(torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 7.0])).double()
+    y = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+    _, log_det = box.inverse(y, y)
+    assert float(uniform_prior(y).value) == pytest.approx(float(log_det) - math.log(4 * 5), rel=1e-9)
+
+
+def test_anchors_are_found_once_and_only_when_asked_for():
+    subject, batch, _ = spheres(6)
+    asked: list[int] = []
+    found = subject.anchors(batch)
+    inner = found._find
+
+    def find(k, frames):
+        asked.extend(frames.tolist())
+        return inner(k, frames)
+
+    lazy = Anchors(6, find)
+    first = lazy.get(0, torch.tensor([4, 1]))
+    again = lazy.get(0, torch.tensor([1, 2, 4]))
+    assert sorted(asked) == [1, 2, 4]
+    assert torch.equal(first.location[0], again.location[2])
+    with pytest.raises(LookupError, match="no anchor of class 0"):
+        Anchors(6).get(0, torch.tensor([0]))
