@@ -62,7 +62,9 @@ class MixtureOfFlows(nn.Module):
         super().__init__()
         widths = {flow.context_dimension for flow in flows.values()}
         if min(widths) < context:
-            raise SettingsError(f"flows take contexts of {sorted(widths)} values, expected at least {context}")
+            raise SettingsError(
+                f"flows take contexts of {sorted(widths)} values, expected at least {context}"
+            )
         self.classes = tuple(flows)
         self.flows = nn.ModuleList(flows.values())
         self.head = Conditioner(0, context, len(flows), hidden, blocks)

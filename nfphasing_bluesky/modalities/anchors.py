@@ -176,7 +176,7 @@ def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
 
 
 def _evaluate(target: Target, batch: CurveBatch, y: Tensor) -> _Fit:
-    """Objective, Gauss-Newton Hessian and negative gradient at y (N, D), scale and background projected out."""
+    """Objective, Gauss-Newton Hessian and negative gradient at y (N, D), without scale and background."""
     d = y.shape[1]
     y = y.double()
     shape, slopes = target.slopes(_theta(target, y), batch.q)

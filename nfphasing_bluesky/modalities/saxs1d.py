@@ -43,6 +43,10 @@ class Saxs1D(ABC):
         self._libraries: dict[int, Library] = {}
 
     @abstractmethod
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Draw n objects, one for each frame 0..n-1 of a batch to be simulated."""
+
+    @abstractmethod
     def curve(self, draws: Draws, q: Tensor) -> Tensor:
         """(N, Q) P(q) of each draw on an (N, Q) grid, differentiable in theta."""
 

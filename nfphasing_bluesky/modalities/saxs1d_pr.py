@@ -129,7 +129,7 @@ class SaxsPairDistance(Saxs1D):
         d_max, share, size = self._sizes(draws.theta)
         weight = nn.functional.pad(draws.theta[:, SHAPE], (1, 0), value=1.0)
         particle = self.debye.interpolate(weight @ self._table(weight).T, d_max, q)
-        trace = loose_aggregates(q * (d_max * size)[:, None])
+        trace, _ = loose_aggregates(q * (d_max * size)[:, None])
         return (1 - share[:, None]) * particle + share[:, None] * trace
 
     def slopes(self, k: int, theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,11 +139,8 @@ class SaxsPairDistance(Saxs1D):
         weight = nn.functional.pad(theta[:, SHAPE], (1, 0), value=1.0)
         particle = (values @ weight[:, :, None])[:, :, 0]
         by_size = (by_kappa @ weight[:, :, None])[:, :, 0] * (q * d_max[:, None])
-        with torch.enable_grad():
-            kappa = (q * (d_max * size)[:, None]).requires_grad_(True)
-            trace = loose_aggregates(kappa)
-            change = torch.autograd.grad(trace.sum(), kappa)[0] * kappa.detach()
-        trace, share = trace.detach(), share[:, None]
+        trace, change = loose_aggregates(q * (d_max * size)[:, None])
+        share = share[:, None]
         slopes = torch.empty(*theta.shape, q.shape[1], device=q.device)
         slopes[:, 0] = (1 - share) * by_size + share * change
         slopes[:, SHAPE] = ((1 - share)[:, :, None] * values[:, :, 1:]).mT

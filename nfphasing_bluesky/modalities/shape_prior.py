@@ -40,6 +40,7 @@ class ShapePrior:
             "centre": torch.zeros(1, d),
             "factor": torch.eye(d)[None],
         }
+        self._made: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
         self.fitted = False
 
     def parts(self, like: Tensor) -> Tensor:
@@ -59,7 +60,9 @@ class ShapePrior:
         """Fit components and mixture to random bodies."""
         c = bodies.sample_shapes(shapes, generator, coefficients=SINES)
         c = with_fluctuations(c.double(), generator)
-        self.fit_to(pair_distance.p_from_coefficients(c, torch.linspace(0, 1, GRID, dtype=c.dtype)), generator)
+        self.fit_to(
+            pair_distance.p_from_coefficients(c, torch.linspace(0, 1, GRID, dtype=c.dtype)), generator
+        )
 
     def fit_to(self, p: Tensor, generator: Generator) -> None:
         """Fit components and mixture to (N, X) shapes of unit area."""
@@ -76,19 +79,18 @@ class ShapePrior:
             "centre": centre,
             "factor": torch.linalg.cholesky(covariance),
         }
-        self.tensors = {name: value.float().contiguous() for name, value in found.items()}
-        self.fitted = True
+        self._put({name: value.float().cpu().contiguous() for name, value in found.items()})
 
     def log_prob(self, z: Tensor) -> Tensor:
         """(N,) log density of z."""
         return torch.logsumexp(self._joint(z)[0], dim=1)
 
     def at(self, z: Tensor) -> PriorAt:
-        """Log density, its gradient, and the precision of the components averaged with their weights at z."""
-        joint, scaled, inverse = self._joint(z)
+        """Log density, its gradient, and the precision of the clusters averaged with their weights at z."""
+        joint, scaled = self._joint(z)
         share = torch.softmax(joint, 1)
-        gradient = -torch.einsum("nk,nkj,kij->ni", share, scaled, inverse)
-        precision = (share @ (inverse @ inverse.mT).flatten(1)).view(len(z), z.shape[1], z.shape[1])
+        gradient = -(share[:, :, None] * scaled).flatten(1) @ self._get("whitener", z).mT.flatten(0, 1)
+        precision = (share @ self._get("precision", z).flatten(1)).view(len(z), z.shape[1], z.shape[1])
         return PriorAt(torch.logsumexp(joint, 1), gradient, precision)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
@@ -102,24 +104,34 @@ class ShapePrior:
         spread = (self._get("factor", like)[which] @ noise[:, :, None])[:, :, 0]
         return (self._get("centre", like)[which] + spread).clamp(-Z_BOUND, Z_BOUND)
 
-    def _joint(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log of weight times density of each component, (N, C); z standardised by each, and by what.
-
-        That is z less the centre times the (C, D, D) inverse of the transposed factor: (N, C, D).
-        """
-        factor, centre = self._get("factor", z), self._get("centre", z)
-        d = z.shape[1]
-        eye = torch.eye(d, dtype=z.dtype, device=z.device)
-        inverse = torch.linalg.solve_triangular(factor, eye, upper=False).mT.contiguous()
-        offset = (centre[:, None] @ inverse).flatten()
-        scaled = (z @ inverse.permute(1, 0, 2).reshape(d, -1) - offset).view(len(z), -1, d)
-        volume = factor.diagonal(dim1=1, dim2=2).log().sum(1) + d * HALF_LOG_2PI
-        return self._get("log_weight", z) - 0.5 * scaled.square().sum(2) - volume, scaled, inverse
+    def _joint(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) log of weight times density of each cluster, and (N, C, D) z standardised by each."""
+        whitener = self._get("whitener", z)
+        scaled = (z @ whitener.permute(1, 0, 2).flatten(1)).view(len(z), *whitener.shape[:2])
+        scaled = scaled - self._get("offset", z)
+        return self._get("log_height", z) - 0.5 * scaled.square().sum(2), scaled
 
     def _get(self, name: str, like: Tensor) -> Tensor:
-        if self.tensors[name].device != like.device:
-            self.tensors = {k: v.to(like.device) for k, v in self.tensors.items()}
-        return self.tensors[name].to(like.dtype)
+        """A tensor of the prior, or one that follows from them, on the device and in the dtype of another."""
+        key = (name, like.device, like.dtype)
+        if key not in self._made:
+            made = self.tensors | self._derived()
+            self._made |= {
+                (k, like.device, like.dtype): v.to(like.device, like.dtype) for k, v in made.items()
+            }
+        return self._made[key]
+
+    def _derived(self) -> dict[str, Tensor]:
+        factor, centre = self.tensors["factor"].double(), self.tensors["centre"].double()
+        d = centre.shape[1]
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(d).to(factor), upper=False).mT
+        volume = factor.diagonal(dim1=1, dim2=2).log().sum(1) + d * HALF_LOG_2PI
+        return {
+            "whitener": inverse.contiguous(),
+            "offset": (centre[:, None] @ inverse)[:, 0],
+            "precision": inverse @ inverse.mT,
+            "log_height": self.tensors["log_weight"].double() - volume,
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Tensors for the weights file."""
@@ -127,8 +139,10 @@ class ShapePrior:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state`."""
-        self.tensors = {k: state[k] for k in self.tensors}
-        self.fitted = True
+        self._put({k: state[k] for k in self.tensors})
+
+    def _put(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors, self._made, self.fitted = tensors, {}, True
 
 
 def fit_mixture(
@@ -156,6 +170,8 @@ def fit_mixture(
         total = share.sum(0).clamp_min(1e-6)
         log_weight = (total / total.sum()).log()
         centre = share.T @ x / total[:, None]
-        second = torch.stack([(x * share[:, k, None]).T @ x for k in range(components)]) / total[:, None, None]
+        second = (
+            torch.stack([(x * share[:, k, None]).T @ x for k in range(components)]) / total[:, None, None]
+        )
         covariance = second - centre[:, :, None] * centre[:, None, :]
     return log_weight, centre, covariance + floor

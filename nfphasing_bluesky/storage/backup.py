@@ -153,22 +153,24 @@ def replay_backup(folder: Path | str, catalog: Container, *, keep: bool = False)
     Returns:
         One entry a file: `stored`, `present`, or `failed: ` and the reason.
     """
-    outcomes = []
-    for path in sorted(Path(folder).glob(f"*{SUFFIX}")):
-        uid = path.stem
-        try:
-            documents = list(read_journal(path))
-            if not documents or documents[0][0] != "start":
-                raise StorageError(f"backup {path} does not begin with a start document")
-            uid = documents[0][1]["uid"]
-            outcome = _store(documents, catalog)
-            if not keep:
-                path.unlink()
-        except Exception as error:  # one bad file or a catalog that fails again must not stop the others
-            log.error("backup %s is not replayed: %s", path, error)
-            outcome = f"failed: {error}"
-        outcomes.append(Replayed(path, uid, outcome))
-    return outcomes
+    return [replay_file(path, catalog, keep=keep) for path in sorted(Path(folder).glob(f"*{SUFFIX}"))]
+
+
+def replay_file(path: Path, catalog: Container, *, keep: bool = False) -> Replayed:
+    """Store the run of one backup file, as `replay_backup` does; never raises."""
+    uid = path.stem
+    try:
+        documents = list(read_journal(path))
+        if not documents or documents[0][0] != "start":
+            raise StorageError(f"backup {path} does not begin with a start document")
+        uid = documents[0][1]["uid"]
+        outcome = _store(documents, catalog)
+        if not keep:
+            path.unlink()
+    except Exception as error:  # one bad file or a catalog that fails again must not stop the others
+        log.error("backup %s is not replayed: %s", path, error)
+        outcome = f"failed: {error}"
+    return Replayed(path, uid, outcome)
 
 
 def _store(documents: list[tuple[str, dict[str, Any]]], catalog: Container) -> str:

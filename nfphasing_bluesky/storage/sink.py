@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client.container import Container
 
 from nfphasing_bluesky.documents.keys import Document
-from nfphasing_bluesky.storage.backup import Journal
+from nfphasing_bluesky.storage.backup import Journal, replay_file
 from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ class CatalogSink:
 
     Every document goes to the run's backup file first, then to a thread that writes to the catalog. When
     the run is complete there, the backup file is removed; when the catalog fails, the run is left alone
-    there, its backup file is forced to disk, and `replay_backup` stores it later.
+    there and its backup file is forced to disk. At its stop document it is tried once more from there, unless
+    the catalog can't be reached (two writers of one SQLite file get into each other's way now and then); if
+    that fails as well, `replay_backup` stores it later.
 
     Args:
         catalog: from `open_catalog`, or a catalog of runs.
@@ -120,9 +123,8 @@ class CatalogSink:
                 item.set()
                 continue
             run, (name, doc) = item
-            problem = run.write(name, doc)
-            if problem:
-                self._problems.append(problem)
+            if not run.failed and not run.write(name, doc):
+                self._problems.append(run.problem)
             if name == "stop":
                 self._finish(run)
 
@@ -135,8 +137,16 @@ class CatalogSink:
                 run.journal.discard()
             elif not run.journal.close():
                 self._problems.append(f"run {run.uid} is in neither catalog nor backup: {run.journal.path}")
+            elif run.reached:
+                self._try_again(run)
         except OSError as error:
             self._problems.append(f"backup {run.journal.path}: {error}")
+
+    def _try_again(self, run: "_Run") -> None:
+        if replay_file(run.journal.path, self._catalog).outcome.startswith("failed"):
+            return
+        log.warning("run %s is in the catalog at the second attempt", run.uid)
+        self._problems = [problem for problem in self._problems if problem != run.problem]
 
 
 class _Run:
@@ -148,20 +158,18 @@ class _Run:
         self.uid, self.journal = uid, journal
         self._make_writer = make_writer
         self._writer: Callable[[str, Any], None] | None = None
-        self.failed = False
+        self.failed, self.reached, self.problem = False, True, ""
 
-    def write(self, name: str, doc: Any) -> str:
-        """Write one document to the catalog; returns what went wrong, once."""
-        if self.failed:
-            return ""
+    def write(self, name: str, doc: Any) -> bool:
+        """Write one document to the catalog; False, and `problem` says why, when it fails."""
         try:
             if self._writer is None:
                 self._writer = self._make_writer()
             self._writer(name, doc)
         except Exception as error:  # httpx, tiled, SQL and the file system each have their own
             self.failed = True
+            self.reached = not isinstance(error, ConnectionError | TimeoutError | httpx.TransportError)
             self.journal.sync()
-            problem = f"run {self.uid} is kept in {self.journal.path}: {type(error).__name__}: {error}"
-            log.error("catalog failed at a %s document; %s", name, problem)
-            return problem
-        return ""
+            self.problem = f"run {self.uid} is kept in {self.journal.path}: {type(error).__name__}: {error}"
+            log.error("catalog failed at a %s document; %s", name, self.problem)
+        return not self.failed

@@ -60,14 +60,18 @@ def tarp(truth: FloatArray, draws: FloatArray, seed: int = 0) -> tuple[FloatArra
 
 
 def crps(truth: FloatArray, draws: FloatArray) -> float:
-    """Mean continuous ranked probability score of (n, S) draws, in the parameter's unit (Gneiting 2007)."""
-    good = np.isfinite(truth) & np.isfinite(draws).all(1)
+    """Mean continuous ranked probability score of (n, S) draws, in the parameter's unit (Gneiting 2007).
+
+    NaN draws (classes without the parameter) are left out, and frames whose truth or draws are all NaN.
+    """
+    count = np.isfinite(draws).sum(1)
+    good = np.isfinite(truth) & (count > 0)
     if not good.any():
         return math.nan
-    x = np.sort(draws[good], axis=1)
-    s = x.shape[1]
-    spread = np.sum((2 * np.arange(1, s + 1) - s - 1) * x, axis=1) / s**2
-    return float(np.mean(np.mean(np.abs(x - truth[good][:, None]), axis=1) - spread))
+    x, s = np.sort(draws[good], axis=1), count[good][:, None]  # NaN last
+    rank = np.arange(1, x.shape[1] + 1)
+    spread = np.nansum((2 * rank - s - 1) * x, axis=1) / s[:, 0] ** 2
+    return float(np.mean(np.nanmean(np.abs(x - truth[good][:, None]), axis=1) - spread))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from nfphasing_bluesky import __version__
+from nfphasing_bluesky.modalities import Anchors
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel, Thresholds, save
 from nfphasing_bluesky.training.calibration import hardware
 from nfphasing_bluesky.training.loop import Trainer
@@ -45,7 +46,7 @@ def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torc
     for _ in range(REFERENCE_FRAMES // 500):
         draws = trainer.modality.sample_prior(500, generator)
         batch, _ = trainer.modality.simulate(draws, generator)
-        parts.append(network.encoder(*trainer.modality.context(batch)))
+        parts.append(network(*trainer.modality.context(batch), Anchors(len(batch))).embedding)
     return torch.cat(parts)
 
 

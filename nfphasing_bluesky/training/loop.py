@@ -135,7 +135,7 @@ class Trainer:
         return nll, physics(self.modality, distribution, batch, s.physics_draws, generator)
 
     def _labelled(self) -> Labelled:
-        """Frames of this step. They depend on the seed and on the step alone, so a resumed run sees the same."""
+        """Frames of this step: they depend on the seed and the step alone, so a resumed run sees the same."""
         s = self.settings
         index, place = divmod(self.step, s.round_batches * s.reuse)
         if self._round is None or self._round[0] != index:

@@ -42,7 +42,9 @@ def data_nll(distribution: DrawDistribution, draws: Draws) -> Tensor:
     A frame above `MOST_NATS` enters with its logarithm: its anchor lies far off, and it must not take over.
     """
     nats = -distribution.log_prob(draws)
-    return torch.where(nats > MOST_NATS, MOST_NATS * (1 + (nats / MOST_NATS).clamp_min(1.0).log()), nats).mean()
+    return torch.where(
+        nats > MOST_NATS, MOST_NATS * (1 + (nats / MOST_NATS).clamp_min(1.0).log()), nats
+    ).mean()
 
 
 def physics(

@@ -58,7 +58,9 @@ class Round:
             mine = (label == k).nonzero()[:, 0]
             if mine.numel():
                 anchors.put(k, mine, anchor.at(where[rows[mine]]))
-        return Labelled(self._channels[rows], self._extra[rows], anchors, Draws(label, self._theta[rows], frame))
+        return Labelled(
+            self._channels[rows], self._extra[rows], anchors, Draws(label, self._theta[rows], frame)
+        )
 
 
 _NOTHING = Anchor(torch.zeros(0), torch.zeros(0), torch.zeros(0))

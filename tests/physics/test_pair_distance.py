@@ -62,9 +62,9 @@ def test_fast_transform_of_wavy_shapes_matches_quadrature():
     d_max = torch.tensor([60.0, 120.0, 240.0], dtype=torch.float64)
     q = torch.linspace(1e-3, 1.0, 60, dtype=torch.float64)
     fine = torch.linspace(0, 1, 20_001, dtype=torch.float64)
-    exact = pair_distance.intensity(
-        q * d_max[:, None], pair_distance.p_from_coefficients(c, fine), fine
-    ) / (4 * torch.pi)
+    exact = pair_distance.intensity(q * d_max[:, None], pair_distance.p_from_coefficients(c, fine), fine) / (
+        4 * torch.pi
+    )
     p = pair_distance.p_from_coefficients(c, torch.linspace(0, 1, 401, dtype=torch.float64))
     ours = pair_distance.UniversalDebye(401)(p, d_max, q)
     torch.testing.assert_close(ours, exact, rtol=2e-3, atol=2e-6)

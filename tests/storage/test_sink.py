@@ -78,6 +78,32 @@ def test_a_catalog_that_fails_in_the_middle(
     assert density_dataset(whole).sizes["time"] == 3
 
 
+def test_a_catalog_that_fails_once_gets_the_run_at_its_end(
+    tmp_path, catalog, catalog_folder, experiment, monkeypatch, caplog
+):
+    """As when the writer of the raw run holds the lock of the database for too long."""
+    from bluesky_tiled_plugins.writing.tiled_writer import _RunWriter
+
+    made = experiment(3)
+    sink = CatalogSink(catalog, tmp_path / "backup")
+    original, calls = _RunWriter.descriptor, []
+
+    def locked(self, doc):
+        calls.append(doc["uid"])
+        if len(calls) == 1:
+            raise RuntimeError("database is locked")
+        original(self, doc)
+
+    monkeypatch.setattr(_RunWriter, "descriptor", locked)
+    run = made.derive(sink, DerivedFiles(catalog_folder / "derived"))
+    assert sink.close()
+    assert sink.problems == () and list((tmp_path / "backup").iterdir()) == []
+    (whole,) = reconstructions_of(catalog, made.raw.uid)
+    assert whole.metadata["start"]["uid"] == run.uid and whole.metadata["stop"]["exit_status"] == "success"
+    np.testing.assert_array_equal(density_dataset(whole)["density_mean"], [p.mean for p in made.posteriors])
+    assert "second attempt" in caplog.text
+
+
 def test_two_runs_at_once(tmp_path, catalog, catalog_folder, experiment):
     from nfphasing_bluesky.documents.derived import DerivedRun
 

@@ -55,3 +55,11 @@ def test_crps_of_a_normal_is_the_closed_form():
     # Gneiting and Raftery 2007: CRPS of N(0,1) at 0 is (sqrt(2) - 1) / sqrt(pi)
     draws = np.random.default_rng(1).normal(size=(40, 20_000))
     assert crps(np.zeros(40), draws) == pytest.approx((np.sqrt(2) - 1) / np.sqrt(np.pi), rel=0.01)
+
+
+def test_crps_leaves_out_draws_of_other_classes():
+    draws = np.random.default_rng(2).normal(size=(3, 500))
+    mixed = np.full((4, 900), np.nan)
+    mixed[:3, 100:600] = draws
+    truth = np.array([0.3, -1.0, 2.0, 0.0])
+    assert crps(truth, mixed) == pytest.approx(crps(truth[:3], draws), rel=1e-9)
