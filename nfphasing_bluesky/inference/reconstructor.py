@@ -204,6 +204,17 @@ class Reconstructor:
         ]
 
     @torch.no_grad()
+    def warm_up(self) -> None:
+        """Reconstruct a simulated frame, and make what the fits of every class need."""
+        generator = torch.Generator().manual_seed(0)
+        batch, _ = self.modality.simulate(self.modality.sample_prior(2, generator), generator)
+        batch = batch.to(self.device)
+        anchors = self.modality.anchors(batch)
+        for k in range(len(self.modality.classes)):
+            anchors.get(k, torch.zeros(1, dtype=torch.long, device=self.device))
+        self.reconstruct(batch, [Origin(), Origin()])
+
+    @torch.no_grad()
     def log_prob(self, batch: Any, draws: Draws) -> Tensor:
         """(N,) log q(class, theta | I) of given draws."""
         batch = batch.to(self.device)

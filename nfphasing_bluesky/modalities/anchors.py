@@ -63,7 +63,7 @@ class Target:
 def uniform_prior(y: Tensor) -> PriorAt:
     """Return the prior that is uniform in the box: standard normal in its coordinates."""
     n, d = y.shape
-    eye = torch.eye(d, dtype=y.dtype, device=y.device).expand(n, d, d)
+    eye = torch.eye(d, dtype=y.dtype, device=y.device).repeat(n, 1, 1)
     return PriorAt(-0.5 * y.square().sum(1) - d * HALF_LOG_2PI, -y, eye)
 
 

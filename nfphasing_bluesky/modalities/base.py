@@ -20,6 +20,10 @@ class Batch(Protocol):
 
     def __len__(self) -> int: ...
 
+    def at(self, index: Tensor) -> Self:
+        """Return the frames that an index or a boolean mask picks."""
+        ...
+
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on another device."""
         ...
@@ -181,6 +185,10 @@ class Modality(Protocol):
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> Any:
         """Frames to one batch. Raises FrameError for a frame that can't be used."""
+        ...
+
+    def usable(self, batch: Any) -> Tensor:
+        """(B,) bool: frames of a simulated batch with enough signal that `collate` would take them."""
         ...
 
     def context(self, batch: Any) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryErr
 from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma, uneven_sigma
 
 MIN_POINTS = 10
-MIN_SIGNAL_TO_NOISE = 3.0
+MIN_SIGNAL_TO_NOISE = 4.0
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,29 @@ def _row(frame: Frame, sigma_floor: float) -> dict[str, np.ndarray]:
         )
     intensity = np.where(usable, frame.intensity, 0.0)
     sigma = np.where(usable, frame.sigma, 1.0)
-    signal = float(np.sum(intensity[usable] / sigma[usable] ** 2) / np.sqrt(np.sum(1 / sigma[usable] ** 2)))
+    weight = torch.from_numpy(np.where(usable, 1 / np.asarray(sigma, dtype=np.float64) ** 2, 0.0))
+    signal = float(_signal_to_noise(torch.from_numpy(np.asarray(intensity, dtype=np.float64)), weight))
     if not signal > MIN_SIGNAL_TO_NOISE:
         raise FrameError(
-            f"{label}: the whole curve has a signal-to-noise ratio of {signal:.2g}, expected more than "
-            f"{MIN_SIGNAL_TO_NOISE:g}; no counts, or the buffer was subtracted twice"
+            f"{label}: the mean intensity of the curve, or of its low-q part, has a signal-to-noise ratio of "
+            f"{signal:.2g}, expected more than {MIN_SIGNAL_TO_NOISE:g}; no counts, or the buffer was "
+            "subtracted twice"
         )
     sigma = np.hypot(sigma, sigma_floor * np.abs(intensity))
     return {"q": frame.geometry.q_inv_angstrom, "intensity": intensity, "sigma": sigma, "mask": ~usable}
+
+
+def usable(batch: CurveBatch) -> Tensor:
+    """(B,) bool: curves with enough signal that `collate` would take them."""
+    return _signal_to_noise(batch.intensity.double(), batch.weight.double()) > MIN_SIGNAL_TO_NOISE
+
+
+def _signal_to_noise(intensity: Tensor, weight: Tensor) -> Tensor:
+    """Largest signal-to-noise ratio of the mean over q <= Q, for any Q beyond the first `MIN_POINTS` points."""
+    total, information = (weight * intensity).cumsum(-1), weight.cumsum(-1)
+    enough = (weight > 0).cumsum(-1) >= MIN_POINTS
+    ratio = total / information.clamp_min(1e-300).sqrt()
+    return torch.where(enough, ratio, -torch.inf).amax(-1)
 
 
 def _pad(values: np.ndarray, width: int, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ a normal conditional (prior ds/s, the scale-invariant one, taken at the mode: re
 So the flow only has to learn the shape, and the draws of s and beta are exact for each of its draws.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,10 +35,12 @@ class BackgroundPrior:
 
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation of beta."""
-        u = torch.linspace(0, 1, 10_001, dtype=torch.float64)
-        edges = self.coordinate(torch.tensor([self.lower, self.upper], dtype=torch.float64))
-        beta = self.beta(edges[0] + u * (edges[1] - edges[0]))
-        return float(beta.mean()), float(beta.std())
+        width = self.upper - self.lower
+        if self.kind == "uniform":
+            return 0.5 * (self.lower + self.upper), width / 12**0.5
+        decades = math.log(self.upper / self.lower)
+        mean = width / decades
+        return mean, (width * (self.lower + self.upper) / (2 * decades) - mean**2) ** 0.5
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n,) draws, float32."""

@@ -39,7 +39,7 @@ class Saxs1D(ABC):
     settings: NetworkSettings
 
     def __init__(self) -> None:
-        self._boxes: dict[int, Box] = {}
+        self._boxes: dict[tuple[int, torch.device], Box] = {}
         self._libraries: dict[int, Library] = {}
 
     @abstractmethod
@@ -74,12 +74,14 @@ class Saxs1D(ABC):
         """Standard normals that `evaluate` takes per draw."""
         return NOISE_COLUMNS
 
-    def box(self, k: int) -> Box:
+    def box(self, k: int, device: torch.device | str = "cpu") -> Box:
         """Box of the free parameters of class k, float64."""
-        if k not in self._boxes:
+        key = (k, torch.device(device))
+        if key not in self._boxes:
             spec = self.classes[k]
-            self._boxes[k] = Box(torch.tensor(spec.lower), torch.tensor(spec.upper)).double()
-        return self._boxes[k]
+            box = Box(torch.tensor(spec.lower), torch.tensor(spec.upper))
+            self._boxes[key] = box.to(device, torch.float64)
+        return self._boxes[key]
 
     def bounds(self, label: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) lower and upper bounds of the classes' boxes, zero where padded."""
@@ -119,6 +121,10 @@ class Saxs1D(ABC):
         """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
         return curves.collate(frames, sigma_floor)
 
+    def usable(self, batch: CurveBatch) -> Tensor:
+        """(B,) bool: frames with enough signal that `collate` would take them."""
+        return curves.usable(batch)
+
     def context(self, batch: CurveBatch) -> tuple[Tensor, Tensor]:
         """Resampled channels (B, C, N) and no extra scalars (B, 0)."""
         grid = self.settings.encoder.grid
@@ -131,7 +137,7 @@ class Saxs1D(ABC):
         def find(k: int, frames: Tensor) -> Anchor:
             if k not in self._libraries:
                 self._libraries[k] = self._library(k)
-            return fit(self._target(k), self._libraries[k], batch.at(frames))
+            return fit(self._target(k, batch.q.device), self._libraries[k], batch.at(frames))
 
         return Anchors(len(batch), find)
 
@@ -141,7 +147,8 @@ class Saxs1D(ABC):
 
     def slopes(self, k: int, theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """(N, Q) P(q) of class k and its (N, D, Q) derivatives by theta (N, D)."""
-        return finite_differences(lambda t, x: self.curve(self._draws(k, t), x), self.box(k), theta, q)
+        box = self.box(k, theta.device)
+        return finite_differences(lambda t, x: self.curve(self._draws(k, t), x), box, theta, q)
 
     def _draws(self, k: int, theta: Tensor) -> Draws:
         """Unpadded parameters of class k as draws of frames 0..N-1."""
@@ -149,9 +156,9 @@ class Saxs1D(ABC):
         padded = nn.functional.pad(theta, (0, self.width - theta.shape[1]))
         return Draws(label, padded, torch.arange(len(theta), device=theta.device))
 
-    def _target(self, k: int) -> Target:
+    def _target(self, k: int, device: torch.device | str = "cpu") -> Target:
         return Target(
-            box=self.box(k),
+            box=self.box(k, device),
             curve=lambda theta, q: self.curve(self._draws(k, theta), q),
             slopes=lambda theta, q: self.slopes(k, theta, q),
             prior=lambda y: self.prior_at(k, y),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
+from nfphasing_bluesky.modalities.anchors import Library
 from nfphasing_bluesky.modalities.base import ClassSpec, Draws
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
@@ -101,17 +102,22 @@ def _cylinder(q: Tensor, t: Tensor) -> Tensor:
 FORWARD: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_sphere, _core_shell, _ellipsoid, _cylinder)
 
 
+_LIBRARIES: dict[str, dict[int, Library]] = {}
+"""Libraries of all instances, by the digest of their grid: ellipsoids and cylinders take seconds to compute."""
+
+
 class SaxsParticles(Saxs1D):
     """The modality. Stateless but for its settings."""
 
     name = "saxs1d-particles"
     parameters = PARAMETERS
-    simulation = CurveSimulation(q_min=(0.002, 0.02), q_max=(0.1, 0.6), points=(64, 400), counts=(1e2, 1e7))
+    simulation = CurveSimulation(q_min=(0.002, 0.02), q_max=(0.1, 0.6), points=(64, 400), counts=(1.0, 1e7))
     background = BackgroundPrior(1e-7, 0.1, "log-uniform")
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or NetworkSettings()
+        self._libraries = _LIBRARIES.setdefault(self.settings.encoder.grid.digest(), self._libraries)
         self.classes = CLASSES
         self.axis = torch.linspace(0.0, 500.0, 251)
         axis = Axis("r", self.axis.double().numpy(), "angstrom")

@@ -63,7 +63,7 @@ class SaxsPairDistance(Saxs1D):
 
     name = "saxs1d-pr"
     parameters = PARAMETERS
-    simulation = CurveSimulation(q_min=(0.005, 0.02), q_max=(0.15, 0.5), points=(64, 512), counts=(1e2, 1e7))
+    simulation = CurveSimulation(q_min=(0.005, 0.02), q_max=(0.15, 0.5), points=(64, 512), counts=(1.0, 1e7))
     background = BackgroundPrior(-5e-3, 5e-3, "uniform")
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:

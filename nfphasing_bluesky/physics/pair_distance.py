@@ -1,4 +1,4 @@
-"""Scattering of a pair-distance distribution p(r), and a parametrisation of p that is never negative.
+"""Scattering of a pair-distance distribution p(r), and sine coefficients of its root, which keep p positive.
 
 I(q) = 4 pi integral_0^Dmax p(r) sin(q r) / (q r) dr (GNOM's convention), so I(0) = 4 pi integral p dr.
 Normalised: x = r / Dmax in [0, 1], p(x) of unit area, kappa = q Dmax. Letters: B batch, Q points of the

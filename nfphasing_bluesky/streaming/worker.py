@@ -43,14 +43,16 @@ _STORING_S = 60.0
 
 
 def load_reconstructor(model: str, device: str, settings: ReconstructionSettings) -> ReconstructorLike:
-    """Load a shipped model or a model folder.
+    """Load a shipped model or a model folder, and run it once, so that the first frame need not wait.
 
     Raises:
         ModelError: when there is none of this name, or its folder is damaged.
     """
     from nfphasing_bluesky.inference import Reconstructor  # torch comes in here and not before
 
-    return Reconstructor.load(model, device=device, settings=settings)
+    made = Reconstructor.load(model, device=device, settings=settings)
+    made.warm_up()
+    return made
 
 
 class Worker:

@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, pooled, tarp
+from nfphasing_bluesky.training.rounds import simulate_usable
 
 CHUNK = 20
 MIN_CLASS_DRAWS = 100
@@ -87,14 +88,12 @@ def run(
         report: is told how many are done.
         sample: draws the objects; the modality's prior when left out.
     """
-    sample = sample or runner.modality.sample_prior
     generator = torch.Generator().manual_seed(seed)
     out = Evaluation()
     while len(out.label) < frames:
-        draws = sample(CHUNK, generator)
-        batch, truth = runner.modality.simulate(draws, generator)
+        batch, draws, truth = simulate_usable(runner.modality, CHUNK, generator, sample)
         done = len(out.label)
-        origins = [Origin(seq_num=done + i) for i in range(CHUNK)]
+        origins = [Origin(seq_num=done + i) for i in range(len(draws))]
         posteriors = runner.reconstruct(batch, origins, n_samples, seed)
         gain = runner.log_prob(batch, draws) - runner.modality.log_prior(draws)
         for i, posterior in enumerate(posteriors):

@@ -11,6 +11,7 @@ from nfphasing_bluesky.modalities import Anchors
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel, Thresholds, save
 from nfphasing_bluesky.training.calibration import hardware
 from nfphasing_bluesky.training.loop import Trainer
+from nfphasing_bluesky.training.rounds import simulate_usable
 
 REFERENCE_FRAMES = 8000
 OOD_QUANTILE = 0.999
@@ -44,8 +45,7 @@ def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torc
     generator = torch.Generator().manual_seed(trainer.settings.seed + 1_000_003 * stream)
     parts = []
     for _ in range(REFERENCE_FRAMES // 500):
-        draws = trainer.modality.sample_prior(500, generator)
-        batch, _ = trainer.modality.simulate(draws, generator)
+        batch, _, _ = simulate_usable(trainer.modality, 500, generator)
         parts.append(network(*trainer.modality.context(batch), Anchors(len(batch))).embedding)
     return torch.cat(parts)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from nfphasing_bluesky.modalities import Modality
 from nfphasing_bluesky.training import checkpoint
 from nfphasing_bluesky.training.losses import PhysicsTerm, data_nll, physics
-from nfphasing_bluesky.training.rounds import Labelled, Round
+from nfphasing_bluesky.training.rounds import Labelled, Round, simulate_usable
 from nfphasing_bluesky.training.settings import TrainSettings
 
 
@@ -127,9 +127,8 @@ class Trainer:
         if weight == 0.0 or self.step % s.physics_every:
             return nll, None
         generator = self._generator(2, self.step)
+        batch, _, _ = simulate_usable(self.modality, s.physics_batch, generator)
         with torch.no_grad():
-            unlabelled = self.modality.sample_prior(s.physics_batch, generator)
-            batch, _ = self.modality.simulate(unlabelled, generator)
             channels, extra = self.modality.context(batch)
         distribution = self.network(channels, extra, self.modality.anchors(batch))
         return nll, physics(self.modality, distribution, batch, s.physics_draws, generator)

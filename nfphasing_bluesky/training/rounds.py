@@ -1,5 +1,6 @@
 """Simulated frames in rounds: each round is simulated and fitted once, and gone through several times."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,9 @@ class Round:
     @torch.no_grad()
     def __init__(self, modality: Modality, settings: TrainSettings, generator: Generator) -> None:
         self._batch = settings.batch
-        made = [_simulate(modality, settings, generator) for _ in range(settings.round_batches)]
+        made: list[tuple[Any, ...]] = []
+        while sum(len(m[0]) for m in made) < settings.round_batches * settings.batch:
+            made.append(_simulate(modality, settings, generator))
         self._channels, self._extra, self._label, self._theta = (
             torch.cat([m[i] for m in made]) for i in range(4)
         )
@@ -43,7 +46,7 @@ class Round:
             place[rows] = torch.arange(len(rows), device=rows.device)
             joined = (torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
             self._anchors.append((place, Anchor(*joined) if parts else _NOTHING))
-        count = len(self._label)
+        count = settings.round_batches * settings.batch
         device = generator.device
         self._order = torch.cat(
             [torch.randperm(count, generator=generator, device=device) for _ in range(settings.reuse)]
@@ -66,9 +69,38 @@ class Round:
 _NOTHING = Anchor(torch.zeros(0), torch.zeros(0), torch.zeros(0))
 
 
+class Simulated(NamedTuple):
+    """Fresh frames with their objects and the truth of every reported parameter."""
+
+    batch: Any
+    draws: Draws
+    truth: dict[str, Tensor]
+
+
+@torch.no_grad()
+def simulate_usable(
+    modality: Modality, n: int, generator: Generator, sample: Callable[[int, Generator], Draws] | None = None
+) -> Simulated:
+    """About n fresh frames (at least 1), less those whose signal is too weak to be used.
+
+    Such frames are refused at the beamline too. Refusing by what was measured leaves every posterior as it is,
+    so the exposure may reach down to where nothing can be seen, and the prior of the scale has no edge there.
+    """
+    draws = (sample or modality.sample_prior)(n, generator)
+    batch, truth = modality.simulate(draws, generator)
+    kept = modality.usable(batch).nonzero()[:, 0]
+    if not kept.numel():
+        return simulate_usable(modality, n, generator, sample)
+    frame = torch.arange(len(kept), device=kept.device)
+    chosen = Draws(draws.label[kept], draws.theta[kept], frame)
+    return Simulated(batch.at(kept), chosen, {name: value[kept] for name, value in truth.items()})
+
+
 def _simulate(modality: Modality, settings: TrainSettings, generator: Generator) -> tuple[Any, ...]:
-    draws = modality.sample_prior(settings.batch, generator, settings.inner)
-    batch, _ = modality.simulate(draws, generator)
+    def sample(n: int, g: Generator) -> Draws:
+        return modality.sample_prior(n, g, settings.inner)
+
+    batch, draws, _ = simulate_usable(modality, settings.batch, generator, sample)
     channels, extra = modality.context(batch)
     found = modality.anchors(batch)
     anchors = {int(k): found.get(int(k), (draws.label == k).nonzero()[:, 0]) for k in draws.label.unique()}

@@ -86,3 +86,13 @@ def test_masked_points_have_no_influence():
     dirty = condition(shape[None], broken[None], weight[None], FLAT)
     assert float(clean.log_evidence) == pytest.approx(float(dirty.log_evidence))
     assert float(clean.draw(None)[0]) == pytest.approx(3.0, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "prior", [BackgroundPrior(-5e-3, 5e-3, "uniform"), BackgroundPrior(1e-7, 0.1, "log-uniform")]
+)
+def test_moments_of_the_background_are_those_of_its_draws(prior):
+    mean, spread = prior.moments()
+    draws = prior.sample(200_000, torch.Generator().manual_seed(0)).double()
+    assert float(draws.mean()) == pytest.approx(mean, abs=4 * spread / 200_000**0.5)
+    assert float(draws.std()) == pytest.approx(spread, rel=0.02)
