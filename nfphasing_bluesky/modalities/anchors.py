@@ -26,6 +26,8 @@ STEPS = 8
 DIFFERENCE = 1e-3
 CONVERGED = 0.02
 LARGEST_STEP = 2.0
+NARROWEST = 1e-7
+HOPELESS = 1e6
 
 
 def anchor_features(dimension: int) -> int:
@@ -129,6 +131,14 @@ class _Fit:
     def at(self, index: Tensor) -> "_Fit":
         return _Fit(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    def without_data(self, index: Tensor) -> "_Fit":
+        """Return fits of which some are left with their prior alone, and a misfit to match."""
+        out = self.at(torch.arange(len(self.y), device=self.y.device))
+        for name in ("y", "data", "newton", "gradient"):
+            getattr(out, name)[index] = 0.0
+        out.chi2[index] = out.decrement[index] = HOPELESS
+        return out
+
     def put(self, index: Tensor, other: "_Fit") -> None:
         for f in fields(self):
             getattr(self, f.name)[index] = getattr(other, f.name)
@@ -165,7 +175,7 @@ def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
     """One damped step; where it made things worse, the old point with more damping."""
     hessian = state.data + state.prior
     hessian.diagonal(dim1=1, dim2=2).mul_(1 + state.damping[:, None])
-    step = torch.linalg.solve(hessian, state.gradient)
+    step = _solve(hessian, state.gradient)
     tried = _evaluate(target, batch, state.y + step.clamp(-LARGEST_STEP, LARGEST_STEP))
     better = tried.objective < state.objective
     out = tried if better.all() else state.at(torch.arange(len(better), device=better.device))
@@ -200,13 +210,13 @@ def _evaluate(target: Target, batch: CurveBatch, y: Tensor) -> _Fit:
     gradient[:, -1] -= tightness * excess
     # marginalise scale and offset
     cross = hessian[:, :d, d:]
-    solved = torch.linalg.solve(hessian[:, d:, d:], torch.cat([cross.mT, gradient[:, d:, None]], dim=2))
+    solved = _solve(hessian[:, d:, d:], torch.cat([cross.mT, gradient[:, d:, None]], dim=2))
     away = cross @ solved
     data = hessian[:, :d, :d] - away[:, :, :d]
     data = 0.5 * (data + data.mT)
     prior = target.prior(y)
     gradient = gradient[:, :d] - away[:, :, d] + prior.gradient
-    newton = torch.linalg.solve(data + prior.precision, gradient)
+    newton = _solve(data + prior.precision, gradient)
     chi2 = residual.square().sum(1) + tightness * excess.square()
     return _Fit(
         y,
@@ -257,18 +267,27 @@ def _linear(basis: Tensor, measured: Tensor, mean: float, spread: float) -> Tens
     return torch.stack([scale, offset], 1)
 
 
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve without raising: a curve that makes no sense must not fail the others of its batch."""
+    return torch.linalg.solve_ex(matrix, right).result
+
+
 def _theta(target: Target, y: Tensor) -> Tensor:
     return target.box.inverse(y, y)[0].float()
 
 
 def _anchor(state: _Fit, batch: CurveBatch) -> Anchor:
     points = (~batch.mask).sum(1).double()
+    sound = torch.isfinite(state.objective + state.decrement) & torch.isfinite(state.data).all(2).all(1)
+    if not sound.all():
+        state = state.without_data(~sound)
     surplus = (state.chi2 - points - 3 * (2 * points).sqrt()).clamp_min(0.0)
     widening = 1 + torch.where(state.decrement > CONVERGED, state.decrement, 0.0) + surplus
     near = state.decrement[:, None] < 1
     location = state.y + torch.where(near, state.newton, 0.0).clamp(-LARGEST_STEP, LARGEST_STEP)
     precision = state.data / widening[:, None, None] + state.prior
-    factor = torch.linalg.cholesky(torch.linalg.inv(precision))
+    factor = torch.linalg.cholesky_ex(torch.linalg.inv_ex(precision).inverse).L
+    factor.diagonal(dim1=1, dim2=2).clamp_(min=NARROWEST)
     features = torch.cat(
         [
             location / 2,

@@ -125,12 +125,10 @@ def test_a_uniform_prior_is_standard_normal_in_box_coordinates():
 def test_anchors_are_found_once_and_only_when_asked_for():
     subject, batch, _ = spheres(6)
     asked: list[int] = []
-    found = subject.anchors(batch)
-    inner = found._find
 
     def find(k, frames):
         asked.extend(frames.tolist())
-        return inner(k, frames)
+        return subject.anchors(batch).get(k, frames)
 
     lazy = Anchors(6, find)
     first = lazy.get(0, torch.tensor([4, 1]))
@@ -139,3 +137,21 @@ def test_anchors_are_found_once_and_only_when_asked_for():
     assert torch.equal(first.location[0], again.location[2])
     with pytest.raises(LookupError, match="no anchor of class 0"):
         Anchors(6).get(0, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("name", ["saxs1d-particles", "saxs1d-pr"])
+def test_curves_that_make_no_sense_get_a_finite_anchor_and_spare_the_others(name):
+    subject = modality(name, None, load(name).part("prior"))
+    generator = torch.Generator().manual_seed(6)
+    batch, _ = subject.simulate(subject.sample_prior(8, generator), generator)
+    alone = subject.anchors(batch).get(0, torch.tensor([5]))
+    batch.intensity[0] = 1e30
+    batch.intensity[1] = -batch.intensity[1]
+    batch.intensity[2] = 0.0
+    batch.sigma[3] = 1e-25
+    batch.intensity[4, ::2] *= -1e20
+    anchor = subject.anchors(batch).get(0, torch.arange(8))
+    for part in (anchor.location, anchor.factor, anchor.features):
+        assert torch.isfinite(part).all()
+    assert (anchor.factor.diagonal(dim1=1, dim2=2) > 0).all()
+    assert torch.allclose(anchor.location[5], alone.location[0], atol=1e-3)
