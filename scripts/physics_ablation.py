@@ -1,11 +1,13 @@
-"""What each loss term does: one model with and without the physics loss, on known and unknown objects.
+"""What each part does: a model with and without physics loss and anchors, on known and unknown objects.
 
 Labelled frames come from the middle of the prior's box only (`--inner`); the physics loss sees unlabelled
-frames from all of it. Both variants take the same number of steps from the same seed, and are tested on fresh
+frames from all of it. All variants take the same number of steps from the same seed, and are tested on fresh
 frames from inside and from outside of what was labelled. Prints one JSON object a variant.
 
-    python scripts/physics_ablation.py --weight 0 --steps 1500
-    python scripts/physics_ablation.py --weight 0.1 --steps 1500
+    python scripts/physics_ablation.py --weight 0 --unanchored
+    python scripts/physics_ablation.py --weight 0.1 --unanchored
+    python scripts/physics_ablation.py --weight 0
+    python scripts/physics_ablation.py --weight 0.1
 """
 
 import argparse
@@ -17,8 +19,11 @@ import numpy as np
 import torch
 
 from nfphasing_bluesky.core import ReconstructionSettings
+from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.modalities import Draws, Modality, modality
+from nfphasing_bluesky.modalities import Anchors, Draws, Modality, modality
+from nfphasing_bluesky.modalities.anchors import anchor_features
+from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.models import load, shipped
 from nfphasing_bluesky.training import Trainer, TrainSettings, export
 from nfphasing_bluesky.training.calibration import calibrate, hardware, pooled
@@ -30,17 +35,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--modality", default="saxs1d-particles")
+    parser.add_argument("--modality", default="saxs1d-pr")
+    parser.add_argument("--unanchored", action="store_true", help="let the flow start from the prior instead")
     parser.add_argument("--weight", type=float, required=True, help="lambda of the physics loss")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--inner", type=float, default=0.6)
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
-    folder = arguments.output / f"{arguments.modality}-{arguments.weight:g}"
+    how = "unanchored" if arguments.unanchored else "anchored"
+    folder = arguments.output / f"{arguments.modality}-{how}-{arguments.weight:g}"
     reconstructor = train(arguments, folder)
-    result = {"weight": arguments.weight, "steps": arguments.steps, "hardware": hardware()}
+    result = {"weight": arguments.weight, "anchors": how, "steps": arguments.steps, "hardware": hardware()}
     for where, inside in (("inside", True), ("outside", False)):
         result[where] = figures(measure(reconstructor, arguments, inside))
     (folder / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -56,15 +63,34 @@ def train(arguments: argparse.Namespace, folder: Path) -> Reconstructor:
             steps=arguments.steps,
             batch=arguments.batch,
             physics_weight=arguments.weight,
-            physics_every=1,
+            physics_every=2,
             physics_ramp=0.3,
             inner=arguments.inner,
+            reuse=8,
         )
-        trainer = Trainer(modality(name, None, state), settings)
+        subject = modality(name, None, state)
+        if arguments.unanchored:
+            leave_unanchored(subject)
+        trainer = Trainer(subject, settings)
         trainer.prepare()
         trainer.run(folder)
         export(trainer, folder / "model")
-    return Reconstructor.load(folder / "model", "cpu", ReconstructionSettings(n_samples=300))
+    made = Reconstructor.load(folder / "model", "cpu", ReconstructionSettings(n_samples=300))
+    if arguments.unanchored:
+        leave_unanchored(made.modality)
+    return made
+
+
+def leave_unanchored(subject: Saxs1D) -> None:
+    """Give every frame the anchor that knows nothing of it: twice the width of the prior at its centre."""
+
+    def find(k: int, frames: torch.Tensor) -> Anchor:
+        n, d = len(frames), len(subject.classes[k].free)
+        prior = subject.prior_at(k, torch.zeros(1, d, dtype=torch.float64))
+        factor = 2 * torch.linalg.cholesky(torch.linalg.inv(prior.precision)).float()
+        return Anchor(torch.zeros(n, d), factor.expand(n, d, d), torch.zeros(n, anchor_features(d)))
+
+    subject.anchors = lambda batch: Anchors(len(batch), find)  # type: ignore[method-assign]
 
 
 def measure(reconstructor: Reconstructor, arguments: argparse.Namespace, inside: bool) -> Evaluation:

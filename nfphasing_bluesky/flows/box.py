@@ -12,7 +12,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Box(Transform):
-    """y = Phi^-1((x - lower) / (upper - lower)), exact near both edges; Phi the standard normal's distribution.
+    """y = Phi^-1((x - lower) / (upper - lower)), exact near both edges, Phi the normal distribution.
 
     What is uniform in the box is standard normal in y. `inverse` gives values strictly inside the box,
     whatever the latent and the dtype. The bounds are kept in the default dtype, as weights are.

@@ -175,7 +175,7 @@ def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
     """One damped step; where it made things worse, the old point with more damping."""
     hessian = state.data + state.prior
     hessian.diagonal(dim1=1, dim2=2).mul_(1 + state.damping[:, None])
-    step = _solve(hessian, state.gradient)
+    step = _solve(hessian, state.gradient).nan_to_num(0.0)
     tried = _evaluate(target, batch, state.y + step.clamp(-LARGEST_STEP, LARGEST_STEP))
     better = tried.objective < state.objective
     out = tried if better.all() else state.at(torch.arange(len(better), device=better.device))

@@ -101,7 +101,7 @@ def usable(batch: CurveBatch) -> Tensor:
 
 
 def _signal_to_noise(intensity: Tensor, weight: Tensor) -> Tensor:
-    """Largest signal-to-noise ratio of the mean over q <= Q, for any Q beyond the first `MIN_POINTS` points."""
+    """Largest signal-to-noise ratio of the mean over q <= Q, for any Q past the first `MIN_POINTS` points."""
     total, information = (weight * intensity).cumsum(-1), weight.cumsum(-1)
     enough = (weight > 0).cumsum(-1) >= MIN_POINTS
     ratio = total / information.clamp_min(1e-300).sqrt()
@@ -129,7 +129,8 @@ class CurveSimulation:
     Args:
         q_min, q_max: first and last point, 1/angstrom.
         points: number of points.
-        counts: of unit intensity in a bin of 0.001/angstrom at 0.1/angstrom (`physics.noise`).
+        counts: of unit intensity in a bin of 0.001/angstrom at 0.1/angstrom (`physics.noise`), over 1 + 2
+            buffer.
         floor: relative systematic floor of sigma.
         buffer: buffer scattering over scale.
         q_relative_error: largest standard deviation of the common relative error of q (uniform from 0).
@@ -185,13 +186,12 @@ def perturb(
     """
     n = q.shape[0]
     expected = shape + beta[:, None]
-    sigma = reduced_curve_sigma(
-        q,
-        expected.clamp_min(0.0),
-        counts=log_uniform(ranges.counts, n, generator),
-        floor=log_uniform(ranges.floor, n, generator),
-        buffer=log_uniform(ranges.buffer, n, generator),
-    )
+    buffer = log_uniform(ranges.buffer, n, generator)
+    # Longer exposures over stronger buffers: the level of the noise is then log-uniform, and says nothing
+    # about the scale.
+    counts = log_uniform(ranges.counts, n, generator) * (1 + 2 * buffer)
+    floor = log_uniform(ranges.floor, n, generator)
+    sigma = reduced_curve_sigma(q, expected.clamp_min(0.0), counts=counts, floor=floor, buffer=buffer)
     sigma = uneven_sigma(sigma, generator)
     noise = torch.randn(expected.shape, generator=generator, device=q.device)
     mask = random_missing_ranges(q, generator)

@@ -103,7 +103,7 @@ FORWARD: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_sphere, _core_shell,
 
 
 _LIBRARIES: dict[str, dict[int, Library]] = {}
-"""Libraries of all instances, by the digest of their grid: ellipsoids and cylinders take seconds to compute."""
+"""Libraries of all instances, by the digest of their grid: ellipsoids and cylinders take seconds."""
 
 
 class SaxsParticles(Saxs1D):

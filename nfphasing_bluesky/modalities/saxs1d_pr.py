@@ -71,7 +71,7 @@ class SaxsPairDistance(Saxs1D):
         self.settings = settings or NetworkSettings(flow=FlowSettings(layers=6, hidden=96))
         self.classes = CLASSES
         self.prior = ShapePrior()
-        self._rows: Tensor | None = None
+        self._rows: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self.axis = torch.linspace(0.0, D_MAX_ANGSTROM[1], 201)
         axis = Axis("r", self.axis.double().numpy(), "angstrom")
         self.density_info = DensityInfo("p(r)", "1/angstrom", (axis,))
@@ -83,14 +83,13 @@ class SaxsPairDistance(Saxs1D):
         made = cls(NetworkSettings(**network) if network else None)
         if state:
             made.prior.load(state)
-            made._rows = None
         return made
 
     def fit_prior(self, generator: torch.Generator) -> None:
         """Fit the prior of shapes to random bodies unless it is there already."""
         if not self.prior.fitted:
             self.prior.fit(generator)
-            self._rows = None
+            self._rows.clear()
 
     def state(self) -> dict[str, Tensor]:
         """The prior's tensors."""
@@ -150,10 +149,11 @@ class SaxsPairDistance(Saxs1D):
 
     def _table(self, like: Tensor) -> Tensor:
         """(F, 1 + D) curves of the mean shape and of the components on the grid of q D_max."""
-        if self._rows is None or self._rows.device != like.device:
+        key = (like.device, like.dtype)
+        if key not in self._rows:
             self.debye.to(like.device)
-            self._rows = self.debye.table(self.prior.parts(like)).T.contiguous()
-        return self._rows
+            self._rows[key] = self.debye.table(self.prior.parts(like)).T.contiguous()
+        return self._rows[key]
 
     def _sizes(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """D_max in angstrom, the aggregates' share of I(0), their extent over D_max."""

@@ -51,7 +51,7 @@ def uneven_sigma(sigma: Tensor, generator: Generator) -> Tensor:
 
     Real sigmas come from counts, from the spread over the azimuth, or from propagation, and differ by tens of
     per cent. A simulation whose sigma followed from the noise-free curve would give that curve away, and a
-    network learns to read it off the error bars. The logarithm of the factor is three waves along the curve, of
+    network learns to read it off the error bars. The logarithm of the factor is three waves along q, of
     standard deviation uniform up to 0.4, plus independent scatter, log-uniform from 0.02 to 0.3.
     """
     B, Q = sigma.shape

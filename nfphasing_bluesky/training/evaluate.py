@@ -135,10 +135,29 @@ def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, 
             of_class["probability_of_true_class_median"] = float(np.median(confidence))
         figures["classes"][spec.name] = of_class
     figures |= pooled(parts)
+    figures["of_valid"] = _of_valid(evaluation, modality, truth, draws, label)
     figures["worst_tarp_deviation"] = max(c["tarp_deviation"] for c in figures["classes"].values())
     if len(modality.classes) > 1:
         figures["class_accuracy"] = _accuracy(evaluation, modality)
     return figures
+
+
+def _of_valid(
+    evaluation: Evaluation,
+    modality: Modality,
+    truth: dict[str, FloatArray],
+    draws: dict[str, FloatArray],
+    label: FloatArray,
+) -> dict[str, float]:
+    """Pooled calibration of the frames called VALID; the verdict looks at the frame, never at the truth."""
+    valid = np.array(evaluation.valid)
+    parts = [
+        calibrate(truth[n][mine], _enough(draws[n][mine]))
+        for k in range(len(modality.classes))
+        for n in truth
+        if (mine := valid & (label == k)).sum() > 0 and np.isfinite(truth[n][mine]).any()
+    ]
+    return dict(pooled([p for p in parts if p.n > 0])) if parts else {}
 
 
 def _class_figures(

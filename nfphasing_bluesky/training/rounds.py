@@ -83,7 +83,7 @@ def simulate_usable(
 ) -> Simulated:
     """About n fresh frames (at least 1), less those whose signal is too weak to be used.
 
-    Such frames are refused at the beamline too. Refusing by what was measured leaves every posterior as it is,
+    Such frames are refused at the beamline too. Refusing by what was measured leaves posteriors as they are,
     so the exposure may reach down to where nothing can be seen, and the prior of the scale has no edge there.
     """
     draws = (sample or modality.sample_prior)(n, generator)

