@@ -96,7 +96,7 @@ def run(
         origins = [Origin(seq_num=done + i) for i in range(len(draws))]
         posteriors = runner.reconstruct(batch, origins, n_samples, seed)
         gain = runner.log_prob(batch, draws) - runner.modality.log_prior(draws)
-        for i, posterior in enumerate(posteriors):
+        for i, posterior in enumerate(posteriors[: frames - done]):
             truths = {name: float(values[i]) for name, values in truth.items()}
             out.add(posterior, truths, int(draws.label[i]), float(gain[i]))
         report(len(out.label))
@@ -157,7 +157,8 @@ def _of_valid(
         for n in truth
         if (mine := valid & (label == k)).sum() > 0 and np.isfinite(truth[n][mine]).any()
     ]
-    return dict(pooled([p for p in parts if p.n > 0])) if parts else {}
+    parts = [p for p in parts if p.n > 0]
+    return dict(pooled(parts)) if parts else {}
 
 
 def _class_figures(

@@ -48,7 +48,8 @@ def test_draws_do_not_depend_on_the_batch(name, request, make_frames):
     for frame, posterior in zip(frames, together, strict=True):
         (alone,) = reconstructor([frame], n_samples=32)
         for key, draws in posterior.parameters.items():
-            np.testing.assert_allclose(alone.parameters[key], draws, rtol=2e-3, err_msg=key)
+            atol = 2e-3 * np.nanstd(draws) if np.isfinite(draws).any() else 0.0
+            np.testing.assert_allclose(alone.parameters[key], draws, rtol=2e-3, atol=atol, err_msg=key)
 
 
 def test_curves_of_different_length_share_a_batch(pair_distance, guinier_frame):
