@@ -97,8 +97,8 @@ def condition(shape: Tensor, intensity: Tensor, weight: Tensor, prior: Backgroun
 
     Args:
         shape: (N, Q) P(q).
-        intensity: (N, Q) measured.
-        weight: (N, Q) 1/sigma^2, zero where masked.
+        intensity: (B, Q) measured; N is a multiple of B, and the shapes of one curve come together.
+        weight: (B, Q) 1/sigma^2, zero where masked.
         prior: of beta.
     """
     moments = _moments(shape.double(), intensity.double(), weight.double())
@@ -109,6 +109,7 @@ def condition(shape: Tensor, intensity: Tensor, weight: Tensor, prior: Backgroun
     total = torch.logsumexp(log_density, dim=-1)
     bounds = prior.coordinate(torch.tensor([prior.lower, prior.upper], dtype=torch.float64))
     data = -0.5 * (weight.double() * intensity.double().square()).sum(-1)
+    data = data.repeat_interleave(len(shape) // len(weight))
     log_evidence = data + total + cell.log() - float((bounds[1] - bounds[0]).log())
     return ScaleBackground(log_evidence, low, cell, log_density - total[:, None], prior, moments)
 
@@ -118,17 +119,14 @@ def _uniform(noise: Tensor) -> Tensor:
 
 
 def _moments(shape: Tensor, intensity: Tensor, weight: Tensor) -> Tensor:
-    weighted = weight * shape
-    return torch.stack(
-        [
-            (weighted * shape).sum(-1),
-            weighted.sum(-1),
-            weight.sum(-1).expand(shape.shape[0]),
-            (weighted * intensity).sum(-1),
-            (weight * intensity).sum(-1).expand(shape.shape[0]),
-        ],
-        dim=-1,
-    )
+    """(N, 5) sums over Q; matrix products, because this is done for every draw."""
+    each = shape.view(len(weight), -1, shape.shape[-1])
+    measured = weight * intensity
+    linear = each @ torch.stack([weight, measured], dim=-1)
+    square = each.square() @ weight[:, :, None]
+    own = torch.stack([weight.sum(-1), measured.sum(-1)], dim=-1)[:, None].expand_as(linear)
+    parts = (square[..., 0], linear[..., 0], own[..., 0], linear[..., 1], own[..., 1])
+    return torch.stack(parts, dim=-1).view(len(shape), 5)
 
 
 def _scale_sums(moments: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:

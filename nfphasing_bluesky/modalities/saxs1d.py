@@ -188,7 +188,11 @@ class Saxs1D(ABC):
 
     def _condition(self, draws: Draws, batch: CurveBatch):
         shape = self.forward(draws, batch)
-        weight, intensity = batch.weight[draws.frame], batch.intensity[draws.frame]
+        weight, intensity = batch.weight, batch.intensity
+        each = len(draws) // len(batch)
+        together = torch.arange(len(batch), device=draws.frame.device).repeat_interleave(each)
+        if not torch.equal(together, draws.frame):
+            weight, intensity = weight[draws.frame], intensity[draws.frame]
         return condition(shape, intensity, weight, self.background), shape
 
     def density_of(self, batch: CurveBatch, index: int) -> DensityInfo:

@@ -116,15 +116,16 @@ class UniversalDebye(nn.Module):
 
     def interpolate(self, table: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
         """(B, Q) curves of tables (B, F), each with its own d_max (B,) in angstrom."""
-        position, beyond = self._position(d_max, q)
-        return _interpolate_even(table, position) / beyond.to(table.dtype) ** 4
+        # float32 places a point to 1e-4 of a step, far below the cubic's own error
+        position, beyond = self._position(d_max.to(table), q.to(table))
+        return _interpolate_even(table, position) / beyond**4
 
     def rows(self, table: Tensor, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q, C) values of C curves that all B share, (F, C), and their derivatives by q Dmax.
 
         Beyond the grid both are those of its edge.
         """
-        position, _ = self._position(d_max, q)
+        position, _ = self._position(d_max.double(), q.double())
         cell = position.floor().clamp(0, table.shape[0] - 3)
         f, i = (position - cell).to(table.dtype), cell.long()
         around = torch.stack(((i - 1).abs(), i, i + 1, i + 2), dim=-1).view(-1, 4)
@@ -138,7 +139,7 @@ class UniversalDebye(nn.Module):
 
     def _position(self, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q) fractional columns of the table, at most its edge, and how far beyond it they lay."""
-        position = torch.atleast_2d(q).double() * d_max.double()[:, None] / self.step
+        position = torch.atleast_2d(q) * (d_max / self.step)[:, None]
         edge = float(self.points - 2)
         return position.clamp(max=edge), (position / edge).clamp(min=1)
 
