@@ -52,7 +52,7 @@ CLASSES = (
 PARAMETERS = (
     Parameter("rg_angstrom", "angstrom", "radius of gyration"),
     Parameter("d_max_angstrom", "angstrom", "largest distance"),
-    Parameter("aggregate_share", "", "share of the forward intensity that comes from aggregates"),
+    Parameter("aggregate_share", "", "aggregates, share of I(0)"),
     Parameter("i0", "", "forward intensity, in the frame's units"),
     Parameter("background", "", "flat background, in the frame's units"),
 )
