@@ -1,4 +1,6 @@
-"""Polish: flow draws of one frame moved to the exact posterior by sequential Monte Carlo.
+"""Polish: flow draws of one frame moved towards the exact posterior by sequential Monte Carlo.
+
+How close they come depends on the number of parameters and of steps: docs/explanation.md has figures.
 
 The draws start under q and pass through q^(1-b) p^b, b from 0 to 1, each b as far as the effective sample
 size stays above half; after each resampling every draw moves by Metropolis steps whose proposals are
