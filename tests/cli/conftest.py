@@ -19,7 +19,7 @@ import torch
 from nfphasing_bluesky import cli
 
 PROGRAM = Path(sys.executable).with_name("nfphasing")
-STEPS = 8
+STEPS = 24
 TRAIN = ("train", "saxs1d-particles", "--steps", str(STEPS), "--batch", "8", "--seed", "3", "--device", "cpu")
 
 
