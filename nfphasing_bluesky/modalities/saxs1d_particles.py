@@ -107,7 +107,7 @@ _LIBRARIES: dict[str, dict[int, Library]] = {}
 
 
 class SaxsParticles(Saxs1D):
-    """The modality. Stateless but for its settings."""
+    """The modality. It holds its settings, and the libraries of its fits once they were needed."""
 
     name = "saxs1d-particles"
     parameters = PARAMETERS
