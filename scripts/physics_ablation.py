@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from nfphasing_bluesky.core import ReconstructionSettings
-from nfphasing_bluesky.flows import Anchor
+from nfphasing_bluesky.flows import Anchor, resample_curve
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import Anchors, Draws, Modality, modality
-from nfphasing_bluesky.modalities.anchors import anchor_features
+from nfphasing_bluesky.modalities.curves import CurveBatch
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.models import load, shipped
 from nfphasing_bluesky.training import Trainer, TrainSettings, export
@@ -82,15 +82,27 @@ def train(arguments: argparse.Namespace, folder: Path) -> Reconstructor:
 
 
 def leave_unanchored(subject: Saxs1D) -> None:
-    """Give every frame the anchor that knows nothing of it: twice the width of the prior at its centre."""
+    """Give every frame the anchor that knows nothing of it: twice the prior's width at its centre.
 
-    def find(k: int, frames: torch.Tensor) -> Anchor:
-        n, d = len(frames), len(subject.classes[k].free)
-        prior = subject.prior_at(k, torch.zeros(1, d, dtype=torch.float64))
-        factor = 2 * torch.linalg.cholesky(torch.linalg.inv(prior.precision)).float()
-        return Anchor(torch.zeros(n, d), factor.expand(n, d, d), torch.zeros(n, anchor_features(d)))
+    A scale has no prior width; it is looked for around the intensity of the first good points.
+    """
+    fitted = subject.anchors
 
-    subject.anchors = lambda batch: Anchors(len(batch), find)  # type: ignore[method-assign]
+    def anchors(batch: CurveBatch) -> Anchors:
+        known = fitted(batch)
+        grid = subject.settings.encoder.grid
+        scale = resample_curve(batch.q, batch.intensity, batch.sigma, batch.mask, grid).normalisation
+
+        def find(k: int, frames: torch.Tensor) -> Anchor:
+            features = torch.zeros_like(known.get(k, frames).features)
+            unbounded = torch.isinf(torch.tensor(subject.classes[k].lower))
+            location = torch.where(unbounded, scale[frames].log()[:, None], 0.0)
+            factor = 2 * torch.eye(location.shape[1]).expand(len(frames), -1, -1)
+            return Anchor(location, factor, features)
+
+        return Anchors(len(batch), find)
+
+    subject.anchors = anchors  # type: ignore[method-assign]
 
 
 def measure(reconstructor: Reconstructor, arguments: argparse.Namespace, inside: bool) -> Evaluation:

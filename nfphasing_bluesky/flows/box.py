@@ -18,12 +18,14 @@ class Box(Transform):
     whatever the latent and the dtype. The bounds are kept in the default dtype, as weights are.
 
     Args:
-        lower: (D,) lower bounds, finite.
-        upper: (D,) upper bounds, finite and above `lower` by more than rounding.
+        lower: (D,) lower bounds, finite; minus infinity, with an infinite upper bound, for a coordinate
+            that is left as it is.
+        upper: (D,) upper bounds, above `lower` by more than rounding.
     """
 
     lower: Tensor
     upper: Tensor
+    open: Tensor
 
     def __init__(self, lower: Tensor, upper: Tensor) -> None:
         super().__init__()
@@ -32,14 +34,22 @@ class Box(Transform):
             raise SettingsError(
                 f"box bounds have shapes {tuple(lower.shape)} and {tuple(upper.shape)}, expected (D,) both"
             )
-        finite = bool(torch.isfinite(lower).all() and torch.isfinite(upper).all())
-        if not finite or bool((upper - lower <= 16 * torch.finfo(lower.dtype).eps * lower.abs()).any()):
+        unbounded = torch.isneginf(lower) & torch.isposinf(upper)
+        slack = 16 * torch.finfo(lower.dtype).eps * lower.abs()
+        bounded = torch.isfinite(lower) & torch.isfinite(upper) & (upper - lower > slack)
+        if not bool((unbounded | bounded).all()):
             raise SettingsError(
                 f"box bounds are lower={lower.tolist()}, upper={upper.tolist()}; expected finite bounds with "
-                "lower < upper by more than rounding; leave parameters that are known out of the flow"
+                "lower < upper by more than rounding, or both infinite; leave parameters that are known out "
+                "of the flow"
             )
         self.register_buffer("lower", lower)
         self.register_buffer("upper", upper)
+        self.register_buffer("open", unbounded, persistent=False)
+
+    def _edges(self) -> tuple[Tensor, Tensor]:
+        """Bounds, 0 and 1 where there are none."""
+        return self.lower.where(~self.open, 0.0), self.upper.where(~self.open, 1.0)
 
     def contains(self, x: Tensor) -> Tensor:
         """(...) bool: x (..., D) within the closed box, give or take rounding.
@@ -51,18 +61,22 @@ class Box(Transform):
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map the box to R^D; values on or beyond an edge count as just inside it."""
-        width = self.upper - self.lower
+        lower, upper = self._edges()
+        width = upper - lower
         least = torch.finfo(x.dtype).eps ** 3
-        below = torch.maximum((x - self.lower) / width, x.new_tensor(least))
-        above = torch.maximum((self.upper - x) / width, x.new_tensor(least))
+        below = torch.maximum((x - lower) / width, x.new_tensor(least))
+        above = torch.maximum((upper - x) / width, x.new_tensor(least))
         y = torch.special.ndtri(torch.minimum(below, above)) * torch.where(below < above, 1.0, -1.0)
-        return y, (0.5 * y.square() + HALF_LOG_2PI - width.log()).sum(-1)
+        log_det = 0.5 * y.square() + HALF_LOG_2PI - width.log()
+        return torch.where(self.open, x, y), log_det.where(~self.open, 0.0).sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map R^D into the box, measured from the nearer edge."""
-        width = self.upper - self.lower
+        lower, upper = self._edges()
+        width = upper - lower
         step = width * (0.5 * torch.erfc(y.abs() * 0.5**0.5))
-        x = torch.where(y < 0, self.lower + step, self.upper - step)
-        least, most = torch.nextafter(self.lower, self.upper), torch.nextafter(self.upper, self.lower)
+        x = torch.where(y < 0, lower + step, upper - step)
+        least, most = torch.nextafter(lower, upper), torch.nextafter(upper, lower)
         x = torch.minimum(torch.maximum(x, least), most)
-        return x, (width.log() - 0.5 * y.square() - HALF_LOG_2PI).sum(-1)
+        log_det = width.log() - 0.5 * y.square() - HALF_LOG_2PI
+        return torch.where(self.open, y, x), log_det.where(~self.open, 0.0).sum(-1)

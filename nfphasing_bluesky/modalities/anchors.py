@@ -9,7 +9,6 @@ Where the fit failed, or is not yet there, the covariance is widened by how far 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,14 +34,6 @@ def anchor_features(dimension: int) -> int:
     return 2 * dimension + 3
 
 
-class PriorAt(NamedTuple):
-    """A prior in box coordinates at N points: log density (N,), gradient (N, D), precision (N, D, D)."""
-
-    value: Tensor
-    gradient: Tensor
-    precision: Tensor
-
-
 @dataclass(frozen=True)
 class Target:
     """One class as a fit sees it.
@@ -51,22 +42,13 @@ class Target:
         box: of its free parameters.
         curve: (N, D) theta and (N, Q) q to (N, Q) P(q).
         slopes: the same to P(q) and (N, D, Q) its derivatives by theta.
-        prior: box coordinates y (N, D) to the prior there.
         background: mean and standard deviation of the background over scale.
     """
 
     box: Box
     curve: Callable[[Tensor, Tensor], Tensor]
     slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    prior: Callable[[Tensor], PriorAt]
     background: tuple[float, float]
-
-
-def uniform_prior(y: Tensor) -> PriorAt:
-    """Return the prior that is uniform in the box: standard normal in its coordinates."""
-    n, d = y.shape
-    eye = torch.eye(d, dtype=y.dtype, device=y.device).repeat(n, 1, 1)
-    return PriorAt(-0.5 * y.square().sum(1) - d * HALF_LOG_2PI, -y, eye)
 
 
 class Library:
@@ -113,7 +95,9 @@ class Library:
 
 @dataclass
 class _Fit:
-    """State of N fits: point, objective, Hessian (the data's part and the prior's) and negative gradient.
+    """State of N fits: point, objective, the data's part of the Hessian, and negative gradient.
+
+    The prior is uniform in the box, standard normal in its coordinates: its part of the Hessian is one.
 
     `decrement` is the squared length, in units of the posterior's width, of the Newton step `newton`.
     """
@@ -122,7 +106,6 @@ class _Fit:
     objective: Tensor
     chi2: Tensor
     data: Tensor
-    prior: Tensor
     gradient: Tensor
     newton: Tensor
     decrement: Tensor
@@ -173,8 +156,8 @@ def _fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
 
 def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
     """One damped step; where it made things worse, the old point with more damping."""
-    hessian = state.data + state.prior
-    hessian.diagonal(dim1=1, dim2=2).mul_(1 + state.damping[:, None])
+    hessian = state.data.clone()
+    hessian.diagonal(dim1=1, dim2=2).add_(1).mul_(1 + state.damping[:, None])
     step = _solve(hessian, state.gradient).nan_to_num(0.0)
     tried = _evaluate(target, batch, state.y + step.clamp(-LARGEST_STEP, LARGEST_STEP))
     better = tried.objective < state.objective
@@ -214,16 +197,16 @@ def _evaluate(target: Target, batch: CurveBatch, y: Tensor) -> _Fit:
     away = cross @ solved
     data = hessian[:, :d, :d] - away[:, :, :d]
     data = 0.5 * (data + data.mT)
-    prior = target.prior(y)
-    gradient = gradient[:, :d] - away[:, :, d] + prior.gradient
-    newton = _solve(data + prior.precision, gradient)
+    gradient = gradient[:, :d] - away[:, :, d] - y
+    posterior = data.clone()
+    posterior.diagonal(dim1=1, dim2=2).add_(1)
+    newton = _solve(posterior, gradient)
     chi2 = residual.square().sum(1) + tightness * excess.square()
     return _Fit(
         y,
-        0.5 * chi2 - prior.value,
+        0.5 * (chi2 + y.square().sum(1)),
         chi2,
         data,
-        prior.precision,
         gradient,
         newton,
         (gradient * newton).sum(1),
@@ -285,7 +268,8 @@ def _anchor(state: _Fit, batch: CurveBatch) -> Anchor:
     widening = 1 + torch.where(state.decrement > CONVERGED, state.decrement, 0.0) + surplus
     near = state.decrement[:, None] < 1
     location = state.y + torch.where(near, state.newton, 0.0).clamp(-LARGEST_STEP, LARGEST_STEP)
-    precision = state.data / widening[:, None, None] + state.prior
+    precision = state.data / widening[:, None, None]
+    precision.diagonal(dim1=1, dim2=2).add_(1)
     factor = torch.linalg.cholesky_ex(torch.linalg.inv_ex(precision).inverse).L
     factor.diagonal(dim1=1, dim2=2).clamp_(min=NARROWEST)
     features = torch.cat(

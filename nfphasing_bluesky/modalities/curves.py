@@ -49,8 +49,38 @@ class CurveBatch:
         """(B, Q) 1/sigma^2, zero where masked."""
         return torch.where(self.mask, 0.0, self.sigma.clamp_min(1e-30).reciprocal() ** 2)
 
+    @property
+    def root_weight(self) -> Tensor:
+        """(B, Q) 1/sigma, float64, zero where masked."""
+        return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal())
+
 
 R_E_ANGSTROM = 2.8179403e-5
+
+
+def grouped(batch: CurveBatch, most: int) -> CurveBatch:
+    """Average neighbouring points, with weights 1/sigma^2, so that at most `most` points are left."""
+    size = -(-batch.q.shape[1] // most)
+    if size == 1:
+        return batch
+    missing = -batch.q.shape[1] % size
+
+    def groups(values: Tensor) -> Tensor:
+        return torch.nn.functional.pad(values, (0, missing)).unflatten(1, (-1, size))
+
+    weight = groups(batch.root_weight.square())
+    total = weight.sum(2)
+    empty = total <= 0
+    safe = torch.where(empty, 1.0, total)
+    q = torch.where(empty, batch.q[:, ::size], (weight * groups(batch.q)).sum(2) / safe)
+    return CurveBatch(
+        q=q.to(batch.q),
+        intensity=((weight * groups(batch.intensity)).sum(2) / safe).to(batch.intensity),
+        sigma=safe.rsqrt().to(batch.sigma),
+        mask=empty,
+        contrast=batch.contrast,
+        q_relative_error=batch.q_relative_error,
+    )
 
 
 def collate(frames: Sequence[Frame], sigma_floor: float) -> CurveBatch:

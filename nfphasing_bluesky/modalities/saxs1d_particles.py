@@ -10,14 +10,23 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
-from nfphasing_bluesky.modalities.anchors import Library
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws
+from nfphasing_bluesky.flows import Anchor, Box
+from nfphasing_bluesky.modalities import curves
+from nfphasing_bluesky.modalities.anchors import (
+    LIBRARY,
+    Library,
+    Target,
+    anchor_features,
+    finite_differences,
+    fit,
+)
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
-from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.network import NetworkSettings
+from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.physics import radial_density, saxs
 
@@ -113,11 +122,12 @@ class SaxsParticles(Saxs1D):
     parameters = PARAMETERS
     simulation = CurveSimulation(q_min=(0.002, 0.02), q_max=(0.1, 0.6), points=(64, 400), counts=(1.0, 1e7))
     background = BackgroundPrior(1e-7, 0.1, "log-uniform")
+    noise_columns = 3
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
-        super().__init__()
         self.settings = settings or NetworkSettings()
-        self._libraries = _LIBRARIES.setdefault(self.settings.encoder.grid.digest(), self._libraries)
+        self._libraries: dict[int, Library] = _LIBRARIES.setdefault(self.settings.encoder.grid.digest(), {})
+        self._boxes: dict[tuple[int, torch.device], Box] = {}
         self.classes = CLASSES
         self.axis = torch.linspace(0.0, 500.0, 251)
         axis = Axis("r", self.axis.double().numpy(), "angstrom")
@@ -152,6 +162,91 @@ class SaxsParticles(Saxs1D):
                 theta = draws.theta[chosen, : len(CLASSES[k].free)]
                 out = out.index_copy(0, chosen, function(q[chosen], theta).to(out.dtype))
         return out
+
+    def hidden(self, draws: Draws, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw scale and relative background of objects to be simulated."""
+        n = len(draws)
+        beta = self.background.sample(n, generator)
+        scale = curves.log_uniform((1e-3, 1e3), n, generator)
+        return {"scale": scale, "beta": beta, "contrast": torch.ones_like(scale)}
+
+    def pattern(self, draws: Draws, hidden: Mapping[str, Tensor], q: Tensor) -> Tensor:
+        """(N, Q) P(q)."""
+        return self.curve(draws, q)
+
+    def network(self) -> nn.Module:
+        """Untrained encoder, class head and one flow per class."""
+        return CurvePosterior(self.classes, self.settings, [anchor_features(len(c.free)) for c in CLASSES])
+
+    def box(self, k: int, device: torch.device | str = "cpu") -> Box:
+        """Box of the free parameters of class k, float64."""
+        key = (k, torch.device(device))
+        if key not in self._boxes:
+            spec = self.classes[k]
+            box = Box(torch.tensor(spec.lower), torch.tensor(spec.upper))
+            self._boxes[key] = box.to(device, torch.float64)
+        return self._boxes[key]
+
+    def anchors(self, batch: CurveBatch) -> Anchors:
+        """Where a fit of each class puts the posterior of each frame, found when asked for."""
+
+        def find(k: int, frames: Tensor) -> Anchor:
+            if k not in self._libraries:
+                self._libraries[k] = self._library(k)
+            return fit(self._target(k, batch.q.device), self._libraries[k], batch.at(frames))
+
+        return Anchors(len(batch), find)
+
+    def _target(self, k: int, device: torch.device | str = "cpu") -> Target:
+        def curve(theta: Tensor, q: Tensor) -> Tensor:
+            label = torch.full((len(theta),), k, device=theta.device)
+            padded = nn.functional.pad(theta, (0, self.width - theta.shape[1]))
+            return self.curve(Draws(label, padded, torch.arange(len(theta), device=theta.device)), q)
+
+        box = self.box(k, device)
+        return Target(
+            box=box,
+            curve=curve,
+            slopes=lambda theta, q: finite_differences(curve, box, theta, q),
+            background=self.background.moments(),
+        )
+
+    def _library(self, k: int) -> Library:
+        """Prior objects of class k, always the same ones."""
+        generator = torch.Generator().manual_seed(k)
+        theta = self.sample_prior(LIBRARY * len(self.classes), generator)
+        mine = theta.theta[theta.label == k, : len(self.classes[k].free)].double()
+        y, _ = self.box(k)(mine, mine)
+        return Library(y.clamp(-4, 4).float(), self._target(k), self.settings.encoder.grid)
+
+    def forward(self, draws: Draws, batch: CurveBatch) -> Tensor:
+        """(N, Q) P(q) of each draw on its frame's q."""
+        return self.curve(draws, batch.q[draws.frame])
+
+    def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
+        """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""
+        return self._condition(draws, batch)[0].log_evidence
+
+    def evaluate(self, draws: Draws, batch: CurveBatch, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model; scale and background by their exact conditional."""
+        linear, shape = self._condition(draws, batch)
+        scale, beta = linear.draw(noise)
+        normal = torch.zeros_like(scale) if noise is None else noise[:, 2].to(scale)
+        factor = curves.size_factor(batch.q_relative_error[draws.frame].to(scale), normal)
+        predicted = (scale[:, None] * (shape + beta[:, None])).to(shape.dtype)
+        contrast = batch.contrast[draws.frame]
+        known = torch.where(contrast.isfinite(), contrast, 1.0)
+        nuisance = {"scale": scale, "beta": beta, "q_scale": factor, "contrast": known}
+        return Evaluated(linear.log_evidence, nuisance, predicted)
+
+    def _condition(self, draws: Draws, batch: CurveBatch) -> tuple[ScaleBackground, Tensor]:
+        shape = self.forward(draws, batch)
+        weight, intensity = batch.weight, batch.intensity
+        each = len(draws) // len(batch)
+        together = torch.arange(len(batch), device=draws.frame.device).repeat_interleave(each)
+        if not torch.equal(together, draws.frame):
+            weight, intensity = weight[draws.frame], intensity[draws.frame]
+        return condition(shape, intensity, weight, self.background), shape
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, R) spherical average rho(r) of the mean particle, in the units of `density_of`."""

@@ -1,51 +1,54 @@
 """`saxs1d-pr`: no particle class; u = p(r) of unit area with an unknown D_max.
 
-The free coordinates are log D_max, whose prior is uniform, the shape's z with the prior of `shape_prior`, and
-a trace of aggregates: its share of I(0), log-uniform, and its extent over the particle's D_max, uniform. So
-log p(theta) is exact, and Rg, D_max and p(r) are those of the particle, whatever the trace.
+The flow's parameters are log D_max, whose prior is uniform, a trace of aggregates (its share of I(0),
+log-uniform, and its extent over the particle's D_max, uniform) and the logarithm of the scale I(0), flat.
+Given these, the shape's z, with the prior of `shape_prior`, and the background are linear: `linear_shape`
+integrates them out and draws them exactly. Rg, D_max and p(r) are those of the particle, whatever the trace.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
-from nfphasing_bluesky.flows import HALF_LOG_2PI, FlowSettings
-from nfphasing_bluesky.modalities.anchors import PriorAt, uniform_prior
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws
-from nfphasing_bluesky.modalities.curves import CurveSimulation
-from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.network import NetworkSettings
+from nfphasing_bluesky.flows import Anchor, FlowSettings, resample_curve
+from nfphasing_bluesky.modalities import curves, size_curves, size_scan
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
+from nfphasing_bluesky.modalities.linear_shape import LinearPosterior, LinearPrior, condition, linear_prior
+from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
-from nfphasing_bluesky.modalities.shape_prior import COMPONENTS, GRID, Z_BOUND, ShapePrior
+from nfphasing_bluesky.modalities.shape_prior import COMPONENTS, GRID, ShapePrior
 from nfphasing_bluesky.physics import pair_distance
 from nfphasing_bluesky.physics.solutions import loose_aggregates
 
 D_MAX_ANGSTROM = (25.0, 400.0)
-AGGREGATE_SHARE = (1e-4, 0.05)
+AGGREGATE_SHARE = (1e-5, 0.05)
 AGGREGATE_SIZE = (1.4, 4.0)
 
-SHAPE = slice(1, COMPONENTS + 1)
+BACKGROUND_OVER_SCALE = 3e-3
+"""Standard deviation of the background's prior over I(0), either sign: what buffer subtraction leaves."""
+
+SIMULATED_SCALE = (1e-3, 1e3)
+
+SCANNED_EXTENT = 2.5
+SCANNED_SHARE = size_scan.Coefficients(
+    torch.tensor([0.0] * COMPONENTS + [0.006, 0.0]), torch.tensor([1.0] * COMPONENTS + [0.011, 3e-3])
+)
+"""The priors as a scan of sizes takes them: each a Gaussian."""
+
+POINTS_SCANNED = 160
+CURVES_AT_ONCE, DRAWS_AT_ONCE, ONE_FRAME = 16, 64, 64
 
 CLASSES = (
     ClassSpec(
         "any",
-        ("log_d_max", *(f"z_{i}" for i in range(1, COMPONENTS + 1)), "log_aggregate_share", "aggregate_size"),
-        (
-            math.log(D_MAX_ANGSTROM[0]),
-            *([-Z_BOUND] * COMPONENTS),
-            math.log(AGGREGATE_SHARE[0]),
-            AGGREGATE_SIZE[0],
-        ),
-        (
-            math.log(D_MAX_ANGSTROM[1]),
-            *([Z_BOUND] * COMPONENTS),
-            math.log(AGGREGATE_SHARE[1]),
-            AGGREGATE_SIZE[1],
-        ),
+        ("log_d_max", "log_aggregate_share", "aggregate_size", "log_scale"),
+        (math.log(D_MAX_ANGSTROM[0]), math.log(AGGREGATE_SHARE[0]), AGGREGATE_SIZE[0], -math.inf),
+        (math.log(D_MAX_ANGSTROM[1]), math.log(AGGREGATE_SHARE[1]), AGGREGATE_SIZE[1], math.inf),
     ),
 )
 
@@ -64,18 +67,17 @@ class SaxsPairDistance(Saxs1D):
     name = "saxs1d-pr"
     parameters = PARAMETERS
     simulation = CurveSimulation(q_min=(0.005, 0.02), q_max=(0.15, 0.5), points=(64, 512), counts=(1.0, 1e7))
-    background = BackgroundPrior(-5e-3, 5e-3, "uniform")
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         super().__init__()
-        self.settings = settings or NetworkSettings(flow=FlowSettings(layers=6, hidden=96))
+        self.settings = settings or NetworkSettings(flow=FlowSettings(layers=4, hidden=96))
         self.classes = CLASSES
         self.prior = ShapePrior()
-        self._rows: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._made: dict[tuple[torch.device, torch.dtype], tuple[Tensor, LinearPrior]] = {}
         self.axis = torch.linspace(0.0, D_MAX_ANGSTROM[1], 201)
         axis = Axis("r", self.axis.double().numpy(), "angstrom")
         self.density_info = DensityInfo("p(r)", "1/angstrom", (axis,))
-        self.debye = pair_distance.UniversalDebye(GRID, kappa_max=220.0)
+        self.debye = pair_distance.UniversalDebye(GRID, kappa_max=220.0, step=0.1)
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "SaxsPairDistance":
@@ -89,94 +91,216 @@ class SaxsPairDistance(Saxs1D):
         """Fit the prior of shapes to random bodies unless it is there already."""
         if not self.prior.fitted:
             self.prior.fit(generator)
-            self._rows.clear()
+            self._made.clear()
 
     def state(self) -> dict[str, Tensor]:
         """The prior's tensors."""
         return self.prior.state()
 
     def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
-        """Shapes of the shape prior; the rest uniform between the bounds."""
+        """Uniform between the bounds; the scale log-uniform over six decades, of which nothing depends."""
         device = generator.device
         label = torch.zeros(n, dtype=torch.long, device=device)
         lower, upper = self.bounds(label)
+        lower[:, -1], upper[:, -1] = (math.log(s) for s in SIMULATED_SCALE)
         u = 0.5 + inner * (torch.rand(n, self.width, generator=generator, device=device) - 0.5)
-        theta = lower + u * (upper - lower)
-        theta[:, SHAPE] = self.prior.sample(n, generator)
-        return Draws(label, theta, torch.arange(n, device=device))
+        return Draws(label, lower + u * (upper - lower), torch.arange(n, device=device))
 
     def log_prior(self, draws: Draws) -> Tensor:
-        """Uniform times the shape prior; minus infinity outside."""
+        """Uniform, improper (0) in the logarithm of the scale; minus infinity outside."""
         lower, upper = self.bounds(draws.label[:1])
-        volume = (upper - lower).log().sum() - (upper - lower)[:, SHAPE].log().sum()
-        value = self.prior.log_prob(draws.theta[:, SHAPE]) - volume
-        return torch.where(self.inside(draws), value, -torch.inf)
+        volume = (upper - lower)[:, :-1].log().sum()
+        return torch.where(self.inside(draws), -volume, -torch.inf)
 
-    def prior_at(self, k: int, y: Tensor) -> PriorAt:
-        """Prior at box coordinates y (N, D)."""
-        out = uniform_prior(y)
-        inner = y[:, SHAPE]
-        slope = 2 * Z_BOUND * (-0.5 * inner.square() - HALF_LOG_2PI).exp()
-        shape = self.prior.at((2 * torch.special.ndtr(inner) - 1) * Z_BOUND)
-        gradient, precision = out.gradient.clone(), out.precision.clone()
-        gradient[:, SHAPE] += shape.gradient * slope
-        precision[:, SHAPE, SHAPE] = slope[:, :, None] * shape.precision * slope[:, None, :]
-        return PriorAt(out.value + shape.value, gradient, precision)
-
-    def curve(self, draws: Draws, q: Tensor) -> Tensor:
-        """(N, Q) I(q) / I(0), aggregates included."""
-        d_max, share, size = self._sizes(draws.theta)
-        weight = nn.functional.pad(draws.theta[:, SHAPE], (1, 0), value=1.0)
-        particle = self.debye.interpolate(weight @ self._table(weight).T, d_max, q)
-        trace, _ = loose_aggregates(q * (d_max * size)[:, None])
+    def curve(self, draws: Draws, z: Tensor, q: Tensor) -> Tensor:
+        """(N, Q) I(q) / I(0) of shapes z (N, C), aggregates included."""
+        d_max, share, extent, _ = self._unpacked(draws.theta)
+        weight = nn.functional.pad(z, (1, 0), value=1.0)
+        table = self._constants(weight)[0]
+        particle = self.debye.interpolate(weight @ table.T, d_max, q)
+        trace = loose_aggregates(q * (d_max * extent)[:, None])
         return (1 - share[:, None]) * particle + share[:, None] * trace
 
-    def slopes(self, k: int, theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Q) I(q) / I(0) and its (N, D, Q) derivatives by theta; by z it is linear."""
-        d_max, share, size = self._sizes(theta)
-        values, by_kappa = self.debye.rows(self._table(theta), d_max, q)
-        weight = nn.functional.pad(theta[:, SHAPE], (1, 0), value=1.0)
-        particle = (values @ weight[:, :, None])[:, :, 0]
-        by_size = (by_kappa @ weight[:, :, None])[:, :, 0] * (q * d_max[:, None])
-        trace, change = loose_aggregates(q * (d_max * size)[:, None])
-        share = share[:, None]
-        slopes = torch.empty(*theta.shape, q.shape[1], device=q.device)
-        slopes[:, 0] = (1 - share) * by_size + share * change
-        slopes[:, SHAPE] = ((1 - share)[:, :, None] * values[:, :, 1:]).mT
-        slopes[:, -2] = share * (trace - particle)
-        slopes[:, -1] = share * change / size[:, None]
-        return (1 - share) * particle + share * trace, slopes
+    def hidden(self, draws: Draws, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw scale, relative background and shape of objects to be simulated."""
+        z = self.prior.sample(len(draws), generator)
+        normal = torch.randn(len(draws), generator=generator, device=generator.device)
+        return {"scale": draws.theta[:, -1].exp(), "beta": BACKGROUND_OVER_SCALE * normal, "z": z}
 
-    def _table(self, like: Tensor) -> Tensor:
-        """(F, 1 + D) curves of the mean shape and of the components on the grid of q D_max."""
+    def pattern(self, draws: Draws, hidden: Mapping[str, Tensor], q: Tensor) -> Tensor:
+        """(N, Q) expected curves of unit scale and no background."""
+        return self.curve(draws, hidden["z"], q)
+
+    def anchors(self, batch: CurveBatch) -> Anchors:
+        """Where a scan of sizes puts the posterior of each frame."""
+        return Anchors(len(batch), lambda _, frames: self._scanned(batch.at(frames)))
+
+    def _scanned(self, batch: CurveBatch) -> Anchor:
+        grid = self.settings.encoder.grid
+        parts = []
+        for rows in torch.arange(len(batch), device=batch.q.device).split(CURVES_AT_ONCE):
+            part = batch.at(rows)
+            channels = resample_curve(part.q, part.intensity, part.sigma, part.mask, grid)
+            few = curves.grouped(part, POINTS_SCANNED)
+
+            def gram(y: Tensor, few: CurveBatch = few) -> Tensor:
+                return self._gram_of_sizes(y, few)
+
+            points = (~few.mask).sum(1).double()
+            log_scale = channels.normalisation.double().log()
+            parts.append(size_scan.scan(gram, SCANNED_SHARE, points, log_scale))
+        return Anchor(
+            *(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
+        )
+
+    def _gram_of_sizes(self, y: Tensor, few: CurveBatch) -> Tensor:
+        """(B, J, ...) sums that `size_scan.scan` asks for, at box coordinates y (B, J) of D_max."""
+        b, j = y.shape
+        low, high = (math.log(d) for d in D_MAX_ANGSTROM)
+        d_max = (low + (high - low) * torch.special.ndtr(y)).exp().flatten()
+        q = few.q.repeat_interleave(j, 0)
+        particle = self.debye.rows(self._constants(few.q)[0], d_max, q)
+        trace = loose_aggregates(q * (SCANNED_EXTENT * d_max[:, None]).to(q))
+        columns = torch.cat([particle, (trace - particle[..., 0])[..., None]], 2).view(b, j, q.shape[1], -1)
+        return _gram(columns, few.intensity[:, None], few.root_weight[:, None])
+
+    def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
+        """(N,) log p(I | theta), shape and background integrated out; differentiable in theta."""
+        return torch.cat([p.log_evidence for _, p, _ in self._conditioned(draws, batch)])
+
+    def forward(self, draws: Draws, batch: CurveBatch) -> Tensor:
+        """(N, Q) expected curves of unit scale and no background, of the likeliest shape for each draw."""
+        z = torch.cat([p.draw(None)[:, :COMPONENTS] for _, p, _ in self._conditioned(draws, batch)])
+        return self.curve(draws, z.to(draws.theta), batch.q[draws.frame])
+
+    def evaluate(self, draws: Draws, batch: CurveBatch, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model; shape and background by their exact conditional."""
+        evidence, coefficients, predicted = [], [], []
+        for rows, posterior, sums in self._conditioned(draws, batch):
+            linear = posterior.draw(None if noise is None else noise[rows, :-1])
+            share, scale = draws.theta[rows, 1].exp(), draws.theta[rows, -1].exp()
+            weight = nn.functional.pad(linear[:, :COMPONENTS], (1, 0), value=1.0)
+            curve = sums.predict(weight * ((1 - share) * scale)[:, None], share * scale)
+            predicted.append(curve + (scale * linear[:, -1])[:, None].to(curve))
+            evidence.append(posterior.log_evidence)
+            coefficients.append(linear)
+        log_evidence, linear = torch.cat(evidence), torch.cat(coefficients)
+        normal = torch.zeros_like(log_evidence) if noise is None else noise[:, -1].to(log_evidence)
+        error = batch.q_relative_error[draws.frame].to(log_evidence)
+        nuisance = {
+            "scale": draws.theta[:, -1].double().exp(),
+            "beta": linear[:, -1],
+            "z": linear[:, :COMPONENTS].float(),
+            "q_scale": curves.size_factor(error, normal),
+        }
+        return Evaluated(log_evidence, nuisance, torch.cat(predicted))
+
+    def _conditioned(
+        self, draws: Draws, batch: CurveBatch
+    ) -> Iterator[tuple[Tensor, LinearPosterior, size_curves.Sums]]:
+        """Posterior of shape and background of some rows of draws after the other, and their sums.
+
+        A draw outside of the prior, which has no probability anyway, counts as one on its edge.
+        """
+        lower, upper = self.bounds(draws.label[:1])
+        theta = torch.minimum(torch.maximum(draws.theta, lower), upper)
+        rows = torch.arange(len(draws), device=draws.label.device)
+        frames, counts = draws.frame.unique_consecutive(return_counts=True)
+        if draws.theta.requires_grad or int(counts.min()) < ONE_FRAME:
+            for some in rows.split(DRAWS_AT_ONCE):
+                yield some, *self._of_each(theta[some], batch.at(draws.frame[some]))
+            return
+        for frame, mine in zip(frames, rows.split(counts.tolist()), strict=True):
+            found = self._of_one_frame(theta[mine], batch.at(frame[None]))
+            if found is not None:
+                yield mine, *found
+                continue
+            for some in mine.split(DRAWS_AT_ONCE):
+                yield some, *self._of_each(theta[some], batch.at(draws.frame[some]))
+
+    def _of_each(self, theta: Tensor, batch: CurveBatch) -> tuple[LinearPosterior, size_curves.Sums]:
+        """Posterior and sums of N draws with a frame each."""
+        d_max, share, extent, scale = self._unpacked(theta)
+        table, prior = self._constants(theta)
+        frame = size_curves.Frame(batch.q, batch.intensity, batch.root_weight)
+        sums = size_curves.of_each(self.debye, table, d_max, d_max * extent, frame)
+        return _posterior(sums, share.double(), scale.double(), prior), sums
+
+    def _of_one_frame(
+        self, theta: Tensor, batch: CurveBatch
+    ) -> tuple[LinearPosterior, size_curves.Sums] | None:
+        """Posterior and sums of N draws of one frame, where they can be interpolated."""
+        d_max, share, extent, scale = self._unpacked(theta)
+        table, prior = self._constants(theta)
+        frame = size_curves.Frame(batch.q, batch.intensity, batch.root_weight)
+        sums = size_curves.of_one_frame(self.debye, table, d_max, d_max * extent, frame)
+        if sums is None:
+            return None
+        return _posterior(sums, share.double(), scale.double(), prior), sums
+
+    def _constants(self, like: Tensor) -> tuple[Tensor, LinearPrior]:
+        """(F, 1 + C) curves of mean shape and components on the grid of q D_max; the linear prior."""
         key = (like.device, like.dtype)
-        if key not in self._rows:
+        if key not in self._made:
             self.debye.to(like.device)
-            self._rows[key] = self.debye.table(self.prior.parts(like)).T.contiguous()
-        return self._rows[key]
+            table = self.debye.table(self.prior.parts(like)).T.contiguous()
+            weight, centre, factor = (
+                self.prior.tensors[name].to(like.device) for name in ("log_weight", "centre", "factor")
+            )
+            others = torch.tensor([BACKGROUND_OVER_SCALE], device=like.device)
+            self._made[key] = (table, linear_prior(weight, centre, factor, others))
+        return self._made[key]
 
-    def _sizes(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """D_max in angstrom, the aggregates' share of I(0), their extent over D_max."""
-        return theta[:, 0].exp(), theta[:, -2].exp(), theta[:, -1]
+    def _unpacked(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """D_max in angstrom, the aggregates' share of I(0), their extent over D_max, I(0)."""
+        return theta[:, 0].exp(), theta[:, 1].exp(), theta[:, 2], theta[:, 3].exp()
+
+    @property
+    def noise_columns(self) -> int:
+        """Standard normals that `evaluate` takes per draw: component, shape, background, geometry."""
+        return COMPONENTS + 3
+
+    def network(self) -> nn.Module:
+        """Untrained encoder and flow."""
+        return CurvePosterior(self.classes, self.settings, [size_scan.FEATURES])
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, R) p(r) of unit area, 1/angstrom."""
         d_max = (draws.theta[:, 0].exp() * nuisance["q_scale"].to(draws.theta))[:, None]
         place = self.axis.to(draws.theta)[None] / d_max * (GRID - 1)
         left = place.floor().clamp_max(GRID - 2)
-        shape, index = self.prior.shape(draws.theta[:, SHAPE]), left.long()
+        shape, index = self.prior.shape(nuisance["z"]), left.long()
         p = torch.lerp(shape.gather(1, index), shape.gather(1, index + 1), place - left)
         return torch.where(place < GRID - 1, p, 0.0) / d_max
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rg and D_max in angstrom, I(0) and background in the frame's units."""
         d_max = draws.theta[:, 0].exp() * nuisance["q_scale"].to(draws.theta)
-        rg = d_max * self.prior.rg(draws.theta[:, SHAPE])
-        scale, beta = nuisance["scale"].to(d_max), nuisance["beta"].to(d_max)
         return {
-            "rg_angstrom": rg,
+            "rg_angstrom": d_max * self.prior.rg(nuisance["z"]),
             "d_max_angstrom": d_max,
-            "aggregate_share": draws.theta[:, -2].exp(),
-            "i0": scale,
-            "background": scale * beta,
+            "aggregate_share": draws.theta[:, 1].exp(),
+            "i0": nuisance["scale"].to(d_max),
+            "background": (nuisance["scale"] * nuisance["beta"]).to(d_max),
         }
+
+
+def _posterior(sums: size_curves.Sums, share: Tensor, scale: Tensor, prior: LinearPrior) -> LinearPosterior:
+    """Posterior of shape and relative background, given the aggregates' share (N,) and the scale (N,)."""
+    free = slice(1, COMPONENTS + 2)
+    part = (1 - share) * scale
+    unit = torch.cat([part[:, None].expand(-1, COMPONENTS), scale[:, None]], 1)
+    # what the data leave of mean shape and aggregates
+    left = sums.gram[:, -1] - part[:, None] * sums.gram[:, 0] - (scale - part)[:, None] * sums.cross
+    trace = sums.cross[:, -1] - part * sums.cross[:, 0] - (scale - part) * sums.square
+    square = left[:, -1] - part * left[:, 0] - (scale - part) * trace
+    gram = sums.gram[:, free, free] * unit[:, :, None] * unit[:, None, :]
+    return condition(gram, left[:, free] * unit, square, prior)
+
+
+def _gram(columns: Tensor, intensity: Tensor, root: Tensor) -> Tensor:
+    """(..., P + 2, P + 2) sums of products of P curves (..., Q, P), a constant and the data, over sigma^2."""
+    data = intensity[..., None].expand(*columns.shape[:-1], 1)
+    whole = torch.cat([columns.double(), torch.ones_like(data, dtype=root.dtype), data.double()], -1)
+    whole = whole * root[..., None]
+    return whole.mT @ whole

@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 
 from nfphasing_bluesky.core import ModelError
 from nfphasing_bluesky.flows import HALF_LOG_2PI
-from nfphasing_bluesky.modalities.anchors import PriorAt
 from nfphasing_bluesky.physics import bodies, pair_distance
 from nfphasing_bluesky.physics.solutions import with_fluctuations
 
@@ -83,15 +82,10 @@ class ShapePrior:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """(N,) log density of z."""
-        return torch.logsumexp(self._joint(z)[0], dim=1)
-
-    def at(self, z: Tensor) -> PriorAt:
-        """Log density, its gradient, and the precision of the clusters averaged with their weights at z."""
-        joint, scaled = self._joint(z)
-        share = torch.softmax(joint, 1)
-        gradient = -(share[:, :, None] * scaled).flatten(1) @ self._get("whitener", z).mT.flatten(0, 1)
-        precision = (share @ self._get("precision", z).flatten(1)).view(len(z), z.shape[1], z.shape[1])
-        return PriorAt(torch.logsumexp(joint, 1), gradient, precision)
+        whitener = self._get("whitener", z)
+        scaled = (z @ whitener.permute(1, 0, 2).flatten(1)).view(len(z), *whitener.shape[:2])
+        squares = (scaled - self._get("offset", z)).square().sum(2)
+        return torch.logsumexp(self._get("log_height", z) - 0.5 * squares, dim=1)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         """(n, D) draws."""
@@ -103,13 +97,6 @@ class ShapePrior:
         noise = torch.randn(n, COMPONENTS, generator=generator, device=generator.device)
         spread = (self._get("factor", like)[which] @ noise[:, :, None])[:, :, 0]
         return (self._get("centre", like)[which] + spread).clamp(-Z_BOUND, Z_BOUND)
-
-    def _joint(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) log of weight times density of each cluster, and (N, C, D) z standardised by each."""
-        whitener = self._get("whitener", z)
-        scaled = (z @ whitener.permute(1, 0, 2).flatten(1)).view(len(z), *whitener.shape[:2])
-        scaled = scaled - self._get("offset", z)
-        return self._get("log_height", z) - 0.5 * scaled.square().sum(2), scaled
 
     def _get(self, name: str, like: Tensor) -> Tensor:
         """A tensor of the prior, or one that follows from them, on the device and in the dtype of another."""
@@ -129,7 +116,6 @@ class ShapePrior:
         return {
             "whitener": inverse.contiguous(),
             "offset": (centre[:, None] @ inverse)[:, 0],
-            "precision": inverse @ inverse.mT,
             "log_height": self.tensors["log_weight"].double() - volume,
         }
 

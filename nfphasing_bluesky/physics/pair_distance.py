@@ -120,22 +120,15 @@ class UniversalDebye(nn.Module):
         position, beyond = self._position(d_max.to(table), q.to(table))
         return _interpolate_even(table, position) / beyond**4
 
-    def rows(self, table: Tensor, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Q, C) values of C curves that all B share, (F, C), and their derivatives by q Dmax.
-
-        Beyond the grid both are those of its edge.
-        """
-        position, _ = self._position(d_max.double(), q.double())
-        cell = position.floor().clamp(0, table.shape[0] - 3)
-        f, i = (position - cell).to(table.dtype), cell.long()
+    def rows(self, table: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
+        """(B, Q, C) values of C curves that all B share, (F, C); beyond the grid, those of its edge."""
+        position, _ = self._position(d_max, q)
+        cell = position.detach().floor().clamp(0, table.shape[0] - 3)
+        i = cell.long()
         around = torch.stack(((i - 1).abs(), i, i + 1, i + 2), dim=-1).view(-1, 4)
-
-        def mixed(weights: tuple[Tensor, ...]) -> Tensor:
-            stacked = torch.stack(weights, dim=-1).view(-1, 4)
-            out = nn.functional.embedding_bag(around, table, per_sample_weights=stacked, mode="sum")
-            return out.view(*f.shape, -1)
-
-        return mixed(_cubic(f)), mixed(_cubic_slope(f)) / self.step
+        weight = torch.stack(_cubic((position - cell).to(table)), dim=-1).view(-1, 4)
+        out = nn.functional.embedding_bag(around, table, per_sample_weights=weight, mode="sum")
+        return out.view(*position.shape, -1)
 
     def _position(self, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q) fractional columns of the table, at most its edge, and how far beyond it they lay."""
@@ -162,14 +155,4 @@ def _cubic(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         (f + 1) * (f - 1) * (f - 2) / 2,
         -(f + 1) * f * (f - 2) / 2,
         (f + 1) * f * (f - 1) / 6,
-    )
-
-
-def _cubic_slope(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Derivatives of `_cubic`."""
-    return (
-        -(3 * f * f - 6 * f + 2) / 6,
-        (3 * f * f - 4 * f - 1) / 2,
-        -(3 * f * f - 2 * f - 2) / 2,
-        (3 * f * f - 1) / 6,
     )

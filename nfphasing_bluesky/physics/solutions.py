@@ -39,7 +39,7 @@ def with_fluctuations(coefficients: Tensor, generator: Generator) -> Tensor:
     return coefficients_from_p(p, x, coefficients.shape[1])
 
 
-def loose_aggregates(kappa: Tensor) -> tuple[Tensor, Tensor]:
+def loose_aggregates(kappa: Tensor) -> Tensor:
     """I / I(0) of random aggregates, (1 + (q xi)^2)^-2 with correlation length xi = 0.173 L.
 
     Debye, Anderson and Brumberger, J. Appl. Phys. 28, 679 (1957). Rg = 6^0.5 xi = 0.42 L, that of an open
@@ -49,9 +49,6 @@ def loose_aggregates(kappa: Tensor) -> tuple[Tensor, Tensor]:
         kappa: q L, any shape.
 
     Returns:
-        The curve and its derivative by log kappa, both in the shape of kappa.
+        The curve, in the shape of kappa.
     """
-    square = 0.03 * kappa.square()
-    inverse = (1 + square).reciprocal()
-    curve = inverse.square()
-    return curve, -4 * square * inverse * curve
+    return (1 + 0.03 * kappa.square()).square().reciprocal()

@@ -148,8 +148,10 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        weights = dict(self.network.named_parameters())
         for name, value in self.network.state_dict().items():
-            if value.dtype.is_floating_point:
+            if name in weights:
                 self.average[name].lerp_(value, 1 - decay)
             else:
+                # bounds and masks, some of them infinite
                 self.average[name].copy_(value)

@@ -86,3 +86,16 @@ def test_boxes_of_the_wrong_size_are_refused():
         build_flow(3, 2, [0.0] * 2, [1.0] * 2)
     with pytest.raises(SettingsError, match="both or neither"):
         build_flow(3, 2, [0.0] * 3)
+
+
+def test_a_coordinate_without_bounds_is_left_as_it_is():
+    box = Box(torch.tensor([0.0, -math.inf]), torch.tensor([2.0, math.inf]))
+    x = torch.tensor([[0.5, -1234.5], [1.9, 3e8]])
+    y, log_det = box(x, x)
+    assert torch.equal(y[:, 1], x[:, 1])
+    back, back_log_det = box.inverse(y, y)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(log_det, -back_log_det)
+    only, alone = Box(torch.tensor([0.0]), torch.tensor([2.0]))(x[:, :1], x)
+    assert torch.equal(only, y[:, :1]) and torch.equal(alone, log_det)
+    assert box.contains(x).all() and not box.contains(x + 2)[1]

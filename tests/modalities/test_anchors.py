@@ -5,9 +5,7 @@ import math
 import pytest
 import torch
 
-from nfphasing_bluesky.flows import Box
 from nfphasing_bluesky.modalities import Anchors, Draws, modality
-from nfphasing_bluesky.modalities.anchors import finite_differences, uniform_prior
 from nfphasing_bluesky.models import load
 
 N = 40
@@ -79,49 +77,6 @@ def test_a_curve_of_another_class_gets_a_wide_anchor():
     everyone = torch.arange(len(batch))
     right, wrong = anchors.get(3, everyone), anchors.get(0, everyone)
     assert float(wrong.features[:, -3].median()) > float(right.features[:, -3].median()) + 0.5
-
-
-def test_slopes_of_pair_distances_agree_with_differences():
-    subject = modality("saxs1d-pr", None, load("saxs1d-pr").part("prior"))
-    generator = torch.Generator().manual_seed(3)
-    draws = subject.sample_prior(6, generator)
-    batch, _ = subject.simulate(draws, generator)
-    shape, slopes = subject.slopes(0, draws.theta, batch.q)
-
-    def curve(theta, q):
-        return subject.curve(Draws(draws.label.repeat_interleave(len(theta) // 6), theta, draws.frame), q)
-
-    numeric_shape, numeric = finite_differences(curve, subject.box(0), draws.theta, batch.q)
-    assert torch.allclose(shape.double(), numeric_shape, atol=1e-5)
-    scale = numeric.abs().amax(2, keepdim=True).clamp_min(1e-2)
-    off = ((slopes - numeric) / scale).abs()
-    # differences of float32 curves; those of the smallest components are mostly rounding
-    assert float(off[:, :8].max()) < 0.02 and float(off[:, -2:].max()) < 0.02
-    assert float(off.median()) < 2e-3
-
-
-def test_the_prior_in_box_coordinates_has_the_gradient_that_it_states():
-    subject = modality("saxs1d-pr", None, load("saxs1d-pr").part("prior"))
-    theta = subject.sample_prior(5, torch.Generator().manual_seed(1)).theta.double()
-    y = subject.box(0)(theta, theta)[0].clamp(-3, 3)
-    prior = subject.prior_at(0, y)
-    for column in range(y.shape[1]):
-        step = torch.zeros_like(y)
-        step[:, column] = 1e-5
-        up, down = subject.prior_at(0, y + step).value, subject.prior_at(0, y - step).value
-        assert torch.allclose((up - down) / 2e-5, prior.gradient[:, column], rtol=1e-4, atol=1e-4)
-    theta, log_det = subject.box(0).inverse(y, y)
-    draws = Draws(torch.zeros(5, dtype=torch.long), theta, torch.arange(5))
-    difference = subject.log_prior(draws) + log_det - prior.value
-    assert float(difference.max() - difference.min()) < 1e-6
-    assert (torch.linalg.eigvalsh(prior.precision) > 0).all()
-
-
-def test_a_uniform_prior_is_standard_normal_in_box_coordinates():
-    box = Box(torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 7.0])).double()
-    y = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
-    _, log_det = box.inverse(y, y)
-    assert float(uniform_prior(y).value) == pytest.approx(float(log_det) - math.log(4 * 5), rel=1e-9)
 
 
 def test_anchors_are_found_once_and_only_when_asked_for():

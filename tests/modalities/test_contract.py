@@ -39,6 +39,16 @@ def test_prior_draws_are_inside_and_have_a_density(subject, generator):
     assert set(draws.label.tolist()) == set(range(len(subject.classes)))
 
 
+def test_prior_draws_reach_every_bound(subject, generator):
+    draws = subject.sample_prior(6000, generator)
+    for k, spec in enumerate(subject.classes):
+        theta = draws.theta[draws.label == k]
+        for i, (low, high) in enumerate(zip(spec.lower, spec.upper, strict=True)):
+            if math.isfinite(low):
+                assert float(theta[:, i].min()) < low + 0.01 * (high - low)
+                assert float(theta[:, i].max()) > high - 0.01 * (high - low)
+
+
 def test_inner_prior_is_narrower(subject, generator):
     whole = subject.sample_prior(2000, generator)
     inner = subject.sample_prior(2000, generator, inner=0.5)
@@ -61,6 +71,17 @@ def test_the_truth_explains_its_frame(subject, generator):
     chi2 = (pull**2).sum(1) / (~batch.mask).sum(1)
     assert float(chi2.median()) == pytest.approx(1.0, abs=0.06)
     assert float(chi2.max()) < 1.6
+
+
+def test_a_draw_outside_of_the_prior_spoils_no_other(subject, generator):
+    draws, batch, _ = at_truth(subject, generator)
+    many = torch.zeros(100, dtype=torch.long)
+    theta = draws.theta[:1] + 1e-3 * torch.randn(100, subject.width, generator=generator)
+    expected = subject.log_likelihood(Draws(many + draws.label[0], theta, many), batch.at(many[:1]))
+    theta[::10] = -50.0
+    found = subject.log_likelihood(Draws(many + draws.label[0], theta, many), batch.at(many[:1]))
+    inside = torch.arange(100) % 10 > 0
+    torch.testing.assert_close(found[inside], expected[inside], atol=0.05, rtol=1e-4)
 
 
 def test_likelihood_prefers_the_truth(subject, generator):

@@ -37,11 +37,7 @@ def test_fluctuations_widen_the_distribution_of_rg():
 def test_aggregates_follow_guinier_and_porod():
     extent = 100.0
     small = torch.tensor([1e-4, 2e-4], dtype=torch.float64)
-    slope = -torch.log(loose_aggregates(small * extent)[0]) / small.square()
+    slope = -torch.log(loose_aggregates(small * extent)) / small.square()
     torch.testing.assert_close(slope, torch.full_like(slope, 6 * 0.03 * extent**2 / 3), rtol=2e-3, atol=0)
-    far, _ = loose_aggregates(torch.tensor([1e3, 1e4], dtype=torch.float64))
+    far = loose_aggregates(torch.tensor([1e3, 1e4], dtype=torch.float64))
     assert float(far[0] / far[1]) == pytest.approx(1e4, rel=1e-3)
-    kappa = torch.tensor([0.1, 3.0, 40.0], dtype=torch.float64, requires_grad=True)
-    curve, change = loose_aggregates(kappa)
-    (slope,) = torch.autograd.grad(curve.sum(), kappa)
-    torch.testing.assert_close(change, slope * kappa)

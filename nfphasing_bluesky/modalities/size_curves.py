@@ -1,0 +1,143 @@
+"""Curves of many sizes of one shape basis, and their sums over the points of a frame.
+
+The sums are what a linear posterior asks for. Many draws of one frame lie close together in size, and all
+that depends on the size is smooth in it, so it is computed at some nodes and interpolated between them:
+Chebyshev nodes over the bulk of the draws (the error falls faster than any power of their number), and the
+outliers themselves.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.physics.pair_distance import UniversalDebye
+from nfphasing_bluesky.physics.solutions import loose_aggregates
+
+OUTLIERS = 6
+SPARE_NODES = 14
+EXTENT_NODES = 14
+WORTH_IT = 0.7
+
+
+class Frame(NamedTuple):
+    """Points that draws are compared with, (N, Q) or (1, Q): q, intensity, and 1/sigma, zero where masked."""
+
+    q: Tensor
+    intensity: Tensor
+    root: Tensor
+
+
+class Sums(NamedTuple):
+    """Sums over the points, over sigma^2, float64; and the curves.
+
+    Attributes:
+        gram: (N, C + 3, C + 3) products of the mean shape's curve, C components, a constant and the data.
+        cross: (N, C + 3) their products with the aggregates' curve.
+        square: (N,) its square.
+        predict: weights of mean shape and components (N, C + 1) and of the aggregates (N,) to curves (N, Q).
+    """
+
+    gram: Tensor
+    cross: Tensor
+    square: Tensor
+    predict: Callable[[Tensor, Tensor], Tensor]
+
+
+def of_each(debye: UniversalDebye, table: Tensor, d_max: Tensor, extent: Tensor, frame: Frame) -> Sums:
+    """Sums of N draws, each at its own size; differentiable in it.
+
+    Args:
+        debye: the transform.
+        table: (F, C + 1) curves of mean shape and components on its grid.
+        d_max: (N,) angstrom.
+        extent: (N,) of the aggregates, angstrom.
+        frame: one row a draw.
+    """
+    particle = debye.rows(table, d_max, frame.q)
+    trace = loose_aggregates(frame.q * extent[:, None].to(frame.q)).to(particle)
+    columns = _with_data(particle, frame)
+    aggregates = trace.double() * frame.root
+
+    def predict(weight: Tensor, share: Tensor) -> Tensor:
+        curve = (particle @ weight.to(particle)[:, :, None])[:, :, 0]
+        return torch.addcmul(curve, trace, share.to(trace)[:, None])
+
+    cross = (columns.mT @ aggregates[:, :, None])[:, :, 0]
+    return Sums(columns.mT @ columns, cross, aggregates.square().sum(1), predict)
+
+
+def of_one_frame(
+    debye: UniversalDebye, table: Tensor, d_max: Tensor, extent: Tensor, frame: Frame
+) -> Sums | None:
+    """Sums of N draws of one frame by interpolation, or None when that is not worth it.
+
+    Arguments as for `of_each`; the frame has one row.
+    """
+    q_max = float(torch.where(frame.root > 0, frame.q, 0.0).max())
+    found = _nodes(d_max.double(), q_max)
+    if found is None:
+        return None
+    size, by_size = found
+    length, by_extent = _chebyshev(extent.double().log(), EXTENT_NODES)
+    # float64 throughout: the sums almost cancel, and interpolation doesn't keep rounding errors in step
+    particle = debye.rows(table.double(), size.exp(), frame.q.double().expand(len(size), -1))
+    trace = loose_aggregates(frame.q.double() * length.exp()[:, None])
+    columns, aggregates = _with_data(particle, frame), trace * frame.root
+    parts = columns.shape[2]
+    gram = (by_size @ (columns.mT @ columns).flatten(1)).view(-1, parts, parts)
+    cross = (by_size @ (columns.mT @ aggregates.T).flatten(1)).view(-1, parts, len(length))
+    between = aggregates @ aggregates.T
+
+    def predict(weight: Tensor, share: Tensor) -> Tensor:
+        mixed = (by_size[:, :, None] * weight.double()[:, None, :]).flatten(1).to(frame.q)
+        curve = mixed @ particle.mT.flatten(0, 1).to(frame.q)
+        return torch.addmm(curve, (by_extent * share.double()[:, None]).to(frame.q), trace.to(frame.q))
+
+    square = ((by_extent @ between) * by_extent).sum(1)
+    return Sums(gram, (cross @ by_extent[:, :, None])[:, :, 0], square, predict)
+
+
+def _with_data(particle: Tensor, frame: Frame) -> Tensor:
+    """(N, Q, C + 3) curves, constant and data over sigma, float64."""
+    constant = torch.ones_like(frame.q[..., None]).expand(*particle.shape[:2], 1)
+    data = frame.intensity[..., None].expand(*particle.shape[:2], 1)
+    return torch.cat([particle, constant, data], 2).double() * frame.root[..., None]
+
+
+def _nodes(d_max: Tensor, q_max: float) -> tuple[Tensor, Tensor] | None:
+    """(M,) nodes of log size and (N, M) weights of their values for each draw; None when M is not below N."""
+    log_size, order = d_max.log().sort()
+    n = len(d_max)
+    if n < 4 * OUTLIERS:
+        return None
+    low, high = log_size[OUTLIERS], log_size[n - 1 - OUTLIERS]
+    # products of two curves oscillate with 2 q D: so many half waves fit between the nodes
+    waves = q_max * float(high.exp() - low.exp())
+    count = SPARE_NODES + math.ceil(waves)
+    if count + 2 * OUTLIERS > WORTH_IT * n or not math.isfinite(waves):
+        return None
+    nodes, inner = _chebyshev(log_size[OUTLIERS : n - OUTLIERS], count)
+    weight = torch.zeros(n, count + 2 * OUTLIERS, dtype=torch.float64, device=d_max.device)
+    own = torch.arange(OUTLIERS, device=d_max.device)
+    weight[order[:OUTLIERS], count + own] = 1.0
+    weight[order[n - OUTLIERS :], count + OUTLIERS + own] = 1.0
+    weight[order[OUTLIERS : n - OUTLIERS], :count] = inner
+    return torch.cat([nodes, log_size[:OUTLIERS], log_size[n - OUTLIERS :]]), weight
+
+
+def _chebyshev(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(M,) Chebyshev nodes over the range of x (N,), and (N, M) barycentric weights of their values at x.
+
+    Berrut and Trefethen, SIAM Rev. 46, 501 (2004).
+    """
+    low, high = x.min(), x.max()
+    angle = torch.pi * (torch.arange(count, dtype=x.dtype, device=x.device) + 0.5) / count
+    half = 0.5 * (high - low).clamp_min(1e-9)
+    nodes = 0.5 * (low + high) + half * angle.cos()
+    sign = 1.0 - 2.0 * (torch.arange(count, device=x.device) % 2)
+    away = (x[:, None] - nodes) / half
+    weight = sign * angle.sin() / torch.where(away.abs() < 1e-13, 1e-13, away)
+    return nodes, weight / weight.sum(1, keepdim=True)
