@@ -22,10 +22,11 @@ from nfphasing_bluesky.core import (
     ReconstructionSettings,
     SettingsError,
 )
+from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
-from nfphasing_bluesky.modalities import Draws, Modality, modality
+from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
 
@@ -161,8 +162,7 @@ class Reconstructor:
         s = n_samples or self.settings.n_samples
         seed = self.settings.seed if seed is None else seed
         batch = batch.to(self.device)
-        channels, extra = self.modality.context(batch)
-        distribution = self.network(channels, extra, self.modality.anchors(batch))
+        distribution = self._distribution(batch, origins, seed)
         normal = self._noise(origins, s, seed)
         width = 1 + self.modality.width
         draws, log_q = distribution.draw(normal[..., :width])
@@ -216,9 +216,22 @@ class Reconstructor:
 
     @torch.no_grad()
     def log_prob(self, batch: Any, draws: Draws) -> Tensor:
-        """(N,) log q(class, theta | I) of given draws."""
+        """(N,) log q(class, theta | I) of given draws, the frames of the batch numbered from 0."""
         batch = batch.to(self.device)
-        return self.network(*self.modality.context(batch), self.modality.anchors(batch)).log_prob(draws)
+        origins = [Origin(seq_num=i) for i in range(len(batch))]
+        return self._distribution(batch, origins, self.settings.seed).log_prob(draws)
+
+    def _distribution(self, batch: Any, origins: Sequence[Origin], seed: int) -> DrawDistribution:
+        """q(class, theta | I), the classes weighed by their evidence."""
+        network = self.network(*self.modality.context(batch), self.modality.anchors(batch))
+        shape = (len(self.modality.classes), PILOTS, self.modality.width)
+        if shape[0] == 1:
+            return network
+        pilots = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(frame_seed(seed + 2, o.seq_num)))
+            for o in origins
+        ]
+        return weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
 
     def _noise(self, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
@@ -288,9 +301,9 @@ def frame_seed(seed: int, seq_num: int) -> int:
 
 def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and central 95 % of (B, S, ...) predictions."""
-    ordered = predicted[:, :BANDED].sort(dim=1).values
-    s = ordered.shape[1]
-    low, high = int(np.floor(0.025 * (s - 1))), int(np.ceil(0.975 * (s - 1)))
+    few = predicted[:, :BANDED].numpy()
+    low, high = int(np.floor(0.025 * (few.shape[1] - 1))), int(np.ceil(0.975 * (few.shape[1] - 1)))
+    ordered = torch.from_numpy(np.partition(few, (low, high), axis=1))
     return predicted.mean(1), ordered[:, low], ordered[:, high]
 
 

@@ -1,7 +1,7 @@
 """The network of the 1-D modalities: one encoder, a class head, one bounded flow per class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from nfphasing_bluesky.flows import (
     MixtureOfFlows,
     build_flow,
 )
-from nfphasing_bluesky.modalities.anchors import anchor_features
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
 
 
@@ -50,6 +49,12 @@ class DrawDistribution:
     def class_log_probs(self) -> Tensor:
         """(B, K)."""
         return self.mixture.class_log_probs
+
+    def with_classes(self, log_probs: Tensor) -> "DrawDistribution":
+        """Return the distribution with other class probabilities (B, K)."""
+        own = self.mixture
+        mixture = MixtureDistribution(own.mixture, own.context, log_probs.to(own.class_log_probs))
+        return replace(self, mixture=mixture)
 
     def of_class(self, k: int, frames: Tensor) -> FlowDistribution:
         """q(theta | class, I) of some frames."""
@@ -114,18 +119,24 @@ class DrawDistribution:
 
 
 class CurvePosterior(nn.Module):
-    """Encoder, class head and flows."""
+    """Encoder, class head and flows.
 
-    def __init__(self, classes: Sequence[ClassSpec], settings: NetworkSettings) -> None:
+    Args:
+        classes: K of them.
+        settings: architecture.
+        features: of the anchors of each class.
+    """
+
+    def __init__(
+        self, classes: Sequence[ClassSpec], settings: NetworkSettings, features: Sequence[int]
+    ) -> None:
         super().__init__()
         self.encoder = CurveNetwork(settings.encoder)
         self.width = max(len(c.free) for c in classes)
         width = settings.encoder.context
         flows = {
-            c.name: build_flow(
-                len(c.free), width + anchor_features(len(c.free)), c.lower, c.upper, settings.flow
-            )
-            for c in classes
+            c.name: build_flow(len(c.free), width + extra, c.lower, c.upper, settings.flow)
+            for c, extra in zip(classes, features, strict=True)
         }
         self.mixture = MixtureOfFlows(flows, width)
 
