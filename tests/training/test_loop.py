@@ -109,8 +109,9 @@ def test_exported_model_loads_and_runs(tmp_path, monkeypatch):
     first.load_state_dict(trainer.average)
     with torch.no_grad():
         anchors = trainer.modality.anchors(batch)
-        expected = first.eval()(*trainer.modality.context(batch), anchors).log_prob(draws)
-    assert torch.allclose(reconstructor.log_prob(batch, draws), expected)
+        context = trainer.modality.context(batch)
+        expected = first.eval()(*context, anchors).log_prob(draws)
+        assert torch.allclose(reconstructor.network(*context, anchors).log_prob(draws), expected)
     assert stored.card.training["settings"]["seed"] == trainer.settings.seed
     names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert not [n for n in names if n.endswith((".pt", ".pth", ".pkl"))]
