@@ -78,6 +78,8 @@ def train(
     ] = None,
     batch: Annotated[int | None, typer.Option(min=2, help="simulated frames a step")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="of weights, simulation and noise")] = None,
+    start: Annotated[str | None, typer.Option(help="model whose weights to start from")] = None,
+    only: Annotated[str | None, typer.Option(help="class whose flow alone is trained")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -87,7 +89,13 @@ def train(
     if minutes is not None and steps is not None:
         raise typer.BadParameter("got --minutes and --steps, expected one of them")
     folder = output or Path("runs") / modality
-    changes = {"steps": steps, "physics_weight": physics_weight, "batch": batch, "seed": seed}
+    changes: dict[str, object] = {
+        "steps": steps,
+        "physics_weight": physics_weight,
+        "batch": batch,
+        "seed": seed,
+    }
+    changes |= {"start": start, "only": only}
     given = {name: value for name, value in changes.items() if value is not None}
     result = train_with_progress(modality, folder, given, minutes=minutes, device=device, console=stderr)
     if as_json:

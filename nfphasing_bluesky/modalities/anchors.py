@@ -21,7 +21,9 @@ LIBRARY_ERROR = 0.02
 CHUNK = 128
 FITTED_AT_ONCE = 64
 STARTS = 2
+TRIALS = 2
 STEPS = 8
+DAMPING = 0.3
 DIFFERENCE = 1e-3
 CONVERGED = 0.02
 LARGEST_STEP = 2.0
@@ -43,12 +45,14 @@ class Target:
         curve: (N, D) theta and (N, Q) q to (N, Q) P(q).
         slopes: the same to P(q) and (N, D, Q) its derivatives by theta.
         background: mean and standard deviation of the background over scale.
+        starts: objects of the library that a fit starts from.
     """
 
     box: Box
     curve: Callable[[Tensor, Tensor], Tensor]
     slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     background: tuple[float, float]
+    starts: int = STARTS
 
 
 class Library:
@@ -135,15 +139,16 @@ def fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
 
 
 def _fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
-    starts = library.best(batch, STARTS)
+    starts = library.best(batch, target.starts)
     count = starts.shape[1]
     rows = torch.arange(len(batch), device=starts.device).repeat_interleave(count)
     state = _evaluate(target, batch.at(rows), starts.flatten(0, 1))
-    # one step of all starts tells which of them is worth the rest
-    state = _advance(target, batch.at(rows), state)
+    # a few steps of all starts tell which of them is worth the rest
+    for _ in range(TRIALS):
+        state = _advance(target, batch.at(rows), state)
     best = state.objective.view(-1, count).argmin(1) + torch.arange(len(batch), device=rows.device) * count
     state = state.at(best)
-    for _ in range(STEPS - 1):
+    for _ in range(STEPS - TRIALS):
         active = (state.decrement > CONVERGED).nonzero()[:, 0]
         if not active.numel():
             break
@@ -155,16 +160,24 @@ def _fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
 
 
 def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
-    """One damped step; where it made things worse, the old point with more damping."""
+    """One damped step; where it made things worse, the old point with more damping.
+
+    Elsewhere the damping follows from how much of the promised descent came true: Nielsen, IMM-REP-1999-05.
+    """
     hessian = state.data.clone()
-    hessian.diagonal(dim1=1, dim2=2).add_(1).mul_(1 + state.damping[:, None])
-    step = _solve(hessian, state.gradient).nan_to_num(0.0)
-    tried = _evaluate(target, batch, state.y + step.clamp(-LARGEST_STEP, LARGEST_STEP))
+    hessian.diagonal(dim1=1, dim2=2).add_(1)
+    damped = hessian.clone()
+    damped.diagonal(dim1=1, dim2=2).mul_(1 + state.damping[:, None])
+    step = _solve(damped, state.gradient).nan_to_num(0.0).clamp(-LARGEST_STEP, LARGEST_STEP)
+    tried = _evaluate(target, batch, state.y + step)
+    promised = (step * (state.gradient - 0.5 * (hessian @ step[:, :, None])[:, :, 0])).sum(1)
+    kept = (state.objective - tried.objective) / promised.clamp_min(1e-12)
     better = tried.objective < state.objective
     out = tried if better.all() else state.at(torch.arange(len(better), device=better.device))
     if not better.all() and better.any():
         out.put(better.nonzero()[:, 0], tried.at(better.nonzero()[:, 0]))
-    out.damping = torch.where(better, state.damping * 0.15, state.damping * 8)
+    eased = state.damping * (1 - (2 * kept - 1) ** 3).clamp(0.05, 2.0)
+    out.damping = torch.where(better, eased, state.damping * 8)
     return out
 
 
@@ -210,7 +223,7 @@ def _evaluate(target: Target, batch: CurveBatch, y: Tensor) -> _Fit:
         gradient,
         newton,
         (gradient * newton).sum(1),
-        torch.ones_like(chi2),
+        torch.full_like(chi2, DAMPING),
     )
 
 

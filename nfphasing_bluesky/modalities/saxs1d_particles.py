@@ -17,6 +17,7 @@ from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.anchors import (
     LIBRARY,
+    STARTS,
     Library,
     Target,
     anchor_features,
@@ -60,6 +61,10 @@ CLASSES = (
     _box("ellipsoid", log_mean_radius=_log(10, 250), log_aspect=_log(0.15, 6.5), polydispersity=PD),
     _box("cylinder", log_radius=_log(10, 150), log_length=_log(15, 1000), polydispersity=PD),
 )
+
+# The misfit of core-shell spheres has many minima.
+LARGE_LIBRARIES = {"core_shell_sphere": 16_384}
+MANY_STARTS = {"core_shell_sphere": 4}
 
 PARAMETERS = (
     Parameter("rg_angstrom", "angstrom", "radius of gyration"),
@@ -209,12 +214,14 @@ class SaxsParticles(Saxs1D):
             curve=curve,
             slopes=lambda theta, q: finite_differences(curve, box, theta, q),
             background=self.background.moments(),
+            starts=MANY_STARTS.get(CLASSES[k].name, STARTS),
         )
 
     def _library(self, k: int) -> Library:
         """Prior objects of class k, always the same ones."""
         generator = torch.Generator().manual_seed(k)
-        theta = self.sample_prior(LIBRARY * len(self.classes), generator)
+        size = LARGE_LIBRARIES.get(CLASSES[k].name, LIBRARY)
+        theta = self.sample_prior(size * len(self.classes), generator)
         mine = theta.theta[theta.label == k, : len(self.classes[k].free)].double()
         y, _ = self.box(k)(mine, mine)
         return Library(y.clamp(-4, 4).float(), self._target(k), self.settings.encoder.grid)

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.modalities import Modality
+from nfphasing_bluesky.models import load
 from nfphasing_bluesky.training import checkpoint
 from nfphasing_bluesky.training.losses import PhysicsTerm, data_nll, physics
 from nfphasing_bluesky.training.rounds import Labelled, Round, simulate_usable
@@ -46,13 +48,24 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.network = modality.network().to(self.device)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-4
-        )
+        if settings.start:
+            self.network.load_state_dict(load(settings.start).part("network"))
+        if settings.only:
+            self._freeze_all_but(settings.only)
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-4)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.step = 0
         self.seconds = 0.0
         self.skipped = 0
+
+    def _freeze_all_but(self, name: str) -> None:
+        names = [c.name for c in self.modality.classes]
+        if name not in names:
+            raise SettingsError(f"only={name!r}, expected one of {', '.join(names)}")
+        mine = f"mixture.flows.{names.index(name)}."
+        for key, weight in self.network.named_parameters():
+            weight.requires_grad_(key.startswith(mine))
 
     def prepare(self) -> None:
         """Fit the modality's prior, unless it is there already."""
@@ -88,7 +101,7 @@ class Trainer:
     def physics_weight(self) -> float:
         """Lambda, ramped linearly from 0."""
         s = self.settings
-        return s.physics_weight * min(1.0, self.step / (s.physics_ramp * s.steps))
+        return 0.0 if s.only else s.physics_weight * min(1.0, self.step / (s.physics_ramp * s.steps))
 
     def _one_step(self, began: float) -> StepLog:
         rate, weight = self.learning_rate(), self.physics_weight()

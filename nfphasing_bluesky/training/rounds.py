@@ -97,8 +97,14 @@ def simulate_usable(
 
 
 def _simulate(modality: Modality, settings: TrainSettings, generator: Generator) -> tuple[Any, ...]:
+    names = [c.name for c in modality.classes]
+
     def sample(n: int, g: Generator) -> Draws:
-        return modality.sample_prior(n, g, settings.inner)
+        if not settings.only:
+            return modality.sample_prior(n, g, settings.inner)
+        draws = modality.sample_prior(n * len(names), g, settings.inner)
+        chosen = (draws.label == names.index(settings.only)).nonzero()[:, 0]
+        return Draws(draws.label[chosen], draws.theta[chosen], torch.arange(len(chosen), device=g.device))
 
     batch, draws, _ = simulate_usable(modality, settings.batch, generator, sample)
     channels, extra = modality.context(batch)

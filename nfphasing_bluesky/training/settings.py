@@ -25,6 +25,9 @@ class TrainSettings(Settings):
         inner: share of the prior's box that labelled frames come from; unlabelled ones use all of it.
         seed: of weights, simulation and noise.
         checkpoint_every: steps between checkpoints.
+        start: model, by name or folder, whose weights are the first ones; empty for random ones.
+        only: class whose flow alone is trained, on its frames and without the physics loss; all else stays as
+            it was.
         bfloat16: run the linear layers in bfloat16 (log-determinants stay float32).
     """
 
@@ -44,4 +47,6 @@ class TrainSettings(Settings):
     inner: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    start: str = ""
+    only: str = ""
     bfloat16: bool = False

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.inference import Reconstructor, pick_device
 from nfphasing_bluesky.modalities import modality
-from nfphasing_bluesky.models import locate, write_card
+from nfphasing_bluesky.models import load, locate, write_card
 from nfphasing_bluesky.training import StepLog, Trainer, TrainSettings, checkpoint, export
 from nfphasing_bluesky.training import evaluate as evaluation
 
@@ -82,7 +82,13 @@ def train_with_progress(
 def _trainer(name: str, folder: Path, changes: Mapping[str, Any], device: str) -> Trainer:
     found = checkpoint.describe(folder)
     if found is None:
-        return Trainer(modality(name), TrainSettings(**changes), device)
+        settings = TrainSettings(**changes)
+        if not settings.start:
+            return Trainer(modality(name), settings, device)
+        first = load(settings.start)
+        if first.card.modality != name:
+            raise SettingsError(f"start={settings.start!r} is a {first.card.modality}, expected a {name}")
+        return Trainer(modality(name, first.card.network, first.part("prior")), settings, device)
     asked = {"modality": name, **changes}
     there = {"modality": found["modality"], **found["settings"]}
     for key, value in asked.items():

@@ -8,7 +8,7 @@ import torch
 from nfphasing_bluesky.modalities import Anchors, Draws, modality
 from nfphasing_bluesky.models import load
 
-N = 40
+N = 100
 
 
 def spheres(count: int, seed: int = 4):

@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 
+from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
 from nfphasing_bluesky.training import Trainer, TrainSettings, checkpoint, export
@@ -92,6 +93,26 @@ def test_lambda_is_ramped_from_zero():
     assert trainer.physics_weight() == pytest.approx(0.1)
     trainer.step = 90
     assert trainer.physics_weight() == pytest.approx(0.2)
+
+
+def test_one_class_can_be_trained_alone(tmp_path, monkeypatch):
+    import importlib
+
+    monkeypatch.setattr(importlib.import_module("nfphasing_bluesky.training.export"), "REFERENCE_FRAMES", 500)
+    first = make(2)
+    first.run()
+    export(first, tmp_path / "first")
+    second = make(3, start=str(tmp_path / "first"), only="ellipsoid", batch=8)
+    before = {name: value.clone() for name, value in second.network.state_dict().items()}
+    assert all(torch.equal(value, first.average[name]) for name, value in before.items())
+    second.run()
+    changed = {n for n, v in second.network.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed and all(name.startswith("mixture.flows.2.") for name in changed)
+
+
+def test_an_unknown_class_names_those_there_are():
+    with pytest.raises(SettingsError, match="core_shell_sphere, ellipsoid"):
+        make(only="cube")
 
 
 def test_exported_model_loads_and_runs(tmp_path, monkeypatch):
