@@ -25,6 +25,7 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
+from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
 from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
@@ -38,6 +39,9 @@ BANDED = 128
 
 # Draws times points that go through the forward model at once: bounds the memory, not the batch.
 VALUES_AT_ONCE = 2_000_000
+
+# Frames that a core of its own is worth: with fewer, Python's threads wait for each other.
+WORTH_A_CORE = 8
 
 
 def pick_device(device: str) -> torch.device:
@@ -132,19 +136,29 @@ class Reconstructor:
                 good.append(i)
             except NFPhasingError as error:
                 results[i] = Failure(frame.origin, f"{type(error).__name__}: {error}")
-        for part in self._parts(good, frames, n_samples or self.settings.n_samples):
+
+        def reconstruct(part: Sequence[int]) -> None:
             chosen = [frames[i] for i in part]
             batch = self.modality.collate(chosen, self.settings.sigma_floor)
             made = self.reconstruct(batch, [f.origin for f in chosen], n_samples, seed, began, len(frames))
             for i, posterior in zip(part, made, strict=True):
                 results[i] = _cut(posterior, frames[i])
+
+        parts = self._parts(good, frames, n_samples or self.settings.n_samples)
+        side_by_side(reconstruct, parts, self.device)
         return [r for r in results if r is not None]
 
-    @staticmethod
-    def _parts(good: Sequence[int], frames: Sequence[Frame], s: int) -> list[Sequence[int]]:
-        """Split indices of frames so that each part's draws times points stay below `VALUES_AT_ONCE`."""
+    def _parts(self, good: Sequence[int], frames: Sequence[Frame], s: int) -> list[Sequence[int]]:
+        """Split indices of frames so that each part's draws times points stay below `VALUES_AT_ONCE`.
+
+        On the processor there is a part for every core, or a multiple of that, if there are frames enough.
+        """
         points = max((frames[i].intensity.size for i in good), default=1)
         size = max(1, VALUES_AT_ONCE // (s * points))
+        if self.device.type == "cpu":
+            cores = max(1, min(torch.get_num_threads(), len(good) // WORTH_A_CORE))
+            rounds = -(-len(good) // (size * cores))
+            size = max(1, -(-len(good) // max(1, rounds * cores)))
         return [good[i : i + size] for i in range(0, len(good), size)]
 
     @torch.no_grad()
