@@ -128,38 +128,43 @@ class Reconstructor:
                 number alone, not on the batch the frame came in.
         """
         began = time.perf_counter()
-        results: list[Result | None] = [None] * len(frames)
-        good: list[int] = []
-        for i, frame in enumerate(frames):
-            try:
-                self.modality.collate([frame], self.settings.sigma_floor)
-                good.append(i)
-            except NFPhasingError as error:
-                results[i] = Failure(frame.origin, f"{type(error).__name__}: {error}")
 
-        def reconstruct(part: Sequence[int]) -> None:
-            chosen = [frames[i] for i in part]
-            batch = self.modality.collate(chosen, self.settings.sigma_floor)
-            made = self.reconstruct(batch, [f.origin for f in chosen], n_samples, seed, began, len(frames))
-            for i, posterior in zip(part, made, strict=True):
-                results[i] = _cut(posterior, frames[i])
+        def reconstruct(part: Sequence[Frame]) -> list[Result]:
+            usable, batch, results = self._collate(part)
+            if usable:
+                origins = [part[i].origin for i in usable]
+                made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames))
+                results |= {i: _cut(posterior, part[i]) for i, posterior in zip(usable, made, strict=True)}
+            return [results[i] for i in range(len(part))]
 
-        parts = self._parts(good, frames, n_samples or self.settings.n_samples)
-        side_by_side(reconstruct, parts, self.device)
-        return [r for r in results if r is not None]
+        parts = self._parts(frames, n_samples or self.settings.n_samples)
+        return [result for part in side_by_side(reconstruct, parts, self.device) for result in part]
 
-    def _parts(self, good: Sequence[int], frames: Sequence[Frame], s: int) -> list[Sequence[int]]:
-        """Split indices of frames so that each part's draws times points stay below `VALUES_AT_ONCE`.
+    def _collate(self, frames: Sequence[Frame]) -> tuple[list[int], Any, dict[int, Result]]:
+        """Indices of the frames that can be used, their batch, and why the others can't."""
+        everyone = list(range(len(frames)))
+        try:
+            return everyone, self.modality.collate(frames, self.settings.sigma_floor), {}
+        except NFPhasingError as error:
+            if len(frames) == 1:
+                return [], None, {0: Failure(frames[0].origin, f"{type(error).__name__}: {error}")}
+        failed = {i: reason[0] for i in everyone if (reason := self._collate([frames[i]])[2])}
+        usable = [i for i in everyone if i not in failed]
+        _, batch, _ = self._collate([frames[i] for i in usable]) if usable else ([], None, {})
+        return usable, batch, failed
+
+    def _parts(self, frames: Sequence[Frame], s: int) -> list[Sequence[Frame]]:
+        """Split frames so that each part's draws times points stay below `VALUES_AT_ONCE`.
 
         On the processor there is a part for every core, or a multiple of that, if there are frames enough.
         """
-        points = max((frames[i].intensity.size for i in good), default=1)
+        points = max((frame.intensity.size for frame in frames), default=1)
         size = max(1, VALUES_AT_ONCE // (s * points))
         if self.device.type == "cpu":
-            cores = max(1, min(torch.get_num_threads(), len(good) // WORTH_A_CORE))
-            rounds = -(-len(good) // (size * cores))
-            size = max(1, -(-len(good) // max(1, rounds * cores)))
-        return [good[i : i + size] for i in range(0, len(good), size)]
+            cores = max(1, min(torch.get_num_threads(), len(frames) // WORTH_A_CORE))
+            rounds = -(-len(frames) // (size * cores))
+            size = max(1, -(-len(frames) // max(1, rounds * cores)))
+        return [frames[i : i + size] for i in range(0, len(frames), size)]
 
     @torch.no_grad()
     def reconstruct(

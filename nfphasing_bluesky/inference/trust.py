@@ -10,9 +10,13 @@ from nfphasing_bluesky.models import Card
 
 
 def reduced_chi2(intensity: Tensor, predicted: Tensor, sigma: Tensor, usable: Tensor) -> Tensor:
-    """(B,) mean squared residual over sigma of (B, ...) patterns, over the usable points."""
+    """(B,) mean squared residual over sigma of (B, ...) patterns, over the usable points.
+
+    Infinite for a prediction that is not finite, which fits nothing.
+    """
     pull = torch.where(usable, (intensity - predicted) / sigma, 0.0).double()
-    return (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
+    chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
+    return chi2.nan_to_num(torch.inf)
 
 
 def outside(card: Card, features: Mapping[str, Tensor], index: int) -> str:
