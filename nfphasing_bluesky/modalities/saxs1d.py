@@ -43,11 +43,11 @@ class Saxs1D(ABC):
 
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """Feature -> range that the simulated curves cover."""
+        """Feature -> range that the simulated curves cover, beam stops and cut tails included."""
         s = self.simulation
         return {
-            "q_min_inv_angstrom": (0.9 * s.q_min[0], 1.25 * s.q_min[1]),
-            "q_max_inv_angstrom": (0.9 * s.q_max[0], 1.1 * s.q_max[1]),
+            "q_min_inv_angstrom": (0.9 * s.q_min[0], 2.5 * s.q_min[1]),
+            "q_max_inv_angstrom": (0.8 * s.q_max[0], 1.1 * s.q_max[1]),
             "points": (0.5 * s.points[0], 2.0 * s.points[1]),
         }
 
