@@ -174,9 +174,11 @@ def test_a_killed_worker_is_noticed_within_a_second_and_recovered_from(attached,
     events.close()
 
 
-def test_without_a_worker_it_says_what_to_do(server):
+def test_without_a_worker_it_says_what_to_do(server, until):
     _, proxy = server()
-    assert proxy.state() == tango.DevState.INIT and "nfphasing serve" in proxy.status()
+    # it looks for one before it says that there is none
+    assert until(lambda: "nfphasing serve" in proxy.status()), proxy.status()
+    assert proxy.state() == tango.DevState.INIT
     assert proxy.read_attribute("reduced_chi2").quality == tango.AttrQuality.ATTR_INVALID
     with pytest.raises(tango.DevFailed, match="nfphasing serve"):
         proxy.Start()
