@@ -96,7 +96,7 @@ class Evaluated:
     Args:
         log_likelihood: (N,) log p(I | theta) with linear nuisances integrated out, up to a constant of
             the frame.
-        nuisance: name -> (N,) draws of the linear nuisances from their exact conditional.
+        nuisance: name -> (N, ...) draws of what is linear from their exact conditional.
         predicted: (N, ...) expected intensity of each draw, in the frame's units.
     """
 
@@ -176,7 +176,7 @@ class Modality(Protocol):
         ...
 
     def log_prior(self, draws: Draws) -> Tensor:
-        """(N,) log p(class, theta), normalised."""
+        """(N,) log p(class, theta), normalised but for parameters without bounds, which are flat."""
         ...
 
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[Any, Mapping[str, Tensor]]:

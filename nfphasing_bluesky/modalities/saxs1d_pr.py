@@ -98,7 +98,7 @@ class SaxsPairDistance(Saxs1D):
         return self.prior.state()
 
     def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
-        """Uniform between the bounds; the scale log-uniform over six decades, of which nothing depends."""
+        """Uniform between the bounds; the scale log-uniform over six decades, on which nothing depends."""
         device = generator.device
         label = torch.zeros(n, dtype=torch.long, device=device)
         lower, upper = self.bounds(label)
@@ -162,7 +162,9 @@ class SaxsPairDistance(Saxs1D):
         particle = self.debye.rows(self._constants(few.q)[0], d_max, q)
         trace = loose_aggregates(q * (SCANNED_EXTENT * d_max[:, None]).to(q))
         columns = torch.cat([particle, (trace - particle[..., 0])[..., None]], 2).view(b, j, q.shape[1], -1)
-        return _gram(columns, few.intensity[:, None], few.root_weight[:, None])
+        frame = size_curves.Frame(few.q[:, None], few.intensity[:, None], few.root_weight[:, None])
+        whole = size_curves.with_data(columns, frame)
+        return whole.mT @ whole
 
     def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N,) log p(I | theta), shape and background integrated out; differentiable in theta."""
@@ -296,11 +298,3 @@ def _posterior(sums: size_curves.Sums, share: Tensor, scale: Tensor, prior: Line
     square = left[:, -1] - part * left[:, 0] - (scale - part) * trace
     gram = sums.gram[:, free, free] * unit[:, :, None] * unit[:, None, :]
     return condition(gram, left[:, free] * unit, square, prior)
-
-
-def _gram(columns: Tensor, intensity: Tensor, root: Tensor) -> Tensor:
-    """(..., P + 2, P + 2) sums of products of P curves (..., Q, P), a constant and the data, over sigma^2."""
-    data = intensity[..., None].expand(*columns.shape[:-1], 1)
-    whole = torch.cat([columns.double(), torch.ones_like(data, dtype=root.dtype), data.double()], -1)
-    whole = whole * root[..., None]
-    return whole.mT @ whole
