@@ -30,6 +30,8 @@ class Trust:
         verdict: VALID, WARNING or ALARM.
         reason: why, in words; empty for VALID.
         acceptance: acceptance rate of the polish steps; None without polish.
+        agreement: probability of one part of the frame given the rest of it, uniform in 0..1 where the prior
+            holds; None where there is no such check.
     """
 
     reduced_chi2: float
@@ -38,6 +40,7 @@ class Trust:
     verdict: Verdict
     reason: str = ""
     acceptance: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
-from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality, modality
+from nfphasing_bluesky.modalities import Anchors, DrawDistribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
 
@@ -181,7 +181,8 @@ class Reconstructor:
         s = n_samples or self.settings.n_samples
         seed = self.settings.seed if seed is None else seed
         batch = batch.to(self.device)
-        distribution = self._distribution(batch, origins, seed)
+        anchors = self.modality.anchors(batch)
+        distribution = self._distribution(batch, anchors, origins, seed)
         normal = self._noise(origins, s, seed)
         width = 1 + self.modality.width
         draws, log_q = distribution.draw(normal[..., :width])
@@ -200,7 +201,8 @@ class Reconstructor:
         split = {k: v.view(len(batch), s, *v.shape[1:]).cpu() for k, v in tensors.items()}
         classes = self._classes(distribution, draws.label.view(len(batch), s))
         labels = draws.label.view(len(batch), s).cpu().numpy()
-        trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance)
+        agreement = self.modality.agreement(batch, anchors)
+        trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance, agreement)
         bands = _bands(split["predicted"])
         mean, std = split["density"].mean(1), split["density"].std(1)
         latency = (time.perf_counter() - began) / (share or len(batch))
@@ -238,11 +240,14 @@ class Reconstructor:
         """(N,) log q(class, theta | I) of given draws, the frames of the batch numbered from 0."""
         batch = batch.to(self.device)
         origins = [Origin(seq_num=i) for i in range(len(batch))]
-        return self._distribution(batch, origins, self.settings.seed).log_prob(draws)
+        anchors = self.modality.anchors(batch)
+        return self._distribution(batch, anchors, origins, self.settings.seed).log_prob(draws)
 
-    def _distribution(self, batch: Any, origins: Sequence[Origin], seed: int) -> DrawDistribution:
+    def _distribution(
+        self, batch: Any, anchors: Anchors, origins: Sequence[Origin], seed: int
+    ) -> DrawDistribution:
         """q(class, theta | I), the classes weighed by their evidence."""
-        network = self.network(*self.modality.context(batch), self.modality.anchors(batch))
+        network = self.network(*self.modality.context(batch), anchors)
         shape = (len(self.modality.classes), PILOTS, self.modality.width)
         if shape[0] == 1:
             return network
@@ -294,7 +299,7 @@ class Reconstructor:
             share = distribution.class_log_probs.exp()
         return [dict(zip(self.info.classes, (float(v) for v in row), strict=True)) for row in share.cpu()]
 
-    def _trust(self, batch, predicted, embedding, ess, acceptance):
+    def _trust(self, batch, predicted, embedding, ess, acceptance, agreement):
         usable = ~batch.mask.cpu()
         chi2 = reduced_chi2(batch.intensity.cpu(), predicted.mean(1), batch.sigma.cpu(), usable)
         distance = self.reference.distance(embedding).cpu() if self.reference else torch.zeros(len(chi2))
@@ -307,6 +312,8 @@ class Reconstructor:
                 ood=float(distance[b]) / self.card.thresholds.ood_distance,
                 out_of_range=outside(self.card, features, b),
                 acceptance=acceptance[b] if acceptance else None,
+                agreement=float(agreement[b]),
+                disagreement=self.modality.disagreement,
             )
             for b in range(len(chi2))
         ]

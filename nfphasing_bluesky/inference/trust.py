@@ -1,5 +1,6 @@
-"""Trust: three checks on each posterior, and the verdict with its reason."""
+"""Trust: checks on each posterior, and the verdict with its reason."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -36,8 +37,21 @@ def judge(
     ood: float,
     out_of_range: str,
     acceptance: float | None,
+    agreement: float = math.nan,
+    disagreement: str = "",
 ) -> Trust:
-    """Turn the checks into a verdict; the worst one gives the reason."""
+    """Turn the checks into a verdict; the worst one gives the reason.
+
+    Args:
+        card: of the model: its thresholds.
+        chi2: as in `Trust`, and so are the next four.
+        ess: effective sample size.
+        ood: distance from the training set.
+        acceptance: of the polish.
+        agreement: of one part of the frame with the rest; NaN where not checked.
+        out_of_range: what lies outside the card's ranges, in words.
+        disagreement: what to say where the agreement is too small.
+    """
     t = card.thresholds
     findings: list[tuple[Verdict, str]] = []
     if not chi2 <= t.chi2_alarm:
@@ -56,7 +70,9 @@ def judge(
         findings.append(
             (Verdict.WARNING, f"effective sample size {ess:.2%} is below {t.ess_warning:.2%}; polish")
         )
+    if agreement < t.agreement_warning:
+        findings.append((Verdict.WARNING, f"{disagreement} (p = {agreement:.1g})"))
     order = (Verdict.ALARM, Verdict.WARNING)
     verdict = next((v for v in order if any(f[0] is v for f in findings)), Verdict.VALID)
     reason = "; ".join(text for level, text in findings if level is verdict)
-    return Trust(chi2, ess, ood, verdict, reason, acceptance)
+    return Trust(chi2, ess, ood, verdict, reason, acceptance, None if math.isnan(agreement) else agreement)

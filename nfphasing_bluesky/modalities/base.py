@@ -199,6 +199,18 @@ class Modality(Protocol):
         """Where a fit without the network puts the posterior of each frame, class by class."""
         ...
 
+    @property
+    def disagreement(self) -> str:
+        """What a user should hear when `agreement` is too small."""
+        ...
+
+    def agreement(self, batch: Any, anchors: Anchors) -> Tensor:
+        """(B,) probability of one part of each frame given the rest of it; NaN where nothing is checked.
+
+        Uniform in 0..1 over frames of the prior. It finds what the prior can explain as something else.
+        """
+        ...
+
     def forward(self, draws: Draws, batch: Any) -> Tensor:
         """(N, ...) expected pattern of unit scale and no background; differentiable in theta."""
         ...

@@ -10,7 +10,7 @@ from torch import Tensor
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import resample_curve
 from nfphasing_bluesky.modalities import curves
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.network import NetworkSettings
 
@@ -99,6 +99,18 @@ class Saxs1D(ABC):
         grid = self.settings.encoder.grid
         channels = resample_curve(batch.q, batch.intensity, batch.sigma, batch.mask, grid).channels
         return channels, channels.new_zeros(len(batch), 0)
+
+    @property
+    def disagreement(self) -> str:
+        """What a user should hear when `agreement` is too small."""
+        return (
+            "the lowest q do not follow from the rest of the curve: aggregates, interactions or buffer; "
+            "leave them out or measure at another concentration"
+        )
+
+    def agreement(self, batch: CurveBatch, anchors: Anchors) -> Tensor:
+        """(B,) NaN: particles of a class can't explain what they are not, so the chi-squared tells."""
+        return batch.intensity.new_full((len(batch),), torch.nan)
 
     def density_of(self, batch: CurveBatch, index: int) -> DensityInfo:
         """What u is for one frame: its units may depend on what is known of the frame."""

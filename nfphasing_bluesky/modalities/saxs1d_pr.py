@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
 from nfphasing_bluesky.flows import Anchor, FlowSettings, resample_curve
-from nfphasing_bluesky.modalities import curves, size_curves, size_scan
+from nfphasing_bluesky.modalities import curves, low_q, size_curves, size_scan
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.linear_shape import LinearPosterior, LinearPrior, condition, linear_prior
@@ -143,8 +143,11 @@ class SaxsPairDistance(Saxs1D):
             channels = resample_curve(part.q, part.intensity, part.sigma, part.mask, grid)
             few = curves.grouped(part, POINTS_SCANNED)
 
-            def gram(y: Tensor, few: CurveBatch = few) -> Tensor:
-                return self._gram_of_sizes(y, few)
+            frame = size_curves.Frame(few.q[:, None], few.intensity[:, None], few.root_weight[:, None])
+
+            def gram(y: Tensor, few: CurveBatch = few, frame: size_curves.Frame = frame) -> Tensor:
+                whole = size_curves.over_sigma(self._curves_of_sizes(y, few.q), frame)
+                return whole.mT @ whole
 
             points = (~few.mask).sum(1).double()
             log_scale = channels.normalisation.double().log()
@@ -153,18 +156,32 @@ class SaxsPairDistance(Saxs1D):
             *(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
         )
 
-    def _gram_of_sizes(self, y: Tensor, few: CurveBatch) -> Tensor:
-        """(B, J, ...) sums that `size_scan.scan` asks for, at box coordinates y (B, J) of D_max."""
+    def _curves_of_sizes(self, y: Tensor, q: Tensor) -> Tensor:
+        """(B, J, Q, M + 1) curves at box coordinates y (B, J) of D_max.
+
+        Of the mean shape, the components, the aggregates in place of the mean shape, and a constant.
+        """
         b, j = y.shape
-        low, high = (math.log(d) for d in D_MAX_ANGSTROM)
-        d_max = (low + (high - low) * torch.special.ndtr(y)).exp().flatten()
-        q = few.q.repeat_interleave(j, 0)
-        particle = self.debye.rows(self._constants(few.q)[0], d_max, q)
+        d_max = _d_max_at(y).flatten()
+        q = q.repeat_interleave(j, 0)
+        particle = self.debye.rows(self._constants(q)[0], d_max, q)
         trace = loose_aggregates(q * (SCANNED_EXTENT * d_max[:, None]).to(q))
-        columns = torch.cat([particle, (trace - particle[..., 0])[..., None]], 2).view(b, j, q.shape[1], -1)
-        frame = size_curves.Frame(few.q[:, None], few.intensity[:, None], few.root_weight[:, None])
-        whole = size_curves.with_data(columns, frame)
-        return whole.mT @ whole
+        columns = torch.cat([particle, (trace - particle[..., 0])[..., None]], 2)
+        return size_curves.with_constant(columns).view(b, j, q.shape[1], -1)
+
+    def agreement(self, batch: CurveBatch, anchors: Anchors) -> Tensor:
+        """(B,) probability of the curve's beginning given the rest of it; NaN where it is not measured."""
+        everyone = torch.arange(len(batch), device=batch.q.device)
+        d_max = _d_max_at(anchors.get(0, everyone).location[:, 0].double())
+        parts = []
+        for rows in everyone.split(CURVES_AT_ONCE):
+            few = curves.grouped(batch.at(rows), POINTS_SCANNED)
+
+            def columns(y: Tensor, few: CurveBatch = few) -> Tensor:
+                return self._curves_of_sizes(y, few.q)
+
+            parts.append(low_q.probability(columns, few, d_max[rows], SCANNED_SHARE))
+        return torch.cat(parts)
 
     def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N,) log p(I | theta), shape and background integrated out; differentiable in theta."""
@@ -285,6 +302,12 @@ class SaxsPairDistance(Saxs1D):
             "i0": nuisance["scale"].to(d_max),
             "background": (nuisance["scale"] * nuisance["beta"]).to(d_max),
         }
+
+
+def _d_max_at(y: Tensor) -> Tensor:
+    """D_max, angstrom, at box coordinates y."""
+    low, high = (math.log(d) for d in D_MAX_ANGSTROM)
+    return (low + (high - low) * torch.special.ndtr(y)).exp()
 
 
 def _posterior(sums: size_curves.Sums, share: Tensor, scale: Tensor, prior: LinearPrior) -> LinearPosterior:

@@ -58,7 +58,7 @@ def of_each(debye: UniversalDebye, table: Tensor, d_max: Tensor, extent: Tensor,
     """
     particle = debye.rows(table, d_max, frame.q)
     trace = loose_aggregates(frame.q * extent[:, None].to(frame.q)).to(particle)
-    columns = with_data(particle, frame)
+    columns = over_sigma(with_constant(particle), frame)
     aggregates = trace.double() * frame.root
 
     def predict(weight: Tensor, share: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def of_one_frame(
     # float64 throughout: the sums almost cancel, and interpolation doesn't keep rounding errors in step
     particle = debye.rows(table.double(), size.exp(), frame.q.double().expand(len(size), -1))
     trace = loose_aggregates(frame.q.double() * length.exp()[:, None])
-    columns, aggregates = with_data(particle, frame), trace * frame.root
+    columns, aggregates = over_sigma(with_constant(particle), frame), trace * frame.root
     parts = columns.shape[2]
     gram = (by_size @ (columns.mT @ columns).flatten(1)).view(-1, parts, parts)
     cross = (by_size @ (columns.mT @ aggregates.T).flatten(1)).view(-1, parts, len(length))
@@ -100,11 +100,15 @@ def of_one_frame(
     return Sums(gram, (cross @ by_extent[:, :, None])[:, :, 0], square, predict)
 
 
-def with_data(particle: Tensor, frame: Frame) -> Tensor:
-    """(..., Q, P + 2) curves (..., Q, P), constant and data over sigma, float64."""
-    constant = torch.ones_like(particle[..., :1])
-    data = frame.intensity[..., None].expand_as(constant)
-    return torch.cat([particle, constant, data], -1).double() * frame.root[..., None]
+def with_constant(particle: Tensor) -> Tensor:
+    """(..., Q, P + 1) curves (..., Q, P) and a constant."""
+    return torch.nn.functional.pad(particle, (0, 1), value=1.0)
+
+
+def over_sigma(columns: Tensor, frame: Frame) -> Tensor:
+    """(..., Q, P + 1) columns (..., Q, P) and the data over sigma, float64."""
+    data = frame.intensity[..., None].expand_as(columns[..., :1])
+    return torch.cat([columns, data], -1).double() * frame.root[..., None]
 
 
 def _nodes(d_max: Tensor, q_max: float) -> tuple[Tensor, Tensor] | None:

@@ -32,7 +32,7 @@ class Coefficients(NamedTuple):
     std: Tensor
 
 
-class _Scan(NamedTuple):
+class Scan(NamedTuple):
     """At J sizes of B curves, (B, J) each: coordinate, log evidence, scale, its relative variance, share."""
 
     y: Tensor
@@ -66,52 +66,78 @@ def scan(
         points: (B,) number of points.
         log_normalisation: (B,) logarithm of a scale of the curve that needs no fit.
     """
-    nodes = torch.linspace(-COARSE_REACH, COARSE_REACH, COARSE, dtype=torch.float64, device=points.device)
-    y = nodes.expand(len(points), COARSE)
-    first = found = _solve(y, gram(y), prior)
-    step = y.new_full((len(points),), 2 * COARSE_REACH / (COARSE - 1))
-    for _ in range(REFINEMENTS):
+    scans = stages(gram, prior, len(points), points.device, REFINEMENTS)
+    return _anchor(scans[-1].found, scans[0].found, scans[-1].step, points, log_normalisation)
+
+
+class Stage(NamedTuple):
+    """One stage of a scan: its nodes (B, J), the sums there, what they say, and the nodes' distance (B,)."""
+
+    y: Tensor
+    gram: Tensor
+    found: Scan
+    step: Tensor
+
+
+def stages(
+    gram: Callable[[Tensor], Tensor],
+    prior: Coefficients,
+    frames: int,
+    device: torch.device,
+    refinements: int,
+) -> list[Stage]:
+    """Scan the whole range of sizes, then closer and closer around the maximum of the evidence."""
+    nodes = torch.linspace(-COARSE_REACH, COARSE_REACH, COARSE, dtype=torch.float64, device=device)
+    y = nodes.expand(frames, COARSE)
+    sums = gram(y)
+    step = y.new_full((frames,), 2 * COARSE_REACH / (COARSE - 1))
+    made = [Stage(y, sums, solve(y, sums, prior), step)]
+    for _ in range(refinements):
+        _, _, found, step = made[-1]
         centre = found.mean(found.y)
         spread = found.mean((found.y - centre[:, None]).square()).sqrt()
         reach = torch.maximum(REACH_SIGMA * spread, REACH_STEPS * step)
-        nodes = torch.linspace(-1, 1, FINE, dtype=y.dtype, device=y.device)
+        nodes = torch.linspace(-1, 1, FINE, dtype=y.dtype, device=device)
         y = (centre[:, None] + reach[:, None] * nodes).clamp(-FARTHEST, FARTHEST)
-        step = 2 * reach / (FINE - 1)
-        found = _solve(y, gram(y), prior)
-    return _anchor(found, first, step, points, log_normalisation)
+        sums = gram(y)
+        made.append(Stage(y, sums, solve(y, sums, prior), 2 * reach / (FINE - 1)))
+    return made
 
 
-def _solve(y: Tensor, gram: Tensor, prior: Coefficients) -> _Scan:
+def system(gram: Tensor, scale: Tensor, prior: Coefficients) -> tuple[Tensor, Tensor]:
+    """Normal equations of scale and coefficients, all in units of a scale (B, J): matrix and right side."""
+    precision = prior.std.to(gram).square().reciprocal()
+    matrix = gram[..., :-1, :-1] * scale[..., None, None].square()
+    matrix.diagonal(dim1=-2, dim2=-1).add_(torch.nn.functional.pad(precision, (1, 0)))
+    pulled = torch.nn.functional.pad(precision * prior.mean.to(gram), (1, 0))
+    return matrix, gram[..., :-1, -1] * scale[..., None] + pulled
+
+
+def solve(y: Tensor, gram: Tensor, prior: Coefficients) -> Scan:
     """Solve for scale and coefficients, several times, because the prior of these hangs on the scale."""
-    mean, precision = prior.mean.to(gram), prior.std.to(gram).square().reciprocal()
-    own, data = gram[..., :-1, :-1], gram[..., :-1, -1]
+    constant = (prior.mean.to(gram) / prior.std.to(gram)).square().sum()
     total = gram[..., -1, -1]
-    scale = (data[..., 0] / own[..., 0, 0].clamp_min(1e-300)).abs().clamp_min(1e-150)
-    pulled = torch.nn.functional.pad(precision * mean, (1, 0))
-    tight = torch.nn.functional.pad(precision, (1, 0))
+    scale = (gram[..., 0, -1] / gram[..., 0, 0].clamp_min(1e-300)).abs().clamp_min(1e-150)
     for _ in range(SCALE_STEPS):
-        # in units of the scale
-        matrix = own * scale[..., None, None].square()
-        matrix.diagonal(dim1=-2, dim2=-1).add_(tight)
-        right = data * scale[..., None] + pulled
+        matrix, right = system(gram, scale, prior)
         factor = torch.linalg.cholesky_ex(matrix).L
         solved = torch.cholesky_solve(right[..., None], factor)[..., 0]
         better = solved[..., 0]
         scale = torch.where(better > 0.05, scale * better.clamp_max(20.0), 0.5 * scale)
-    chi2 = total - (right * solved).sum(-1) + (precision * mean.square()).sum()
+    chi2 = total - (right * solved).sum(-1) + constant
     volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     log_evidence = -0.5 * chi2 - volume
     unit = torch.zeros_like(matrix[..., :2])
     unit[..., 0, 0] = unit[..., -2, 1] = 1.0
     spread = torch.linalg.solve_triangular(factor, unit, upper=False).square().sum(-2)
     share = solved[..., -2] / better.clamp_min(0.05)
-    found = _Scan(y, log_evidence, chi2, scale.clamp_min(1e-150).log(), spread[..., 0], share, spread[..., 1])
+    found = Scan(y, log_evidence, chi2, scale.clamp_min(1e-150).log(), spread[..., 0], share, spread[..., 1])
     finite = torch.stack([torch.isfinite(v) for v in found]).all(0)
     nothing = y.new_tensor([0.0, -1e30, 1e30, 0.0, 1.0, 0.0, 1.0])
-    return _Scan(*(torch.where(finite, v, n) for v, n in zip(found, nothing, strict=True)))
+    return Scan(*(torch.where(finite, v, n) for v, n in zip(found, nothing, strict=True)))
 
 
-def _anchor(found: _Scan, first: _Scan, step: Tensor, points: Tensor, log_normalisation: Tensor) -> Anchor:
+def _anchor(found: Scan, first: Scan, step: Tensor, points: Tensor, log_normalisation: Tensor) -> Anchor:
     chi2 = found.chi2.amin(1)
     surplus = (chi2 - points - 3 * (2 * points).sqrt()).clamp_min(0.0)
     y, log_scale = found.mean(found.y), found.mean(found.log_scale)

@@ -18,12 +18,15 @@ class Thresholds(Settings):
         ood_distance: Mahalanobis distance of the embedding that counts as 1: the 99.9 % quantile over
             simulated frames.
         ess_warning: lower limit of the effective sample size fraction; 0 where it is not used.
+        agreement_warning: lower limit of the probability of one part of a frame given the rest of it; so many
+            simulated frames fall below it.
     """
 
     chi2_warning: Annotated[float, Field(gt=0)] = 1.5
     chi2_alarm: Annotated[float, Field(gt=0)] = 3.0
     ood_distance: Annotated[float, Field(gt=0)] = math.inf
     ess_warning: Annotated[float, Field(ge=0, le=1)] = 0.0
+    agreement_warning: Annotated[float, Field(ge=0, le=1)] = 1e-4
 
 
 class Card(Settings):

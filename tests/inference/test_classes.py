@@ -66,6 +66,6 @@ def test_a_frame_does_not_depend_on_its_batch(subject, case):
     alone = type(batch)(**{name: value[:1] for name, value in vars(few).items()})
     origins = [Origin(seq_num=i) for i in (5, 9)]
     with torch.no_grad():
-        both = subject._distribution(few, origins, 0).class_log_probs[0]
-        one = subject._distribution(alone, origins[:1], 0).class_log_probs[0]
+        both = subject._distribution(few, subject.modality.anchors(few), origins, 0).class_log_probs[0]
+        one = subject._distribution(alone, subject.modality.anchors(alone), origins[:1], 0).class_log_probs[0]
     torch.testing.assert_close(both, one, atol=2e-2, rtol=1e-3)
