@@ -8,7 +8,6 @@ So the flow only has to learn the shape, and the draws of s and beta are exact f
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,34 +18,26 @@ WIDTH_SIGMA = 6.0
 
 @dataclass(frozen=True)
 class BackgroundPrior:
-    """Prior of beta = background / scale: uniform in log beta or in beta between two bounds."""
+    """Prior of beta = background / scale: uniform in log beta between two positive bounds."""
 
     lower: float
     upper: float
-    kind: Literal["log-uniform", "uniform"]
 
-    def coordinate(self, beta: Tensor) -> Tensor:
-        """Coordinate in which the prior is uniform."""
-        return beta.log() if self.kind == "log-uniform" else beta
-
-    def beta(self, coordinate: Tensor) -> Tensor:
-        """Inverse of `coordinate`."""
-        return coordinate.exp() if self.kind == "log-uniform" else coordinate
+    def bounds(self) -> tuple[float, float]:
+        """Of log beta."""
+        return math.log(self.lower), math.log(self.upper)
 
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation of beta."""
-        width = self.upper - self.lower
-        if self.kind == "uniform":
-            return 0.5 * (self.lower + self.upper), width / 12**0.5
-        decades = math.log(self.upper / self.lower)
-        mean = width / decades
-        return mean, (width * (self.lower + self.upper) / (2 * decades) - mean**2) ** 0.5
+        width, e_folds = self.upper - self.lower, math.log(self.upper / self.lower)
+        mean = width / e_folds
+        return mean, (width * (self.lower + self.upper) / (2 * e_folds) - mean**2) ** 0.5
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n,) draws, float32."""
-        edges = self.coordinate(torch.tensor([self.lower, self.upper], device=generator.device))
+        low, high = self.bounds()
         u = torch.rand(n, generator=generator, device=generator.device)
-        return self.beta(edges[0] + u * (edges[1] - edges[0]))
+        return torch.exp(low + u * (high - low))
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class ScaleBackground:
     Args:
         log_evidence: (N,) log of the likelihood integrated over s and beta, float64; the likelihood is
             exp(-chi^2 / 2), without the normalisation that sigma alone sets.
-        edge: (N,) lower edge of the tabulated range, in the prior's coordinate.
+        edge: (N,) lower edge of the tabulated range of log beta.
         cell: (N,) width of one of its cells.
         log_mass: (N, CELLS) normalised log mass of the cells.
         prior: of beta.
@@ -79,7 +70,7 @@ class ScaleBackground:
         above = cdf.gather(1, index)[:, 0]
         mass = self.log_mass.exp().gather(1, index)[:, 0].clamp_min(1e-30)
         inside = (1.0 - (above - u) / mass).clamp(0.0, 1.0)
-        beta = self.prior.beta(self.edge + (index[:, 0] + inside) * self.cell)
+        beta = (self.edge + (index[:, 0] + inside) * self.cell).exp()
         beta = beta.clamp(self.prior.lower, self.prior.upper)
         information, projection = _scale_sums(self.moments, beta[:, None])
         scale = (projection / information)[:, 0]
@@ -105,12 +96,12 @@ def condition(shape: Tensor, intensity: Tensor, weight: Tensor, prior: Backgroun
     low, high = _support(moments, prior)
     cell = (high - low) / CELLS
     steps = torch.arange(CELLS, dtype=low.dtype, device=low.device) + 0.5
-    log_density = _log_density(moments, prior.beta(low[:, None] + steps * cell[:, None]))
+    log_density = _log_density(moments, (low[:, None] + steps * cell[:, None]).exp())
     total = torch.logsumexp(log_density, dim=-1)
-    bounds = prior.coordinate(torch.tensor([prior.lower, prior.upper], dtype=torch.float64))
+    lowest, highest = prior.bounds()
     data = -0.5 * (weight.double() * intensity.double().square()).sum(-1)
     data = data.repeat_interleave(len(shape) // len(weight))
-    log_evidence = data + total + cell.log() - float((bounds[1] - bounds[0]).log())
+    log_evidence = data + total + cell.log() - math.log(highest - lowest)
     return ScaleBackground(log_evidence, low, cell, log_density - total[:, None], prior, moments)
 
 
@@ -144,7 +135,7 @@ def _log_density(moments: Tensor, beta: Tensor) -> Tensor:
 
 
 def _support(moments: Tensor, prior: BackgroundPrior) -> tuple[Tensor, Tensor]:
-    """Range of the prior's coordinate in which beta has mass, from the unconstrained linear fit."""
+    """Range of log beta in which it has mass, from the unconstrained linear fit."""
     pp, p, one, py, y = moments.detach().unbind(-1)
     determinant = (pp * one - p**2).clamp_min(1e-12 * pp * one + 1e-300)
     scale = (one * py - p * y) / determinant
@@ -154,7 +145,7 @@ def _support(moments: Tensor, prior: BackgroundPrior) -> tuple[Tensor, Tensor]:
     spread = WIDTH_SIGMA * ((pp + 2 * beta.abs() * p.abs() + beta**2 * one) / determinant).sqrt() / scale
     high = (beta.clamp_min(prior.lower) + spread).clamp(prior.lower, prior.upper)
     low = (beta.clamp_max(prior.upper) - spread).clamp(prior.lower, prior.upper)
-    smallest = 1e-6 * (prior.upper - prior.lower) if prior.kind == "uniform" else 1e-4 * prior.lower
+    smallest = 1e-4 * prior.lower
     high = torch.maximum(high, low + smallest).clamp_max(prior.upper)
     low = torch.minimum(low, high - smallest)
-    return prior.coordinate(low), prior.coordinate(high)
+    return low.log(), high.log()

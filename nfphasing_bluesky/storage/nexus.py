@@ -26,7 +26,7 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.storage.read_nexus import opened
 
-_TRUST_NUMBERS = ("reduced_chi2", "ess_fraction", "ood_score", "acceptance")
+_TRUST_NUMBERS = ("reduced_chi2", "ess_fraction", "ood_score", "acceptance", "agreement")
 
 
 def write_posterior(

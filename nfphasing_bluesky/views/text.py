@@ -77,4 +77,6 @@ def trust_line(trust: Trust) -> str:
     if trust.ess_fraction is not None:
         parts.append(f"effective samples {100 * trust.ess_fraction:.0f} %")
     parts.append(f"distance to training {trust.ood_score:.2f} (limit 1)")
+    if trust.agreement is not None:
+        parts.append(f"agreement {trust.agreement:.1g}")
     return " · ".join(parts)

@@ -6,8 +6,7 @@ import torch
 
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, condition
 
-LOG = BackgroundPrior(1e-7, 0.1, "log-uniform")
-FLAT = BackgroundPrior(-5e-3, 5e-3, "uniform")
+WIDE, NARROW = BackgroundPrior(1e-7, 0.1), BackgroundPrior(1e-6, 5e-3)
 
 
 def guinier(points: int = 150) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,9 +16,7 @@ def guinier(points: int = 150) -> tuple[torch.Tensor, torch.Tensor]:
 
 def brute_force(shape, y, sigma, prior: BackgroundPrior) -> tuple[float, float, float]:
     """Evidence, mean scale and mean beta by a fine 2-D grid (prior ds/s taken at the mode)."""
-    edges = prior.coordinate(torch.tensor([prior.lower, prior.upper], dtype=torch.float64))
-    phi = np.linspace(float(edges[0]), float(edges[1]), 20_001)
-    beta = prior.beta(torch.tensor(phi)).numpy()
+    beta = np.geomspace(prior.lower, prior.upper, 20_001)
     p, y, w = shape.double().numpy(), y.double().numpy(), 1 / sigma.double().numpy() ** 2
     model = p[None] + beta[:, None]
     a, b = (w * model**2).sum(1), (w * model * y).sum(1)
@@ -34,7 +31,7 @@ def brute_force(shape, y, sigma, prior: BackgroundPrior) -> tuple[float, float, 
     )
 
 
-@pytest.mark.parametrize("prior", [LOG, FLAT], ids=["log-uniform", "uniform"])
+@pytest.mark.parametrize("prior", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("true_beta", [1e-5, 2e-3])
 @pytest.mark.parametrize("noise", [1e-4, 3e-3])
 def test_conditional_agrees_with_quadrature(prior, true_beta, noise):
@@ -59,7 +56,7 @@ def test_conditional_agrees_with_quadrature(prior, true_beta, noise):
     assert float(beta.max()) <= prior.upper
 
 
-@pytest.mark.parametrize("prior", [LOG, FLAT], ids=["log-uniform", "uniform"])
+@pytest.mark.parametrize("prior", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_a_shape_that_cannot_fit_stays_finite_and_differentiable(prior):
     _, shape = guinier()
     wrong = shape.flip(0)[None].clone().requires_grad_()
@@ -76,21 +73,19 @@ def test_a_shape_that_cannot_fit_stays_finite_and_differentiable(prior):
 
 def test_masked_points_have_no_influence():
     _, shape = guinier()
-    sigma = 0.02 * shape
+    sigma = 0.02 * shape + 1e-5
     weight = sigma**-2
     weight[40:60] = 0
     y = 3.0 * shape
     broken = y.clone()
     broken[40:60] = 1e6
-    clean = condition(shape[None], y[None], weight[None], FLAT)
-    dirty = condition(shape[None], broken[None], weight[None], FLAT)
+    clean = condition(shape[None], y[None], weight[None], WIDE)
+    dirty = condition(shape[None], broken[None], weight[None], WIDE)
     assert float(clean.log_evidence) == pytest.approx(float(dirty.log_evidence))
     assert float(clean.draw(None)[0]) == pytest.approx(3.0, rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    "prior", [BackgroundPrior(-5e-3, 5e-3, "uniform"), BackgroundPrior(1e-7, 0.1, "log-uniform")]
-)
+@pytest.mark.parametrize("prior", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_moments_of_the_background_are_those_of_its_draws(prior):
     mean, spread = prior.moments()
     draws = prior.sample(200_000, torch.Generator().manual_seed(0)).double()
