@@ -37,10 +37,8 @@ def best_scale(counts: Tensor, expected: Tensor, mask: Tensor | None = None) -> 
     return counts.sum((1, 2)) / (used * expected).sum((1, 2)).clamp(min=_DARK)
 
 
-def pearson_chi2(
-    counts: Tensor, expected: Tensor, mask: Tensor | None = None, least: float = 0.0
-) -> Tensor:
-    """(B,) mean of (N - mu)^2 / mu over unmasked pixels of more than `least` expected counts; 1 on average."""
+def pearson_chi2(counts: Tensor, expected: Tensor, mask: Tensor | None = None, least: float = 0.0) -> Tensor:
+    """(B,) mean of (N - mu)^2 / mu over unmasked pixels with more than `least` expected counts; about 1."""
     counts, used = _used(counts, expected, mask)
     used = used * (expected > least)
     mean = expected.clamp(min=_DARK)

@@ -1,8 +1,9 @@
 r"""Near-field holography: holograms of an object in a plane wave, and linear back-projections of them.
 
-Letters: B batch, R regularisations, H rows, W columns. Fr is the pixel Fresnel number of `propagate`. Behind a
-thin object the wave is psi = exp(i phi - mu), phi = -r_e lambda integral(rho_e dz) <= 0 for matter and mu >= 0
-half the absorbance; one material has mu = -(beta / delta) phi. Intensities are 1 without an object.
+Letters: B batch, R regularisations, H rows, W columns. Fr is the pixel Fresnel number of `propagate`. The
+wave behind a thin object is psi = exp(i phi - mu), with phi = -r_e lambda integral(rho_e dz) <= 0 for matter
+and mu >= 0, half the absorbance (natural logarithm); one material has mu = -(beta / delta) phi. Intensities
+are 1 without an object.
 
 For weak objects the spectrum of the hologram I is that of the phase times the contrast transfer function,
 
@@ -74,7 +75,7 @@ def ctf_phase(
 
     phi(f) = A (I - delta)(f) / (A^2 + 2 alpha(f)). alpha goes from its first value, for low frequencies,
     where a phase object leaves no contrast, to its second one around the first maximum of sin(chi), see
-    `two_level`; the same value twice is Tikhonov's. The 2 is that of the HoloTomoToolbox (Lohse et al., J.
+    `low_frequencies`; the same value twice is Tikhonov's. The 2 is that of the HoloTomoToolbox (Lohse et al., J.
     Synchrotron Rad. 27, 852 (2020)).
 
     Where N Fr < 1, with N the padded size, the transfer function turns faster than the grid samples it, and
@@ -99,42 +100,50 @@ def ctf_phase(
     if not regularisations or any(min(pair) < 0 for pair in regularisations):
         raise SettingsError(f"regularisations={regularisations!r}, expected pairs (low, high) of alpha >= 0")
     H, W = holograms.shape[-2:]
-    width = (0, 0, 0, 0) if boundary == "periodic" else (W // 2, W // 2, H // 2, H // 2)
-    mode = "replicate" if boundary == "replicate" else "constant"
-    padded = torch.nn.functional.pad((holograms - 1)[:, None], width, mode=mode)
+    padded, (top, left) = _padded(holograms - 1, boundary)
     shape = (padded.shape[-2], padded.shape[-1])
-    A = contrast(shape, number, _per_image(beta_over_delta, holograms).double()).to(holograms)[:, None]
-    alpha = two_level(shape, number.to(holograms), regularisations)
-    spectrum = torch.fft.rfft2(padded) * (A / (A.square() + 2 * alpha))
-    phase = torch.fft.irfft2(spectrum, s=shape)
-    return phase[..., width[2] : width[2] + H, width[0] : width[0] + W]
+    spectrum = torch.fft.rfft2(padded)
+    A = contrast(shape, number, _per_image(beta_over_delta, holograms))
+    low_share = low_frequencies(shape, number.to(holograms))
+    phases = []
+    for low, high in regularisations:
+        alpha = high + (low - high) * low_share
+        phase = torch.fft.irfft2(spectrum * (A / (A.square() + 2 * alpha)), s=shape)
+        phases.append(phase[:, top : top + H, left : left + W])
+    return torch.stack(phases, 1)
 
 
 def contrast(shape: tuple[int, int], fresnel_number: Tensor, beta_over_delta: Tensor) -> Tensor:
-    """(B, H, W // 2 + 1) float64 transfer function A = 2 sin(chi) + 2 (beta / delta) cos(chi).
+    """(B, H, W // 2 + 1) transfer function A = 2 sin(chi) + 2 (beta / delta) cos(chi).
 
-    Frequencies are those of rfft2; `beta_over_delta` broadcasts against (B, 1, 1).
+    Frequencies are those of rfft2; `beta_over_delta` broadcasts against (B, 1, 1) and gives the dtype.
     """
-    rows, columns = (chirp(f, fresnel_number) for f in _half_plane(shape, fresnel_number))
+    dtype = beta_over_delta.dtype.to_complex()
+    rows, columns = (chirp(f, fresnel_number).to(dtype) for f in _half_plane(shape, fresnel_number))
     wave = rows[:, :, None] * columns[:, None, :]
     return 2 * (beta_over_delta * wave.real - wave.imag)
 
 
-def two_level(
-    shape: tuple[int, int], fresnel_number: Tensor, regularisations: Sequence[tuple[float, float]]
-) -> Tensor:
-    """(B, R, H, W // 2 + 1) alpha(f), from the first of each pair to the second, in the dtype of Fr.
+def low_frequencies(shape: tuple[int, int], fresnel_number: Tensor) -> Tensor:
+    """(B, H, W // 2 + 1) 1 at low frequencies, 0 at high ones, in the dtype of Fr (B,).
 
-    The share of the first is erfc((|f| - f_c) / w) / 2, f_c = sqrt(Fr / 2) where sin(chi) is 1 for the first
-    time, w = sqrt(Fr) (sqrt(2) - 1) / 2 (as in hotopy; Lohse et al., 2020).
+    erfc((|f| - f_c) / w) / 2, with f_c = sqrt(Fr / 2), where sin(chi) is 1 for the first time, and
+    w = sqrt(Fr) (sqrt(2) - 1) / 2 (as in hotopy; Lohse et al., 2020).
     """
     rows, columns = _half_plane(shape, fresnel_number)
     root = fresnel_number.sqrt()[:, None, None]
     modulus = torch.hypot(rows[:, None], columns)
-    low_share = torch.erfc((modulus - root * 0.5**0.5) / (root * (2**0.5 - 1) / 2)) / 2
-    levels = torch.tensor(regularisations, dtype=root.dtype, device=root.device)
-    low, high = levels[:, 0, None, None], levels[:, 1, None, None]
-    return high + (low - high) * low_share[:, None]
+    return torch.erfc((modulus - root * 0.5**0.5) / (root * (2**0.5 - 1) / 2)) / 2
+
+
+def _padded(images: Tensor, boundary: Boundary) -> tuple[Tensor, tuple[int, int]]:
+    """Images (B, H, W) at twice their size, or as they are, and the row and column of their first pixel."""
+    if boundary == "periodic":
+        return images, (0, 0)
+    top, left = (n // 2 for n in images.shape[-2:])
+    mode = "replicate" if boundary == "replicate" else "constant"
+    padded = torch.nn.functional.pad(images[:, None], (left, left, top, top), mode=mode)
+    return padded[:, 0], (top, left)
 
 
 def _half_plane(shape: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:

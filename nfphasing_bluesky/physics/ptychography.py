@@ -6,13 +6,13 @@ complex (P, H, W), or (B, P, H, W) where each frame has its own. A frame is
     I = sum_p |D(probe_p patch)|^2
 
 with D the centred unitary Fourier transform (`FarField`) or Fresnel propagation (`NearField`). Both conserve
-energy, so sum I = sum_p |probe_p patch|^2 photons; a probe from a code with an unnormalised fft2 is larger here
-by sqrt(H W).
+energy, so sum I = sum_p |probe_p patch|^2 photons; a probe from a code whose fft2 is not normalised is larger
+here by sqrt(H W).
 
-Positions are (B, 2), row and column, of a frame's pixel [0, 0] in the pixels of the object's array. Their
-whole part, rounded to the nearest, cuts the patch. The fraction in [-1/2, 1/2) is either put into the probe by
-`fourier_shift` (exact in the far field, where the frame does not see where the exit wave is) or into the patch,
-as `extract_patches` does.
+Positions are (B, 2), row and column, of a frame's pixel [0, 0] in the pixels of the object's array. The
+nearest whole position cuts the patch. The fraction left, in [-1/2, 1/2), is put either into the probe by
+`fourier_shift`, exact in the far field, where the frame does not see where the exit wave lies, or into the
+patch, as `extract_patches` does.
 """
 
 from dataclasses import dataclass
@@ -72,8 +72,8 @@ class NearField:
     def __post_init__(self) -> None:
         if self.boundary not in ("periodic", "constant"):
             raise SettingsError(
-                f"boundary={self.boundary!r}, expected 'periodic' or 'constant': a beam does not go on beyond "
-                "the frame like its edge pixels"
+                f"boundary={self.boundary!r}, expected 'periodic' or 'constant': a beam does not go on "
+                "beyond the frame like its edge pixels"
             )
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -96,8 +96,8 @@ def exit_waves(patch: Tensor, probe: Tensor) -> Tensor:
     """(B, P, H, W) product of patches and probe modes."""
     if patch.ndim != 3 or probe.ndim not in (3, 4) or patch.shape[-2:] != probe.shape[-2:]:
         raise FrameError(
-            f"patches {tuple(patch.shape)} do not match the probe {tuple(probe.shape)}, expected (B, H, W) and "
-            "(P, H, W) or (B, P, H, W); cut patches of the probe's size"
+            f"patches {tuple(patch.shape)} do not match the probe {tuple(probe.shape)}, expected (B, H, W) "
+            "and (P, H, W) or (B, P, H, W); cut patches of the probe's size"
         )
     return probe * patch[:, None]
 
@@ -115,12 +115,12 @@ def projection_updates(
     updates: int,
     start: Tensor | None = None,
     mask: Tensor | None = None,
-    regularisation: float = 1.0,
+    regularisation: float = 0.5,
 ) -> Estimate:
     """Estimate each patch from its own frame and a known probe, by projections onto the measured amplitudes.
 
-    Each update gives the waves at the detector the measured amplitude, sqrt(N), shared among the modes as they
-    stand (Thibault and Menzel, Nature 494, 68 (2013)), and moves the patch by
+    Each update gives the waves at the detector the measured amplitude, sqrt(N), shared among the modes as
+    they stand (Thibault and Menzel, Nature 494, 68 (2013)), and moves the patch by
 
         sum_p conj(probe_p) change_p / ((1 - a) w + a max w),  w = sum_p |probe_p|^2, a = regularisation;
 
@@ -136,13 +136,12 @@ def projection_updates(
         mask: (H, W) or (B, H, W) True = not used.
         regularisation: a, 0 < a <= 1.
     """
-    if mask is not None:
-        check_mask(mask, counts)
+    _check_projection(counts, probe, mask, regularisation)
     patch = start
     if patch is None:
         patch = torch.ones(counts.shape, dtype=probe.dtype, device=probe.device)
     amplitude = counts.to(probe.real).clamp(min=0).sqrt()
-    light = _light(probe).expand_as(amplitude)
+    light = _intensity(probe).expand_as(amplitude)
     brightest = light.amax((-2, -1), keepdim=True)
     step = 1 / ((1 - regularisation) * light + regularisation * brightest)
     tiny = torch.finfo(amplitude.dtype).tiny
@@ -189,14 +188,10 @@ def fourier_shift(field: Tensor, shift: Tensor) -> Tensor:
 
     Exact for fields with nothing at the highest frequency of an even number of pixels.
     """
-    phase = 0.0
-    for axis in (-2, -1):
-        n = field.shape[axis]
-        frequency = torch.fft.fftfreq(n, dtype=shift.dtype, device=shift.device)
-        turn = (shift[:, axis, None] * frequency).reshape(len(shift), *(1,) * (field.ndim - 2), n)
-        phase = phase + (turn.mT if axis == -2 else turn)
-    ramp = torch.polar(torch.ones_like(phase), -2 * torch.pi * phase).to(field.dtype)
-    return torch.fft.ifft2(torch.fft.fft2(field) * ramp)
+    rows, columns = (_ramp(field.shape[axis], shift[:, axis]).to(field.dtype) for axis in (-2, -1))
+    modes = (1,) * (field.ndim - 3)
+    rows, columns = (ramp.reshape(len(shift), *modes, -1) for ramp in (rows, columns))
+    return torch.fft.ifft2(torch.fft.fft2(field) * rows[..., :, None] * columns[..., None, :])
 
 
 def extract_patches(
@@ -237,16 +232,32 @@ def place_patches(
     return total.reshape(shape), light.reshape(shape)
 
 
+def _check_projection(counts: Tensor, probe: Tensor, mask: Tensor | None, regularisation: float) -> None:
+    if counts.ndim != 3 or counts.shape[1:] != probe.shape[-2:]:
+        raise FrameError(
+            f"counts {tuple(counts.shape)} do not match the probe {tuple(probe.shape)}, expected (B, H, W) "
+            "of the probe's size; crop or pad the frames"
+        )
+    if not 0 < regularisation <= 1:
+        raise SettingsError(f"regularisation={regularisation!r}, expected 0 < a <= 1; 1 is ePIE")
+    if mask is not None:
+        check_mask(mask, counts)
+
+
 def _intensity(wave: Tensor) -> Tensor:
     return (wave.real.square() + wave.imag.square()).sum(-3)
 
 
-def _light(probe: Tensor) -> Tensor:
-    return _intensity(probe)
+def _ramp(pixels: int, shift: Tensor) -> Tensor:
+    """(B, N) exp(-2 pi i f shift)."""
+    phase = torch.fft.fftfreq(pixels, dtype=shift.dtype, device=shift.device) * shift[:, None]
+    return torch.polar(torch.ones_like(phase), -2 * torch.pi * phase)
 
 
 def _pad(image: Tensor, margin: int) -> Tensor:
-    rows, columns = (torch.arange(-margin, n + margin, device=image.device).clamp(0, n - 1) for n in image.shape)
+    rows, columns = (
+        torch.arange(-margin, n + margin, device=image.device).clamp(0, n - 1) for n in image.shape
+    )
     return image[rows[:, None], columns]
 
 

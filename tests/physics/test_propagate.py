@@ -62,7 +62,8 @@ def test_replicate_boundary_is_the_padded_high_resolution_result(number):
     n, pad = 48, 1000
     field = smooth_field(n, 1).roll(17, -1) * torch.linspace(0.8, 1.1, n, dtype=torch.float64)
     parts = [
-        torch.nn.functional.pad(part[None], (pad,) * 4, mode="replicate")[0] for part in (field.real, field.imag)
+        torch.nn.functional.pad(part[None], (pad,) * 4, mode="replicate")[0]
+        for part in (field.real, field.imag)
     ]
     # the far edges of the padding send waves of their own: a window makes them fade
     x = (torch.arange(n + 2 * pad, dtype=torch.float64) - pad - n / 2).abs() / (pad + n / 2)
@@ -86,9 +87,7 @@ def test_gaussian_beam(boundary, number):
     n, w = 256, 9.0
     x = torch.arange(n, dtype=torch.float64) - n // 2
     r2 = (x[:, None] ** 2 + x**2)[None]
-    there = fresnel_propagate(
-        torch.exp(-torch.pi * r2 / w**2) + 0j, number, boundary=boundary, outside=0.0
-    )
+    there = fresnel_propagate(torch.exp(-torch.pi * r2 / w**2) + 0j, number, boundary=boundary, outside=0.0)
     wide = w**2 + 1j / number
     expected = w**2 / wide * torch.exp(-torch.pi * r2 / wide)
     # the beam's own foot at the edge, at the longest distance
