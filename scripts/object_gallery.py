@@ -1,7 +1,7 @@
 """A contact sheet of random objects: one row a kind, as drawn for training.
 
-    python scripts/object_gallery.py --side 64 --output gallery.png
-    python scripts/object_gallery.py --side 256 --columns 6 --bare --output bare.png
+python scripts/object_gallery.py --side 64 --output gallery.png
+python scripts/object_gallery.py --side 256 --columns 6 --bare --output bare.png
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def sheet(arguments: argparse.Namespace) -> Figure:
-    """One row a kind; black is nothing, white the thickest."""
+    """One row a kind."""
     names, columns = arguments.kinds, arguments.columns
     inches = max(1.0, arguments.side / 100)
     figure = Figure(figsize=(columns * inches, len(names) * (inches + 0.18)), layout="constrained")

@@ -63,7 +63,7 @@ def cells(n: int, shape: Shape, generator: Generator) -> Tensor:
         return each(thick[rows]) * inside * (0.35 + 0.65 * dome + each(rim[rows]) * edge)
 
     paint(maps, owner, centre, body.reach + 1, cytoplasm, "sum")
-    nucleus = uniform(generator, (C,), 0.25, 0.5) * radius / stretch.sqrt()
+    nucleus = uniform(generator, (C,), 0.3, 0.55) * radius / stretch.sqrt()
     at = centre + 0.2 * nucleus[:, None] * normal(generator, (C, 2))
     dense = (uniform(generator, (n,), 0.2, 0.9) * chance(generator, (n,), 0.8))[owner]
     _add_balls(maps, Places(owner, at, nucleus), dense)

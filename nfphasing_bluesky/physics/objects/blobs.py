@@ -27,9 +27,9 @@ def random_phases(n: int, shape: Shape, generator: Generator) -> tuple[Tensor, S
 
 
 def porous(n: int, shape: Shape, generator: Generator) -> Tensor:
-    """Solids with 5 to 95 % of pores, seen through one to four independent layers."""
+    """Solids with 8 to 92 % of pores, seen through one to four independent layers."""
     L = _LAYERS
-    solid = uniform(generator, (n, 1), 0.05, 0.95)
+    solid = uniform(generator, (n, 1), 0.08, 0.92)
     single = chance(generator, (n, 1), 0.5)
     layers = torch.where(single, 1, integers(generator, (n, 1), 2, L))
     present = torch.arange(L, device=generator.device) < layers

@@ -1,7 +1,7 @@
 """Voronoi cells: polycrystals, foams and grain boundaries.
 
-Centres are drawn one in each cell of a square lattice, turned and stretched for each object, so that the
-nearest ones are found among neighbours, whatever their number.
+Centres are drawn one in each cell of a lattice with staggered rows, turned and stretched for each object, so
+that the nearest ones are found among neighbours, whatever their number.
 """
 
 import math
@@ -24,7 +24,8 @@ from nfphasing_bluesky.physics.objects.draws import (
 _BLOCK = 4
 _AROUND = 3
 _CANDIDATES = 18
-SHORTEST_SPACING = 4.0
+_CHUNK_PIXELS = 2**15
+SHORTEST_SPACING = 4.5
 
 
 class Seeds(NamedTuple):
@@ -48,10 +49,10 @@ class Partition(NamedTuple):
 
 
 def draw_seeds(n: int, shape: Shape, generator: Generator) -> Seeds:
-    """Cells of 4 px up to two thirds of the frame; one object in three has them drawn out up to threefold."""
+    """Cells of 4.5 px up to two thirds of the frame; in one object of three drawn out up to threefold."""
     spacing = log_uniform(generator, (n,), SHORTEST_SPACING, 2 / 3 * min(shape))
     stretch = log_uniform(generator, (n,), 1 / 9, 3).clamp(min=1)
-    jitter = uniform(generator, (n, 1, 1), 0.5, 1)
+    jitter = uniform(generator, (n, 1, 1), 0.6, 1)
     angle = angles(generator, (n,))
     cos, sin = angle.cos(), angle.sin()
     across = torch.stack([cos, -sin], -1) / spacing[:, None]
@@ -59,7 +60,9 @@ def draw_seeds(n: int, shape: Shape, generator: Generator) -> Seeds:
     diagonal = math.hypot(*shape)
     G = math.ceil(diagonal / float(spacing.min()) if n else 1) + 2 * (_AROUND + 2)
     cell = torch.cartesian_prod(*[torch.arange(G, device=generator.device)] * 2)
-    place = 0.5 + jitter * (uniform(generator, (n, G * G, 2)) - 0.5)
+    # every other row is shifted, or cells would meet in fours
+    stagger = torch.stack([torch.zeros(G * G, device=cell.device), (cell[:, 0] % 2 - 0.5) / 2], -1)
+    place = 0.5 + stagger + jitter * (uniform(generator, (n, G * G, 2)) - 0.5)
     return Seeds(cell + place, torch.stack([across, along], 1))
 
 
@@ -68,6 +71,12 @@ def partition(seeds: Seeds, shape: Shape) -> Partition:
 
     The frame goes in blocks of 4 by 4 pixels, each with the 18 centres nearest to its middle as candidates.
     """
+    step = max(1, _CHUNK_PIXELS // (shape[0] * shape[1]))
+    parts = [_partition(Seeds(*part), shape) for part in zip(*(x.split(step) for x in seeds), strict=True)]
+    return Partition(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+
+def _partition(seeds: Seeds, shape: Shape) -> Partition:
     n, G = seeds.lattice.shape[0], math.isqrt(seeds.lattice.shape[1])
     device, dtype = seeds.lattice.device, seeds.lattice.dtype
     rows, columns = (math.ceil(s / _BLOCK) for s in shape)
@@ -106,7 +115,7 @@ def _centres(lattice: Tensor, index: Tensor) -> Tensor:
 
 
 def grains(n: int, shape: Shape, generator: Generator) -> Tensor:
-    """Grains of constant thickness, of two to many levels; grooves along the borders in half of the objects."""
+    """Grains of constant thickness, of two to many levels; in half of the objects with grooves between."""
     seeds = draw_seeds(n, shape, generator)
     steps = integers(generator, (n, 1), 1, 6)
     level = uniform(generator, seeds.lattice.shape[:2])
@@ -129,7 +138,8 @@ def grain_boundaries(n: int, shape: Shape, generator: Generator) -> Tensor:
     """Walls of 1 to 5 px along the borders of cells, nothing or little between."""
     seeds = draw_seeds(n, shape, generator)
     owner = partition(seeds, shape)
-    half_width = uniform(generator, (n,), 0.5, 2.5)
+    half_width = uniform(generator, (n,), 0.1, 1) * (0.2 / seeds.matrix[:, 0].norm(dim=1)).clamp(max=2.5)
+    half_width = half_width.clamp(min=0.5)
     wall = (0.5 + each(half_width) - owner.border).clamp(0, 1)
     film = uniform(generator, (n, 1), -0.5, 0.5).clamp(min=0) * uniform(generator, seeds.lattice.shape[:2])
     return to_peak_one(torch.maximum(wall, blend(film, owner)))

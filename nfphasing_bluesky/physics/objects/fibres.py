@@ -46,12 +46,13 @@ def draw_fibres(n: int, shape: Shape, generator: Generator) -> Segments:
     count = torch.exp(uniform(generator, (n,)) * most.log()).round().long()
     owner = torch.repeat_interleave(torch.arange(n, device=device), count)
     F = len(owner)
-    step = torch.maximum(2 * radius, torch.tensor(size / 24, device=device))[owner]
+    step = (2 * radius).clamp(min=min(size / 24, 5.0))[owner]
     length = log_uniform(generator, (n,), 0.3 * size, 1.5 * diagonal)[owner]
     length = torch.where(chance(generator, (n,), 0.4)[owner], 1.5 * diagonal, length)
     steps = int((length / step).ceil().max())
-    # curvature follows a random walk pulled back to zero; in half of the objects fibres are straight
-    bend = (log_uniform(generator, (n,), 0.3, 8) / size * chance(generator, (n,), 0.6))[owner]
+    # curvature follows a random walk pulled back to zero; in four objects of ten fibres are straight
+    bend = (log_uniform(generator, (n,), 0.3, 8) / size).minimum(0.2 / radius)
+    bend = (bend * chance(generator, (n,), 0.6))[owner]
     kick = normal(generator, (F, steps))
     drift = torch.nn.functional.conv1d(
         torch.nn.functional.pad(kick[:, None], (4, 4)), torch.full((1, 1, 9), 1 / 3, device=device)
@@ -72,9 +73,7 @@ def draw_fibres(n: int, shape: Shape, generator: Generator) -> Segments:
     thick = (radius[owner] * torch.where(chance(generator, (n,), 0.5)[owner], slim, 1.0)).clamp(min=0.75)
     layer = owner * _LAYERS + integers(generator, (F,), 0, _LAYERS - 1)
     row, column = used.nonzero(as_tuple=True)
-    return Segments(
-        layer[row], centre[row, column], along[row, column], 0.5 * step[row] * 1.02, thick[row]
-    )
+    return Segments(layer[row], centre[row, column], along[row, column], 0.5 * step[row] * 1.02, thick[row])
 
 
 def render_fibres(segments: Segments, n: int, shape: Shape, flat: Tensor) -> Tensor:

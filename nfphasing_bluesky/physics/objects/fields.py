@@ -94,14 +94,14 @@ def quantile(share: Tensor) -> Tensor:
 def smooth_fields(n: int, shape: Shape, generator: Generator) -> Tensor:
     """Rough or smooth thickness, power-law spectrum, from faint to saturated contrast."""
     field = gaussian_field(power_laws(n, generator), shape, generator)
-    maps = torch.special.ndtr(field * each(log_uniform(generator, (n,), 0.4, 2)))
+    maps = torch.special.ndtr(field * each(log_uniform(generator, (n,), 0.4, 1.3)))
     return to_peak_one(maps - maps.amin((1, 2), keepdim=True))
 
 
 def log_normal_fields(n: int, shape: Shape, generator: Generator) -> Tensor:
     """exp(s g) of power-law fields g: a few thick places in much that is thin."""
     field = gaussian_field(power_laws(n, generator, 1.5, 4), shape, generator)
-    return to_peak_one(torch.exp(field * each(uniform(generator, (n,), 0.5, 1.5))))
+    return to_peak_one(torch.exp(field * each(uniform(generator, (n,), 0.4, 1.1))))
 
 
 def terraces(n: int, shape: Shape, generator: Generator) -> Tensor:

@@ -21,7 +21,8 @@ from nfphasing_bluesky.physics.objects.outlines import Rounded
 from nfphasing_bluesky.physics.objects.stamps import coverage
 
 LARGEST_BLUR_PX = 2.0
-_BORDER = 0.1
+_SPARSE = 0.2
+_BORDER = 0.04
 """Windows keep this share of the frame's sides free, plus the reach of the largest blur."""
 
 
@@ -35,8 +36,12 @@ def blur(maps: Tensor, sigma_px: Tensor) -> Tensor:
     weight = weight / weight.sum(1, keepdim=True)
     H, W = maps.shape[1:]
     padded = torch.nn.functional.pad(maps[:, None], (reach,) * 4, mode="replicate")[:, 0]
-    rows = sum(each(weight[:, i]) * padded[:, i : i + H] for i in range(2 * reach + 1))
-    return sum(each(weight[:, i]) * rows[:, :, i : i + W] for i in range(2 * reach + 1))
+    down, right = padded.new_zeros(len(maps), H, W + 2 * reach), torch.zeros_like(maps)
+    for i in range(2 * reach + 1):
+        down.addcmul_(each(weight[:, i]), padded[:, i : i + H])
+    for i in range(2 * reach + 1):
+        right.addcmul_(each(weight[:, i]), down[:, :, i : i + W])
+    return right
 
 
 def texture(n: int, shape: Shape, generator: Generator) -> Tensor:
@@ -57,16 +62,16 @@ def windows(n: int, shape: Shape, generator: Generator) -> Tensor:
     stretch = log_uniform(generator, (n,), 0.7, 1.8).clamp(min=1)
     outline = Rounded(generator, torch.ones(n, device=generator.device), stretch, rough)
     # as large as the room allows, or smaller
-    radius = least / outline.reach * log_uniform(generator, (n,), 0.45, 1)
+    radius = least / outline.farthest() * log_uniform(generator, (n,), 0.6, 1)
     rows, columns = centred_grid(shape, radius)
     # the centre stays where the outline's farthest point is still within the room
-    slack = (room - (radius * outline.reach)[:, None]).clamp(min=0)
+    slack = (room - (radius * outline.farthest())[:, None]).clamp(min=0)
     centre = slack * uniform(generator, (n, 2), -1, 1)
     every = torch.arange(n, device=generator.device)
     dy, dx = rows - each(centre[:, 0]), columns - each(centre[:, 1])
     edge, r = outline(every, dy, dx)
     distance = r - edge * each(radius)
-    half = least * log_uniform(generator, (n, 2), 0.3, 0.7)
+    half = least * log_uniform(generator, (n, 2), 0.35, 0.7)
     u, v = turned_grid(shape, angles(generator, (n,)), centre)
     box = torch.maximum(u.abs() - each(half[:, 0]), v.abs() - each(half[:, 1]))
     distance = torch.where(each(rectangle), box, distance)
@@ -83,33 +88,35 @@ def brims(n: int, shape: Shape, generator: Generator) -> Tensor:
 
 
 def finish(
-    maps: Tensor, generator: Generator, *, isolated: Tensor, inverted: Tensor
+    maps: Tensor, generator: Generator, *, isolated: Tensor, inverted: Tensor, brim: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Complete patterns (n, H, W) in [0, 1].
 
     Args:
         maps: patterns.
         generator: randomness.
-        isolated: (n,) True: a window with empty surroundings; else one in ten ends at a straight brim.
+        isolated: (n,) True: a window with empty surroundings; sparse patterns lie on a film there.
         inverted: (n,) True: thick and thin change places.
+        brim: (n,) True: the sample ends at a straight edge.
 
     Returns:
         Maps (n, H, W) in [0, 1], and the extra blur (n,) in px: none for half of them, else up to 2.
     """
     n, shape = len(maps), (maps.shape[1], maps.shape[2])
     maps = torch.where(each(inverted), 1 - maps, maps)
-    # a film that carries the pattern
-    film = uniform(generator, (n,), 0, 0.6) * chance(generator, (n,), 0.2) * (isolated | inverted)
-    maps = each(film) + (1 - each(film)) * maps
-    brim = chance(generator, (n,), 0.1) & ~isolated
-    for chosen, factor in (
-        (chance(generator, (n,), 0.35), texture),
-        (isolated, windows),
-        (brim, brims),
-    ):
+    frame = torch.ones_like(maps)
+    for chosen, factor in ((isolated, windows), (brim, brims)):
         rows = chosen.nonzero()[:, 0]
         if len(rows):
-            maps[rows] *= factor(len(rows), shape, generator)
+            frame[rows] = factor(len(rows), shape, generator)
+    # a film carries what would leave a window all but empty, and some membranes with holes
+    filled = (maps * frame).sum((1, 2)) / frame.sum((1, 2)).clamp(min=1)
+    carried = (isolated & (filled < _SPARSE)) | (inverted & chance(generator, (n,), 0.2))
+    film = each(uniform(generator, (n,), 0.1, 0.6) * carried)
+    maps = (film + (1 - film) * maps) * frame
+    rows = chance(generator, (n,), 0.35).nonzero()[:, 0]
+    if len(rows):
+        maps[rows] *= texture(len(rows), shape, generator)
     sigma = uniform(generator, (n,), 0, LARGEST_BLUR_PX) * (integers(generator, (n,), 0, 1) > 0)
     rows = (sigma > 0.2).nonzero()[:, 0]
     maps[rows] = blur(maps[rows], sigma[rows])

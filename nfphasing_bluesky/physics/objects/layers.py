@@ -59,8 +59,7 @@ def _wires(angle: Tensor, pitch: Tensor, shape: Shape, generator: Generator) -> 
     wide, tall = du.abs(), dv.abs()
     node_box = torch.maximum(wide, tall) - each(half)
     distance = torch.full_like(du, 1.0)
-    for bit, sign, ahead, aside in ((1, du, du, tall), (2, -du, -du, tall), (4, dv, dv, wide),
-                                    (8, -dv, -dv, wide)):
+    for bit, ahead, aside in ((1, du, tall), (2, -du, tall), (4, dv, wide), (8, -dv, wide)):
         arm = torch.where(ahead >= 0, aside - each(half), node_box)
         distance = torch.where((bits & bit) > 0, torch.minimum(distance, arm), distance)
     big = torch.maximum(wide, tall) - each(1.6 * half).minimum(each(0.42 * pitch))
@@ -69,17 +68,18 @@ def _wires(angle: Tensor, pitch: Tensor, shape: Shape, generator: Generator) -> 
 
 
 def strata(n: int, shape: Shape, generator: Generator) -> Tensor:
-    """Stacks of 2 to 24 flat or wavy layers, periodic or not, cut across."""
+    """Stacks of 3 to 24 flat or wavy layers, periodic or not, cut across."""
     J, size = _MOST_INTERFACES, min(shape)
     device = generator.device
-    count = log_uniform(generator, (n, 1), 2, J).round()
+    count = log_uniform(generator, (n, 1), 3, J).round()
     thickness = torch.exp(uniform(generator, (n, 1)) * normal(generator, (n, J)))
     periodic = chance(generator, (n, 1), 0.4)
     pair = uniform(generator, (n, 1), 0.3, 1.7)
-    thickness = torch.where(periodic, torch.where(torch.arange(J, device=device) % 2 > 0, pair, 2 - pair),
-                            thickness)
+    thickness = torch.where(
+        periodic, torch.where(torch.arange(J, device=device) % 2 > 0, pair, 2 - pair), thickness
+    )
     used = torch.arange(J, device=device) < count
-    total = log_uniform(generator, (n, 1), 0.3 * size, 1.5 * size)
+    total = log_uniform(generator, (n, 1), 0.4 * size, 1.5 * size)
     thickness = thickness * used / (thickness * used).sum(1, keepdim=True) * total
     edge = thickness.cumsum(1) - total / 2 + uniform(generator, (n, 1), -0.2, 0.2) * size
     level = uniform(generator, (n, J + 1))

@@ -1,4 +1,4 @@
-"""Written test patterns: gratings, zone plates, Siemens stars.
+"""Written patterns: gratings and zone plates.
 
 Signed distances to the edges, negative inside the metal, so that edges are a pixel wide at any angle.
 """
@@ -21,8 +21,7 @@ from nfphasing_bluesky.physics.objects.draws import (
 )
 from nfphasing_bluesky.physics.objects.stamps import coverage
 
-_RINGS = 3
-_THINNEST = 1.5
+THINNEST = 1.5
 
 
 class Grating(NamedTuple):
@@ -51,7 +50,7 @@ def draw_gratings(n: int, shape: Shape, generator: Generator) -> Grating:
     # the finest period of a chirped grating is the one that must not fall below 4 px
     period = log_uniform(generator, (n,), 4, size / 2) * (1 + 0.7 * chirp.abs())
     cross = torch.where(chance(generator, (n,), 0.5), period, log_uniform(generator, (n,), 4, size / 2))
-    thinnest = _THINNEST * (1 + 0.7 * chirp.abs()) / torch.minimum(period, cross)
+    thinnest = THINNEST * (1 + 0.7 * chirp.abs()) / torch.minimum(period, cross)
     duty = torch.lerp(thinnest, 1 - thinnest, uniform(generator, (n,), 0.1, 0.9))
     pattern = (integers(generator, (n,), -2, 3)).clamp(min=0)
     angle, phase = angles(generator, (n,)), uniform(generator, (n,))
@@ -64,10 +63,10 @@ def grating_distance(grating: Grating, shape: Shape) -> Tensor:
     chirp = each(grating.chirp) / min(shape)
     phase = u * (1 + chirp * u / 2) / each(grating.period)
     pitch = each(grating.period) / (1 + chirp * u).clamp(min=0.1)
-    line = _stripe(phase + each(grating.phase), grating.duty, pitch)
+    line = stripe(phase + each(grating.phase), grating.duty, pitch)
     if not bool((grating.pattern > 0).any()):
         return line
-    cross = _stripe(v / each(grating.cross_period), grating.duty, each(grating.cross_period))
+    cross = stripe(v / each(grating.cross_period), grating.duty, each(grating.cross_period))
     pillars, mesh = torch.maximum(line, cross), torch.minimum(line, cross)
     chequers = torch.maximum(mesh, -pillars)
     pattern = each(grating.pattern)
@@ -104,16 +103,16 @@ class Rings(NamedTuple):
 
 
 def draw_rings(n: int, shape: Shape, generator: Generator) -> Rings:
-    """Zone plates and ring gratings, whole or a part of a large one; the finest period 4 px to a quarter."""
+    """Zone plates and ring gratings, whole or a part of a large one; the finest period 4 px to a seventh."""
     size = min(shape)
     large = chance(generator, (n,), 0.4)
     outer = size * torch.where(large, uniform(generator, (n,), 0.7, 2), uniform(generator, (n,), 0.2, 0.5))
     place = torch.where(large, 0.9 * outer, 0.15 * size)
     angle = angles(generator, (n,))
     centre = place[:, None] * uniform(generator, (n, 1)) * torch.stack([angle.sin(), angle.cos()], 1)
-    finest = log_uniform(generator, (n,), 4, size / 4)
+    finest = log_uniform(generator, (n,), 4, size / 7)
     power = torch.where(chance(generator, (n,), 0.75), 2.0, 1.0)
-    stop = outer * uniform(generator, (n,), 0, 0.4) * chance(generator, (n,), 0.4)
+    stop = (outer * uniform(generator, (n,), 0, 0.4)).clamp(min=THINNEST) * chance(generator, (n,), 0.4)
     return Rings(centre, outer, finest, power, stop)
 
 
@@ -123,102 +122,15 @@ def zone_plates(n: int, shape: Shape, generator: Generator) -> Tensor:
     rows, columns = centred_grid(shape, rings.outer)
     dy, dx = rows - each(rings.centre[:, 0]), columns - each(rings.centre[:, 1])
     r = (dy.square() + dx.square()).sqrt().clamp(min=0.5)
-    # (r / outer)^power over the zones has the slope 1 / finest at the outer radius
-    zones = each(rings.outer / (rings.power * rings.finest))
-    phase = zones * (r / each(rings.outer)) ** each(rings.power)
+    # (r / outer)^power over the zones has the slope 1 / finest at the outer radius, where a line ends
+    zones = (2 * rings.outer / (rings.power * rings.finest)).round() / 2
+    phase = each(zones) * (r / each(rings.outer)) ** each(rings.power)
     pitch = r / (each(rings.power) * phase)
-    distance = _stripe(phase + each(uniform(generator, (n,))), torch.full_like(rings.outer, 0.5), pitch)
-    stopped = torch.minimum(distance, torch.where(each(rings.stop) > 0, r - each(rings.stop), r))
+    distance = stripe(phase + each(0.75 - zones), torch.full_like(rings.outer, 0.5), pitch)
+    stopped = torch.minimum(distance, torch.where(each(rings.stop) > 0, r - each(rings.stop), 1.0))
     return coverage(torch.maximum(stopped, r - each(rings.outer)))
 
 
-class Star(NamedTuple):
-    """n Siemens stars, lengths in px."""
-
-    centre: Tensor
-    """(n, 2) row and column from the frame's centre."""
-    spokes: Tensor
-    """(n,) number."""
-    duty: Tensor
-    """(n,) angular width of a spoke over the pitch."""
-    turn: Tensor
-    """(n,) rad."""
-    inner: Tensor
-    """(n,) radius where spokes begin."""
-    outer: Tensor
-    """(n,) radius where they end."""
-    ring: Tensor
-    """(n, 3) radii of rings across the spokes."""
-    ring_width: Tensor
-    """(n, 3) 0 for no ring."""
-    solid: Tensor
-    """(n, 3) a ring of metal, else a gap."""
-    hub: Tensor
-    """(n,) radius of a disc in the centre, 0 for none."""
-    missing: Tensor
-    """(n,) number of neighbouring spokes cut off, as by a label."""
-    cut: Tensor
-    """(n, 2) radii between which these are cut off."""
-
-
-def draw_stars(n: int, shape: Shape, generator: Generator) -> Star:
-    """Stars of 6 to 72 spokes, whole or in part; a spoke is 1.5 px wide where it begins, or wider."""
-    size = min(shape)
-    spokes = log_uniform(generator, (n,), 6, min(72.0, 0.7 * size)).round()
-    inner = spokes * log_uniform(generator, (n,), 3, 8) / (2 * torch.pi)
-    large = chance(generator, (n,), 0.5)
-    outer = size * torch.where(large, uniform(generator, (n,), 0.6, 2), uniform(generator, (n,), 0.3, 0.5))
-    outer = torch.maximum(outer, 2 * inner)
-    off = torch.where(large, 0.8 * size, 0.08 * size)[:, None] * uniform(generator, (n, 2), -1, 1)
-    span = (outer - inner)[:, None]
-    ring = inner[:, None] + span * uniform(generator, (n, _RINGS), 0.1, 0.9)
-    some = chance(generator, (n, _RINGS), 0.6)
-    width = some * uniform(generator, (n, _RINGS), 0.02, 0.06) * outer[:, None].clamp(max=size)
-    hub = inner * uniform(generator, (n,), 0.2, 0.8) * chance(generator, (n,), 0.4)
-    missing = (integers(generator, (n,), -2, 3)).clamp(min=0)
-    low = inner + (outer - inner) * uniform(generator, (n,), 0.1, 0.6)
-    high = torch.where(chance(generator, (n,), 0.5), 2 * outer, low + 0.3 * (outer - inner))
-    return Star(
-        off,
-        spokes,
-        uniform(generator, (n,), 0.4, 0.6),
-        angles(generator, (n,)),
-        inner,
-        outer,
-        ring,
-        width.clamp(min=_THINNEST) * some,
-        chance(generator, (n, _RINGS), 0.5),
-        hub,
-        missing,
-        torch.stack([low, high], 1),
-    )
-
-
-def star_distance(star: Star, shape: Shape) -> Tensor:
-    """Signed distance (n, H, W) to the nearest edge, px; first order between spokes and rings."""
-    rows, columns = centred_grid(shape, star.spokes)
-    dy, dx = rows - each(star.centre[:, 0]), columns - each(star.centre[:, 1])
-    r = (dy.square() + dx.square()).sqrt()
-    turns = (torch.atan2(dy, dx) + each(star.turn)) / (2 * torch.pi) % 1.0
-    phase = turns * each(star.spokes)
-    distance = _stripe(phase, star.duty, 2 * torch.pi * r / each(star.spokes))
-    cut = torch.maximum(each(star.cut[:, 0]) - r, r - each(star.cut[:, 1]))
-    distance = torch.where(phase < each(star.missing), torch.maximum(distance, -cut), distance)
-    for j in range(_RINGS):
-        # half a width of -1 is nowhere inside
-        half = torch.where(star.ring_width[:, j] > 0, star.ring_width[:, j] / 2, -1)
-        ring = (r - each(star.ring[:, j])).abs() - each(half)
-        solid, gap = torch.minimum(distance, ring), torch.maximum(distance, -ring)
-        distance = torch.where(each(star.solid[:, j]), solid, gap)
-    distance = torch.maximum(distance, torch.maximum(each(star.inner) - r, r - each(star.outer)))
-    return torch.minimum(distance, torch.where(each(star.hub) > 0, r - each(star.hub), 1.0))
-
-
-def siemens_stars(n: int, shape: Shape, generator: Generator) -> Tensor:
-    """Siemens stars with rings, gaps, hubs and spokes cut short."""
-    return coverage(star_distance(draw_stars(n, shape, generator), shape))
-
-
-def _stripe(phase: Tensor, duty: Tensor, pitch: Tensor) -> Tensor:
+def stripe(phase: Tensor, duty: Tensor, pitch: Tensor) -> Tensor:
     """Signed distance to the edges of lines, one in each unit of the phase."""
     return ((phase - phase.floor() - 0.5).abs() - each(duty) / 2) * pitch

@@ -12,14 +12,15 @@ from nfphasing_bluesky.physics.objects.aggregates import aggregates
 from nfphasing_bluesky.physics.objects.biology import cells, vesicles
 from nfphasing_bluesky.physics.objects.blobs import membranes, porous
 from nfphasing_bluesky.physics.objects.cells import grain_boundaries, grains
-from nfphasing_bluesky.physics.objects.draws import Shape, chance, to_peak_one
+from nfphasing_bluesky.physics.objects.draws import Shape, to_peak_one, uniform
 from nfphasing_bluesky.physics.objects.fibres import fibres
 from nfphasing_bluesky.physics.objects.fields import log_normal_fields, smooth_fields, terraces
 from nfphasing_bluesky.physics.objects.finish import finish
 from nfphasing_bluesky.physics.objects.layers import circuits, strata
 from nfphasing_bluesky.physics.objects.leaves import dead_leaves
-from nfphasing_bluesky.physics.objects.lithography import gratings, siemens_stars, zone_plates
+from nfphasing_bluesky.physics.objects.lithography import gratings, zone_plates
 from nfphasing_bluesky.physics.objects.particles import balls, crystallites
+from nfphasing_bluesky.physics.objects.stars import siemens_stars
 from nfphasing_bluesky.physics.objects.writing import letters
 
 _SMALLEST_SIDE = 16
@@ -41,25 +42,25 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "smooth fields": Kind(smooth_fields, 0.07, 0.5, 0.0),
-        "log-normal fields": Kind(log_normal_fields, 0.04, 0.4, 0.0),
-        "terraces": Kind(terraces, 0.05, 0.3, 0.0),
+        "smooth fields": Kind(smooth_fields, 0.06, 0.5, 0.0),
+        "log-normal fields": Kind(log_normal_fields, 0.03, 0.4, 0.0),
+        "terraces": Kind(terraces, 0.04, 0.3, 0.0),
         "dead leaves": Kind(dead_leaves, 0.10, 0.4, 0.0),
         "grains": Kind(grains, 0.06, 0.5, 0.0),
-        "grain boundaries": Kind(grain_boundaries, 0.05, 0.4, 0.2),
-        "balls": Kind(balls, 0.08, 0.0, 0.1),
+        "grain boundaries": Kind(grain_boundaries, 0.04, 0.4, 0.2),
+        "balls": Kind(balls, 0.07, 0.0, 0.1),
         "crystallites": Kind(crystallites, 0.07, 0.0, 0.1),
         "aggregates": Kind(aggregates, 0.05, 0.0, 0.0),
         "fibres": Kind(fibres, 0.06, 0.1, 0.0),
-        "gratings": Kind(gratings, 0.05, 0.2, 0.2),
+        "gratings": Kind(gratings, 0.04, 0.2, 0.2),
         "zone plates": Kind(zone_plates, 0.03, 0.0, 0.2),
         "Siemens stars": Kind(siemens_stars, 0.05, 0.0, 0.3),
-        "letters": Kind(letters, 0.05, 0.0, 0.2),
+        "letters": Kind(letters, 0.04, 0.0, 0.2),
         "circuits": Kind(circuits, 0.04, 0.3, 0.2),
         "strata": Kind(strata, 0.03, 0.2, 0.0),
-        "porous": Kind(porous, 0.06, 0.5, 0.0),
-        "membranes": Kind(membranes, 0.05, 0.4, 0.1),
-        "vesicles": Kind(vesicles, 0.05, 0.0, 0.0),
+        "porous": Kind(porous, 0.05, 0.5, 0.0),
+        "membranes": Kind(membranes, 0.04, 0.4, 0.1),
+        "vesicles": Kind(vesicles, 0.04, 0.0, 0.0),
         "cells": Kind(cells, 0.06, 0.0, 0.0),
     }
 )
@@ -103,7 +104,9 @@ def random_objects(
         SettingsError: an unknown kind, or a frame that is too small.
     """
     if min(shape) < _SMALLEST_SIDE or n < 0:
-        raise SettingsError(f"{n} objects of {shape} px: pass n >= 0 and sides of {_SMALLEST_SIDE} px or more")
+        raise SettingsError(
+            f"{n} objects of {shape} px: pass n >= 0 and sides of {_SMALLEST_SIDE} px or more"
+        )
     chosen = _chosen(kinds)
     device, names = generator.device, list(KINDS)
     share = torch.tensor([KINDS[name].share if name in chosen else 0.0 for name in names], device=device)
@@ -115,14 +118,13 @@ def random_objects(
             if len(rows):
                 maps[rows] = KINDS[name].draw(len(rows), shape, generator)
     table = torch.tensor([KINDS[name][2:] for name in names], device=device)[kind]
-    alone = chance(generator, (n,), 1.0) & (
-        torch.rand(n, generator=generator, device=device) < (table[:, 0] if isolated is None else isolated)
-    )
-    inverted = torch.rand(n, generator=generator, device=device) < table[:, 1]
+    alone = uniform(generator, (n,)) < (table[:, 0] if isolated is None else isolated)
+    inverted = uniform(generator, (n,)) < table[:, 1]
+    brim = (uniform(generator, (n,)) < 0.1) & (table[:, 0] > 0) & ~alone
     blur_px = torch.zeros(n, device=device)
     for rows in torch.arange(n, device=device).split(step):
         maps[rows], blur_px[rows] = finish(
-            maps[rows], generator, isolated=alone[rows], inverted=inverted[rows]
+            maps[rows], generator, isolated=alone[rows], inverted=inverted[rows], brim=brim[rows]
         )
     return RandomObjects(to_peak_one(maps).to(dtype), kind, alone, blur_px)
 

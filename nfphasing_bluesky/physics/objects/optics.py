@@ -65,8 +65,7 @@ def two_materials(
 def _positive(value: Tensor, name: str) -> Tensor:
     if value.ndim != 1 or bool((value < 0).any()):
         raise SettingsError(
-            f"{name} is {tuple(value.shape)} with least value {float(value.min()) if value.numel() else None}; "
-            f"pass one number >= 0 for each object"
+            f"{name} is {value.tolist()} of shape {tuple(value.shape)}; pass one number >= 0 for each object"
         )
     return value
 

@@ -126,6 +126,13 @@ class Rounded:
         self.radius = radius
         self.reach = radius * self.stretch * (1 + size.abs().sum(1)).clamp(max=1.8)
 
+    def farthest(self) -> Tensor:
+        """(M,) the largest distance of an outline from its centre, of 64 directions, px."""
+        angle = torch.arange(64, device=self.cos.device) * (torch.pi / 32)
+        every = torch.arange(len(self.cos), device=angle.device)
+        edge, r = self(every, angle.sin()[:, None], angle.cos()[:, None])
+        return (edge / r).amax((1, 2))
+
     def __call__(self, rows: Tensor, dy: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         """The outline's radius in each pixel's direction and the pixel's own, (m, b, c), px."""
         cos, sin, s = each(self.cos[rows]), each(self.sin[rows]), each(self.stretch[rows])

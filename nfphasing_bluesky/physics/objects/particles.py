@@ -19,8 +19,8 @@ from nfphasing_bluesky.physics.objects.draws import (
 from nfphasing_bluesky.physics.objects.outlines import draw_outlines, paint_outlines
 from nfphasing_bluesky.physics.objects.stamps import ball_chord, paint
 
-_MOST = 600
-_SITES = 15
+_MOST = 1500
+_SITES = 25
 
 
 class Places(NamedTuple):
@@ -35,7 +35,7 @@ class Places(NamedTuple):
 
 
 def scatter(n: int, shape: Shape, generator: Generator, *, smallest: float, largest: float) -> Places:
-    """Places for particles that fill 2 to 80 % of the frame or of a part of it, at least one.
+    """Places for particles that fill 5 to 80 % of the frame or of a part of it, at least one.
 
     A third lie anywhere in and about the frame, a third in a cloud within it, a third on a hexagonal lattice,
     filled from a point outwards. Radii are log-normal about one log-uniform between two bounds (px).
@@ -45,9 +45,9 @@ def scatter(n: int, shape: Shape, generator: Generator, *, smallest: float, larg
     radius = log_uniform(generator, (n,), smallest, largest)
     spread = uniform(generator, (n,), 0, 0.5) * chance(generator, (n,), 0.7)
     arrangement = integers(generator, (n,), 0, 2)
-    extent = torch.where(arrangement == 0, 1.0, uniform(generator, (n,), 0.2, 0.8))
+    extent = torch.where(arrangement == 0, 1.0, uniform(generator, (n,), 0.35, 0.9))
     area = extent**2 * H * W
-    filled = log_uniform(generator, (n,), 0.02, 0.8)
+    filled = log_uniform(generator, (n,), 0.05, 0.8)
     count = (filled * area / (torch.pi * radius**2)).ceil().clamp(1, _MOST).long()
     owner = torch.repeat_interleave(torch.arange(n, device=device), count)
     M = len(owner)
@@ -56,6 +56,10 @@ def scatter(n: int, shape: Shape, generator: Generator, *, smallest: float, larg
     size = torch.tensor([H, W], device=device)
     anywhere = (uniform(generator, (M, 2)) - 0.5) * (size + 2 * own[:, None])
     cloud = 0.3 * normal(generator, (M, 2)) * (extent[owner, None] * size)
+    first = torch.zeros(M, 1, dtype=torch.bool, device=device)
+    first[count.cumsum(0) - count] = True
+    # one of them is well inside
+    anywhere = torch.where(first, 0.6 * anywhere, anywhere)
     rank = torch.arange(M, device=device) - (count.cumsum(0) - count)[owner]
     crystal = _lattice(n, generator, device)[owner, rank.clamp(max=_lattice_sites().shape[0] - 1)]
     pitch = 2 * radius * uniform(generator, (n,), 1, 1.6)
@@ -108,9 +112,7 @@ def render_balls(places: Places, n: int, shape: Shape, hollow: Tensor, overlap: 
         thick = ball_chord(dy, dx, each(places.radius[rows]))
         return thick - ball_chord(dy, dx, each(hole[rows])) if some else thick
 
-    return paint(
-        maps, places.owner, places.centre, places.radius + 1, chord, "sum" if overlap else "amax"
-    )
+    return paint(maps, places.owner, places.centre, places.radius + 1, chord, "sum" if overlap else "amax")
 
 
 def balls(n: int, shape: Shape, generator: Generator) -> Tensor:
@@ -137,7 +139,8 @@ def crystallites(n: int, shape: Shape, generator: Generator) -> Tensor:
     )
     spread = uniform(generator, (n,), 0, 0.7) * chance(generator, (n,), 0.6)
     level = 1 - spread[owner] * uniform(generator, (M,))
-    bevel = (uniform(generator, (n,), -1, 1).clamp(min=0)[owner] * places.radius).clamp(min=0)
+    bevel = uniform(generator, (n,), -1, 1).clamp(min=0)[owner] * places.radius
+    bevel = torch.where(outlines.corners > 0, bevel, 0.2 * bevel)
 
     def thickness(rows: Tensor, distance: Tensor) -> Tensor:
         return each(level[rows]) * ((0.5 - distance) / (1 + each(bevel[rows]))).clamp(0, 1)

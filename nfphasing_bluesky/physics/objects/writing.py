@@ -6,7 +6,15 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from nfphasing_bluesky.physics.objects.draws import Shape, chance, each, log_uniform, uniform
+from nfphasing_bluesky.physics.objects.draws import (
+    Shape,
+    angles,
+    chance,
+    each,
+    integers,
+    log_uniform,
+    uniform,
+)
 from nfphasing_bluesky.physics.objects.stamps import coverage, paint, segment_distance
 
 # strokes on a grid of 5 columns by 7 rows, each point a digit for the column and one for the row from the top
@@ -50,6 +58,7 @@ _GLYPHS = {
     "/": "06 40",
 }
 _WIDTH, _ADVANCE, _LINE = 4.0, 6.0, 9.0
+_SMALLEST = 9.0
 
 
 @lru_cache(maxsize=4)
@@ -65,38 +74,43 @@ def glyph_strokes(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def letters(n: int, shape: Shape, generator: Generator) -> Tensor:
-    """Random text of 7 px to nine tenths of the frame in height: a sign, a word, a line or a page."""
+    """A sign, a word, some lines or a page of random text, in letters of 9 px up to the frame in height."""
     device, size = generator.device, min(shape)
-    height = log_uniform(generator, (n,), 9, 0.9 * size)
-    unit = height / 7
-    diagonal = math.hypot(*shape)
-    rows = int(diagonal / float(unit.min() * _LINE) / 2) + 1 if n else 0
-    columns = int(diagonal / float(unit.min() * _ADVANCE) / 2) + 1 if n else 0
-    lines, places = torch.arange(-rows, rows + 1), torch.arange(-columns, columns + 1)
-    cell = torch.cartesian_prod(lines, places).to(device)
-    # how many lines and letters are written: one, some, or as many as there is room for
-    extent = torch.exp(uniform(generator, (n, 2)) * torch.tensor([math.log(rows + 1), math.log(columns + 1)],
-                                                                device=device)).floor() - 1
-    full = chance(generator, (n, 1), 0.3)
-    written = (cell.abs() <= torch.where(full, 1e6, extent)[:, None]).all(-1)
-    written &= chance(generator, written.shape, 0.9)
-    angle = uniform(generator, (n,), -0.15, 0.15) + torch.pi / 2 * uniform(generator, (n,), 0, 4).floor()
-    angle = torch.where(chance(generator, (n,), 0.5), angle, uniform(generator, (n,), 0, 2 * torch.pi))
-    owner, which = written.nonzero(as_tuple=True)
+    lines, places = 2 * integers(generator, (n,), 0, 2) + 1, 2 * integers(generator, (n,), 0, 4) + 1
+    span = torch.maximum(lines * _LINE, places * _ADVANCE)
+    unit = (size * uniform(generator, (n,), 0.4, 1.1) / span).clamp(min=_SMALLEST / 7)
+    page = chance(generator, (n,), 0.35)
+    unit = torch.where(page, log_uniform(generator, (n,), _SMALLEST / 7, size / 15), unit)
+    owner, cell = _written(torch.where(page, 1e6, lines / 2), torch.where(page, 1e6, places / 2), unit, shape)
+    blank = chance(generator, (len(owner),), 0.1) & (cell != 0).any(1)
+    owner, cell = owner[~blank], cell[~blank]
     glyph = torch.randint(len(_GLYPHS), (len(owner),), generator=generator, device=device)
     strokes, of = glyph_strokes(device)
     letter, stroke = (glyph[:, None] == of).nonzero(as_tuple=True)
-    grid = cell[which[letter], None] * torch.tensor([_LINE, _ADVANCE], device=device) + strokes[stroke]
     who = owner[letter]
-    cos, sin = angle[who, None].cos(), angle[who, None].sin()
-    turned = torch.stack(
-        [grid[..., 0] * cos + grid[..., 1] * sin, grid[..., 1] * cos - grid[..., 0] * sin], -1
-    )
+    grid = strokes[stroke] + cell[letter, None] * torch.tensor([_LINE, _ADVANCE], device=device)
+    angle = uniform(generator, (n,), -0.15, 0.15) + torch.pi / 2 * integers(generator, (n,), 0, 3)
+    angle = torch.where(chance(generator, (n,), 0.5), angle, angles(generator, (n,)))
+    cos, sin = angle.cos()[who, None], angle.sin()[who, None]
+    rows, columns = grid.unbind(-1)
+    turned = torch.stack([rows * cos + columns * sin, columns * cos - rows * sin], -1)
     middle = torch.tensor([(s - 1) / 2 for s in shape], device=device)
-    shift = uniform(generator, (n, 1, 2), -0.15, 0.15)[who] * size
-    ends = turned * unit[who, None, None] + middle + shift
+    shift = uniform(generator, (n, 1, 2), -0.1, 0.1)[who] * size
     pen = (unit * uniform(generator, (n,), 0.3, 0.75)).clamp(min=0.8)[who]
-    return _draw(ends, who, pen, n, shape)
+    return _draw(turned * unit[who, None, None] + middle + shift, who, pen, n, shape)
+
+
+def _written(lines: Tensor, places: Tensor, unit: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Owners (L,) and cells (L, 2) of the letters: within half counts of lines and places, and the frame."""
+    reach = 0.6 * math.hypot(*shape) / float(unit.min()) if len(unit) else 0.0
+    down, right = math.ceil(reach / _LINE), math.ceil(reach / _ADVANCE)
+    cell = torch.cartesian_prod(torch.arange(-down, down + 1), torch.arange(-right, right + 1)).to(
+        unit.device
+    )
+    near = (cell * torch.tensor([_LINE, _ADVANCE], device=unit.device)).norm(dim=1) * unit[:, None]
+    text = (cell[:, 0].abs() < lines[:, None]) & (cell[:, 1].abs() < places[:, None])
+    owner, which = (text & (near < 0.7 * math.hypot(*shape))).nonzero(as_tuple=True)
+    return owner, cell[which]
 
 
 def _draw(ends: Tensor, owner: Tensor, pen: Tensor, n: int, shape: Shape) -> Tensor:
