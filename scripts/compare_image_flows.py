@@ -1,15 +1,15 @@
-"""Which image flow, and which attention in its encoder, at equal compute?
+"""Compare image flows, or attentions in their encoder, at equal compute.
 
 Each candidate is trained on the same simulator for the same CPU time of one thread, simulation included, and
-tested on the same fresh images. Prints a Markdown table. The default simulator is a stand-in: phase objects of
-discs and a random field, one Fresnel hologram of each on a periodic grid, Poisson noise.
+tested on the same fresh images. Prints a Markdown table. The default simulator is a stand-in: phase objects
+of discs and a random field, one Fresnel hologram of each on a periodic grid, Poisson noise.
 
     python scripts/compare_image_flows.py --size 32 --minutes 8
     python scripts/compare_image_flows.py --size 32 --minutes 3 --ablation
 
-bits/dim: -log2 q(u | data) a pixel, u in radians, lower is better. 68 %, 95 %: share of pixels whose truth lies in
-the central interval of that level. TARP: largest deviation of the expected coverage, of images averaged to 8 x 8
-pixels. ms a draw: 16 draws of one image.
+bits/dim: -log2 q(u | data) a pixel, u in radians, lower is better. 68 %, 95 %: share of pixels whose truth
+lies in the central interval of that level. TARP: largest deviation of the expected coverage, of images
+averaged to 8 x 8 pixels. NRMSE: of the mean of the draws, median. ms a draw: 16 draws of one image.
 """
 
 import argparse
@@ -93,9 +93,7 @@ def fresnel_problem(size: int) -> Problem:
         expected = torch.fft.ifft2(wave).abs().square() * dose[:, None, None, None]
         hologram = torch.poisson(expected, generator=generator) / dose[:, None, None, None] - 1
         transfer, spectrum = -2 * torch.sin(chi), torch.fft.fft2(hologram)
-        back = [
-            torch.fft.ifft2(spectrum * transfer / (transfer.square() + a)).real for a in REGULARISATIONS
-        ]
+        back = [torch.fft.ifft2(spectrum * transfer / (transfer.square() + a)).real for a in REGULARISATIONS]
         images = torch.cat((hologram, *back), dim=1).clamp(-8, 8)
         return Simulated(images, 2 * level - 1, u)
 
@@ -126,7 +124,7 @@ class Candidate(nn.Module):
 
 
 def train(candidate: Candidate, problem: Problem, arguments: argparse.Namespace) -> tuple[int, float]:
-    """Train for some minutes of CPU time; steps taken and floating-point operations, 1e12, of the networks."""
+    """Train for some minutes of CPU time: steps, and floating-point operations of the networks, 1e12."""
     generator = torch.Generator().manual_seed(arguments.seed + 2)
     optimiser = torch.optim.Adam(candidate.parameters(), lr=arguments.rate)
 
@@ -200,7 +198,9 @@ def milliseconds(candidate: Candidate, problem: Problem) -> float:
     return sorted(times)[3]
 
 
-def candidates(ablation: bool) -> Iterator[tuple[str, ImageEncoderSettings, WaveletFlowSettings | TokenFlowSettings]]:
+def candidates(
+    ablation: bool,
+) -> Iterator[tuple[str, ImageEncoderSettings, WaveletFlowSettings | TokenFlowSettings]]:
     """Names and settings of what is compared."""
     if ablation:
         for kind in Attention:

@@ -18,7 +18,7 @@ def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
 
 
 class ChannelNAM(nn.Module):
-    """NAM's channel attention (arXiv:2111.12419, equation 2): x sigmoid(w GN(x)), w_c = |gamma_c| / sum|gamma|.
+    """NAM's channel attention (arXiv:2111.12419, eq. 2): x sigmoid(w GN(x)), w_c = |gamma_c| / sum|gamma|.
 
     The paper takes gamma from a batch normalisation; here it is that of a group normalisation, which does the
     same at batch 1 as in training. The paper's L1 penalty on gamma is left to the loss.

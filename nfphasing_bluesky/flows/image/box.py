@@ -1,6 +1,5 @@
 """Bounds of images: one interval a channel, and no pixel of any draw outside it."""
 
-import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.flows.box import Box

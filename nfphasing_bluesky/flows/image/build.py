@@ -48,17 +48,29 @@ def build_image_flow(
     depth = sum(step.bit_length() - 1 for step in settings.steps)
     if channels < 1 or depth != len(feature_widths):
         raise SettingsError(
-            f"got C = {channels} and {len(feature_widths)} feature maps, expected C >= 1 and {depth} maps, as "
-            "many as the flow halves the image; set the encoder's widths to that many"
+            f"got C = {channels} and {len(feature_widths)} feature maps, expected C >= 1 and {depth} maps, "
+            "as many as the flow halves the image; set the encoder's widths to that many"
         )
-    factory = _wavelet_level if isinstance(settings, WaveletFlowSettings) else _token_level
-    levels = [factory(settings, channels, feature_widths, 0, (0,))]
+    levels = [_level(settings, channels, feature_widths, 0, (0,))]
     finest = 0
     for step in reversed(settings.steps):
         maps = tuple(range(finest, finest + step.bit_length() - 1))
-        levels.append(factory(settings, channels, feature_widths, step, maps))
+        levels.append(_level(settings, channels, feature_widths, step, maps))
         finest += len(maps)
     return ImageFlow(levels, settings.steps, channels, feature_widths, _box(channels, lower, upper))
+
+
+def _level(
+    settings: WaveletFlowSettings | TokenFlowSettings,
+    channels: int,
+    widths: Sequence[int],
+    step: int,
+    maps: Sequence[int],
+) -> Level:
+    """One level; `step` is its factor of resolution, 0 for the base."""
+    if isinstance(settings, WaveletFlowSettings):
+        return _wavelet_level(settings, channels, widths, step, maps)
+    return _token_level(settings, channels, widths, step, maps)
 
 
 def _box(
@@ -77,7 +89,7 @@ def _box(
 def _parts(
     channels: int, widths: Sequence[int], step: int, maps: Sequence[int], width: int, blocks: int
 ) -> tuple[Trunk, PixelGaussian]:
-    """Trunk and Gaussian of a level; `step` 0 stands for the base."""
+    """Trunk and Gaussian of a level."""
     features = sum(widths[m] * 4**k for k, m in enumerate(maps))
     coefficients = channels * (step**2 - 1) if step else channels
     halvings = len(widths) - maps[0]
@@ -122,8 +134,6 @@ def _token_level(
         if k and n > 1:
             transforms.append(ChannelMixing(n))
         outputs = n * element_wise.parameters_each
-        conditioner = TokenConditioner(
-            n, outputs, widths[0], settings.width, settings.heads, settings.layers
-        )
+        conditioner = TokenConditioner(n, outputs, widths[0], settings.width, settings.heads, settings.layers)
         transforms.append(CheckerboardCoupling(conditioner, element_wise, k % 2))
     return Level(trunk, gaussian, transforms, maps)

@@ -94,9 +94,7 @@ class ChannelCoupling(ImageTransform):
     moving: Tensor
     restore: Tensor
 
-    def __init__(
-        self, conditioner: nn.Module, element_wise: ElementWise, channels: int, parity: int
-    ) -> None:
+    def __init__(self, conditioner: nn.Module, element_wise: ElementWise, channels: int, parity: int) -> None:
         super().__init__()
         self.conditioner, self.element_wise = conditioner, element_wise
         self.register_buffer("fixed", torch.arange(1 - parity, channels, 2), persistent=False)

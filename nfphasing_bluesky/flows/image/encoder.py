@@ -130,8 +130,8 @@ class ImageEncoder(nn.Module):
         factor = 2 ** len(self.settings.widths)
         if images.ndim != 4 or images.shape[1] != self.channels or any(n % factor for n in images.shape[2:]):
             raise SettingsError(
-                f"images have shape {tuple(images.shape)}, expected (B, C, H, W) with C = {self.channels} and "
-                f"H and W multiples of {factor}; pad or cut them"
+                f"images have shape {tuple(images.shape)}, expected (B, C, H, W) with C = {self.channels} "
+                f"and H and W multiples of {factor}; pad or cut them"
             )
         given = (images.shape[0], 0) if scalars is None else tuple(scalars.shape)
         if given != (images.shape[0], self.settings.extras):

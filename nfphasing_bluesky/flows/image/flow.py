@@ -45,7 +45,7 @@ class ImageFlowDistribution:
         return log_prob.masked_fill(~self.flow.box.contains(u), -math.inf)
 
     def level_log_probs(self, u: Tensor) -> Tensor:
-        """Log density (..., B, 1 + L) of the coarsest image and of each level's details given what is coarser.
+        """Log densities (..., B, 1 + L): coarsest image, details of each level given what is coarser.
 
         In the unbounded coordinates: their sum is `log_prob` less the box's log-determinant. A level's term
         depends on the weights of that level and of the encoder alone, hence levels can be trained one by one.
@@ -134,8 +134,8 @@ class ImageFlowDistribution:
 
 
 def _normal_log_prob(z: Tensor) -> Tensor:
-    """Log density (N,) of (N, ...) under the standard normal."""
-    return -(0.5 * z.square() + HALF_LOG_2PI).flatten(1).sum(-1)
+    """Log density (...) of (..., C, H, W) under the standard normal."""
+    return -(0.5 * z.square() + HALF_LOG_2PI).sum(dim=(-3, -2, -1))
 
 
 class ImageFlow(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfphasing_bluesky.flows.gaussian import MAX_LOG_SCALE, MIN_LOG_SCALE
-from nfphasing_bluesky.flows.image.networks import repeat_draws
+from nfphasing_bluesky.flows.image.networks import repeat_draws, start_at_zero
 from nfphasing_bluesky.flows.transforms import full_precision, soft_clamp
 
 MAX_COUPLING = 10.0
@@ -30,8 +30,7 @@ class PixelGaussian(nn.Module):
         self.coefficients = n = coefficients
         self.off_diagonal = n * (n - 1) // 2 if correlated else 0
         self.head = nn.Conv2d(width, 2 * n + self.off_diagonal, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        start_at_zero(self.head)
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
@@ -39,8 +38,9 @@ class PixelGaussian(nn.Module):
         values = x.movedim(-3, 0).flatten(1)
         log_scale = values.std(1).log().clamp(0.9 * MIN_LOG_SCALE, 0.9 * MAX_LOG_SCALE)
         limit = torch.where(log_scale > 0, MAX_LOG_SCALE, MIN_LOG_SCALE)
-        self.head.bias[: self.coefficients] = values.mean(1)
-        self.head.bias[self.coefficients : 2 * self.coefficients] = limit * torch.atanh(log_scale / limit)
+        start = torch.cat((values.mean(1), limit * torch.atanh(log_scale / limit)))
+        bias = self.head.get_parameter("bias")
+        bias[: start.numel()] = start
 
     def _predict(self, hidden: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Location and log scale (N, n, h, w), strict lower triangle of M (N, n (n - 1) / 2, h, w)."""

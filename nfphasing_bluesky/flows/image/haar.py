@@ -1,6 +1,6 @@
 """Orthonormal Haar transforms: an image as a coarse one and details, level by level.
 
-The coarse image is twice the mean of 2 x 2 pixels, so that white noise stays white and every determinant is 1.
+The coarse image is twice the mean of 2 x 2 pixels, so that white noise stays white and determinants are 1.
 Sums and differences only: a convolution would be rounded to bfloat16 under autocast.
 """
 

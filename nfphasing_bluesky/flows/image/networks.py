@@ -22,7 +22,7 @@ class Given(NamedTuple):
 
 
 def add_context(x: Tensor, context: Tensor) -> Tensor:
-    """x (N, ...) plus context (B, ...), the same for every draw."""
+    """Sum of x (N, ...) and context (B, ...), the same for every draw."""
     if x.shape[0] == context.shape[0]:
         return x + context
     return (x.unflatten(0, (-1, context.shape[0])) + context).flatten(0, 1)
@@ -38,6 +38,12 @@ def repeat_draws(context: Tensor, x: Tensor) -> Tensor:
 def limited(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Keep a network from following a coordinate that is hundreds of sigma out."""
     return (INPUT_RANGE * torch.tanh(x * (1 / INPUT_RANGE))).to(dtype)
+
+
+def start_at_zero(layer: nn.Module) -> None:
+    """Let a last layer predict nothing at first."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class ConvBlock(nn.Module):
@@ -97,8 +103,7 @@ class ConvConditioner(nn.Module):
         self.from_hidden = nn.Conv2d(width, width, 1)
         self.blocks = nn.Sequential(*(ConvBlock(width) for _ in range(blocks)))
         self.last = nn.Conv2d(width, outputs, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        start_at_zero(self.last)
 
     def forward(self, fixed: Tensor, given: Given) -> Tensor:
         """Predict, in the dtype that autocast chooses for convolutions."""

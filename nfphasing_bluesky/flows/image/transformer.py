@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfphasing_bluesky.flows.image.attention import grid_positions, rotate
-from nfphasing_bluesky.flows.image.networks import Given, add_context, limited, repeat_draws
+from nfphasing_bluesky.flows.image.networks import Given, add_context, limited, repeat_draws, start_at_zero
 
 
 class TokenBlock(nn.Module):
-    """Pre-norm transformer block of tokens (N, T, D); they attend to each other and to (B, M, D) of context."""
+    """Transformer block of tokens (N, T, D), which attend to each other and to (B, M, D) of context."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -49,9 +49,7 @@ class TokenConditioner(nn.Module):
         width, heads, layers: of the transformer.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, coarsest: int, width: int, heads: int, layers: int
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, coarsest: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.from_fixed = nn.Conv2d(inputs, width, 1, bias=False)
         self.from_hidden = nn.Conv2d(width, width, 1)
@@ -59,8 +57,7 @@ class TokenConditioner(nn.Module):
         self.blocks = nn.ModuleList(TokenBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, outputs)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        start_at_zero(self.last)
 
     def forward(self, fixed: Tensor, given: Given) -> Tensor:
         """Predict, in the dtype that autocast chooses for linear layers."""
