@@ -180,12 +180,17 @@ class ImageFlow(nn.Module):
 
     @torch.no_grad()
     def initialise(self, u: Tensor) -> None:
-        """Start every level from the mean and scale of its coefficients over images u (n, C, H, W)."""
+        """Start every level from means and scales over images u (n, C, H, W), of the prior say."""
         y = u.to(self.working_dtype)
         if self.box is not None:
             y, _ = self.box(y)
-        for level, part in zip(self.ordered_levels(), split_levels(y, self.steps), strict=True):
+        coarse, *details = split_levels(y, self.steps)
+        first, *others = self.ordered_levels()
+        first.gaussian.initialise(coarse)
+        for level, part, step in zip(others, details, reversed(self.steps), strict=True):
             level.gaussian.initialise(part)
+            level.trunk.initialise(coarse)
+            coarse = unsqueeze(coarse, part, step)
 
     def forward(self, features: ImageFeatures) -> ImageFlowDistribution:
         """Condition on the features of B images.

@@ -73,19 +73,30 @@ class Trunk(nn.Module):
         coarse_scale: what the coarser image is multiplied by to have pixels of order one.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, features: int, coarse: int, width: int, blocks: int, coarse_scale: float) -> None:
         super().__init__()
-        self.coarse_scale = coarse_scale
+        self.register_buffer("shift", torch.zeros(coarse, 1, 1))
+        self.register_buffer("scale", torch.full((coarse, 1, 1), coarse_scale))
         self.from_features = nn.Conv2d(features, width, 1)
         self.from_coarse = nn.Conv2d(coarse, width, 3, padding=1, bias=False) if coarse else None
         self.blocks = nn.Sequential(*(ConvBlock(width) for _ in range(blocks)))
+
+    @torch.no_grad()
+    def initialise(self, coarse: Tensor) -> None:
+        """See coarser images (..., C, h, w) like these with mean 0 and standard deviation 1."""
+        values = coarse.movedim(-3, 0).flatten(1)
+        self.shift.copy_(values.mean(1)[:, None, None])
+        self.scale.copy_(values.std(1).clamp_min(1e-6).reciprocal()[:, None, None])
 
     def forward(self, features: Tensor, coarse: Tensor | None) -> Tensor:
         """Compute the hidden map."""
         hidden = self.from_features(features)
         if self.from_coarse is not None and coarse is not None:
             with full_precision(coarse):
-                seen = limited(coarse * self.coarse_scale, self.from_coarse.weight.dtype)
+                seen = limited((coarse - self.shift) * self.scale, self.from_coarse.weight.dtype)
                 seen = self.from_coarse(seen)
             hidden = add_context(seen.to(hidden.dtype), hidden)
         return self.blocks(hidden)

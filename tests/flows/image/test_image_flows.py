@@ -7,14 +7,18 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import SettingsError
+from nfphasing_bluesky.flows.gaussian import MAX_LOG_SCALE, MIN_LOG_SCALE
 from nfphasing_bluesky.flows.image import (
     ImageFeatures,
     ImageLatentSampler,
     TokenFlowSettings,
     WaveletFlowSettings,
     build_image_flow,
+    merge_levels,
     split_levels,
 )
+from nfphasing_bluesky.flows.image.gaussian import MAX_COUPLING, PixelGaussian
+from nfphasing_bluesky.flows.transforms import soft_clamp
 from tests.flows.image.subjects import BOUNDS, FLOWS, make_flow
 
 S, B, SIZE = 3, 2, 16
@@ -210,7 +214,7 @@ def test_autocast_keeps_densities_in_float32(image_flow, encoder):
     assert (u - exact[0]).abs().median() <= 0.05
 
 
-@pytest.mark.parametrize("name", ["wavelet, two channels, box", "token, squeeze of 4, box", "token, splines"])
+@pytest.mark.parametrize("name", ["wavelet, two channels, box", "token, squeeze of 4, box"])
 def test_drawing_exports(name, encoder):
     flow = make_flow(name, encoder.widths)
     sampler = ImageLatentSampler(encoder, flow).eval()
@@ -229,9 +233,47 @@ def test_initialising_gives_white_noise():
     u = torch.tensor([0.2, 3.0])[:, None, None] + 0.1 * smooth
     flow.initialise(u)
     z, _ = flow(features_for(flow, batch=300)).to_latent(u)
-    for part in split_levels(z, flow.steps):
+    seen = [u_to_unit(level.trunk, c) for level, c in zip(flow.levels[1:], coarser(flow, u), strict=True)]
+    for part in (*split_levels(z, flow.steps), *seen):
         assert part.mean((0, 2, 3)).abs().max() < 0.01
         assert (part.movedim(1, 0).flatten(1).std(1) - 1).abs().max() < 0.01
+
+
+def coarser(flow, u):
+    """What each level but the base is given, coarse to fine."""
+    parts = split_levels(flow.box(u)[0], flow.steps)
+    return [merge_levels(parts[:k], flow.steps[len(flow.steps) - k + 1 :]) for k in range(1, len(parts))]
+
+
+def u_to_unit(trunk, coarse):
+    return (coarse - trunk.shift) * trunk.scale
+
+
+def test_what_depends_on_the_context_alone_is_computed_once_a_context(image_flow):
+    rows = []
+    for level in image_flow.levels:
+        level.trunk.from_features.register_forward_hook(lambda *args: rows.append(args[2].shape[0]))
+    base = [t for t in image_flow.levels[0].transforms if hasattr(t, "conditioner")]
+    for transform in base:
+        transform.conditioner.from_hidden.register_forward_hook(lambda *args: rows.append(args[2].shape[0]))
+    image_flow(features_for(image_flow)).sample((S,))
+    assert len(rows) == len(image_flow.levels) + len(base) and set(rows) == {B}
+
+
+def test_the_gaussian_of_a_pixel_has_the_density_and_covariance_of_its_matrix():
+    n, width = 3, 4
+    gaussian = PixelGaussian(n, width).double()
+    torch.nn.init.normal_(gaussian.head.bias, std=0.5)
+    location, raw, off = gaussian.head.bias.detach().split([n, n, 3])
+    matrix = torch.eye(n).double()
+    matrix[[1, 2, 2], [0, 0, 1]] = soft_clamp(off, -MAX_COUPLING, MAX_COUPLING)
+    scale = soft_clamp(raw, MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
+    factor = torch.diag(scale) @ torch.linalg.inv(matrix)
+    x = torch.randn(5, n, 1, 1, dtype=torch.float64)
+    z, log_det = gaussian(x, torch.zeros(5, width, 1, 1, dtype=torch.float64))
+    expected = torch.distributions.MultivariateNormal(location, factor @ factor.T).log_prob(x.flatten(1))
+    log_prob = -0.5 * (z.square() + math.log(2 * math.pi)).sum((1, 2, 3)) + log_det
+    torch.testing.assert_close(log_prob, expected)
 
 
 def test_wrong_shapes_say_what_was_expected():
