@@ -1,0 +1,44 @@
+"""Subjects of the contract suite: both image flows, with and without bounds, squeezes of 2 and 4."""
+
+import torch
+from torch import nn
+
+from nfphasing_bluesky.flows.image import (
+    TokenFlowSettings,
+    WaveletFlowSettings,
+    build_image_flow,
+)
+
+WAVELET = {"widths": (8, 8), "couplings": 4, "base_couplings": 3}
+TOKEN = {"width": 8, "heads": 2, "layers": 1, "couplings": 2}
+BOUNDS = ([-1.0, 2.0], [3.0, 2.5])
+
+# settings, channels of u, whether it is bounded
+FLOWS = {
+    "wavelet": (WaveletFlowSettings(**WAVELET), 1, False),
+    "wavelet, two channels, box": (WaveletFlowSettings(**WAVELET), 2, True),
+    "wavelet, splines, box": (WaveletFlowSettings(**WAVELET, kind="spline", bins=4), 1, True),
+    "wavelet, gaussian alone": (WaveletFlowSettings(widths=(8, 8), couplings=0), 2, False),
+    "token, squeezes of 2": (TokenFlowSettings(**TOKEN, steps=(2, 2)), 2, False),
+    "token, squeeze of 4, box": (TokenFlowSettings(**TOKEN, steps=(4,)), 1, True),
+    "token, splines": (TokenFlowSettings(**TOKEN, steps=(2, 2), kind="spline", bins=4), 1, False),
+}
+
+
+def unsettle(module: nn.Module, scale: float = 0.3) -> nn.Module:
+    """Move every weight, so that nothing is the identity any more."""
+    seeded = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 1
+            parameter += scale * torch.randn(parameter.shape, generator=seeded) / max(1.0, fan**0.5)
+    return module
+
+
+def make_flow(name: str, feature_widths=(8, 8)) -> nn.Module:
+    settings, channels, boxed = FLOWS[name]
+    lower, upper = (v[:channels] for v in BOUNDS) if boxed else (None, None)
+    # a box squeezes what lies many standard deviations out into rounding errors of its edge
+    return unsettle(
+        build_image_flow(channels, feature_widths, settings, lower, upper), scale=0.1 if boxed else 0.3
+    )
