@@ -12,7 +12,8 @@ from nfphasing_bluesky.core.errors import (
     StorageError,
     TransportError,
 )
-from nfphasing_bluesky.core.frame import CurveGeometry, DetectorGeometry, Frame, Geometry, Origin
+from nfphasing_bluesky.core.frame import Frame, Origin
+from nfphasing_bluesky.core.geometry import CurveGeometry, DetectorGeometry, Geometry, HologramGeometry
 from nfphasing_bluesky.core.posterior import (
     Axis,
     DensityInfo,
@@ -45,6 +46,7 @@ __all__ = [
     "FrameError",
     "Geometry",
     "GeometryError",
+    "HologramGeometry",
     "ModelError",
     "ModelInfo",
     "ModelIntegrityError",

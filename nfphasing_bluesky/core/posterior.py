@@ -7,7 +7,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core.frame import FloatArray, Origin
+from nfphasing_bluesky.core.frame import Origin
+from nfphasing_bluesky.core.geometry import FloatArray
 
 
 class Verdict(StrEnum):

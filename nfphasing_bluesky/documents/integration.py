@@ -12,7 +12,7 @@ from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from pyFAI.io.ponifile import PoniFile
 
 from nfphasing_bluesky.core import CurveGeometry, DetectorGeometry, Frame, FrameError, GeometryError
-from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.core.geometry import FloatArray
 
 Method = tuple[str, str, str]
 NO_SPLIT_CSR: Method = ("no", "csr", "cython")

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
-from nfphasing_bluesky.modalities import Anchors, DrawDistribution, Draws, Modality, modality
+from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
 
@@ -137,8 +137,15 @@ class Reconstructor:
                 results |= {i: _cut(posterior, part[i]) for i, posterior in zip(usable, made, strict=True)}
             return [results[i] for i in range(len(part))]
 
-        parts = self._parts(frames, n_samples or self.settings.n_samples)
-        return [result for part in side_by_side(reconstruct, parts, self.device) for result in part]
+        alike: dict[Hashable, list[int]] = {}
+        for i, frame in enumerate(frames):
+            alike.setdefault(self.modality.batch_key(frame), []).append(i)
+        parts = [
+            part for rows in alike.values() for part in self._parts([frames[i] for i in rows], n_samples)
+        ]
+        done = [result for part in side_by_side(reconstruct, parts, self.device) for result in part]
+        order = [i for rows in alike.values() for i in rows]
+        return [result for _, result in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
 
     def _collate(self, frames: Sequence[Frame]) -> tuple[list[int], Any, dict[int, Result]]:
         """Indices of the frames that can be used, their batch, and why the others can't."""
@@ -153,13 +160,13 @@ class Reconstructor:
         _, batch, _ = self._collate([frames[i] for i in usable]) if usable else ([], None, {})
         return usable, batch, failed
 
-    def _parts(self, frames: Sequence[Frame], s: int) -> list[Sequence[Frame]]:
+    def _parts(self, frames: Sequence[Frame], n_samples: int | None) -> list[Sequence[Frame]]:
         """Split frames so that each part's draws times points stay below `VALUES_AT_ONCE`.
 
         On the processor there is a part for every core, or a multiple of that, if there are frames enough.
         """
         points = max((frame.intensity.size for frame in frames), default=1)
-        size = max(1, VALUES_AT_ONCE // (s * points))
+        size = max(1, VALUES_AT_ONCE // ((n_samples or self.settings.n_samples) * points))
         if self.device.type == "cpu":
             cores = max(1, min(torch.get_num_threads(), len(frames) // WORTH_A_CORE))
             rounds = -(-len(frames) // (size * cores))
@@ -183,14 +190,21 @@ class Reconstructor:
         batch = batch.to(self.device)
         anchors = self.modality.anchors(batch)
         distribution = self._distribution(batch, anchors, origins, seed)
-        normal = self._noise(origins, s, seed)
-        width = 1 + self.modality.width
+        normal = self._noise(batch, origins, s, seed)
+        width = 1 + self.modality.latents(batch)
         draws, log_q = distribution.draw(normal[..., :width])
         tail = normal[..., width:].reshape(len(batch) * s, -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
-        ess = self._ess(draws, evaluated.log_likelihood, log_q, len(batch))
+        ess = None
+        if self.modality.has_log_prior:
+            ess = self._ess(draws, evaluated.log_likelihood, log_q, len(batch))
         acceptance: list[float] | None = None
         if self.settings.polish_steps:
+            if not self.modality.has_log_prior:
+                raise SettingsError(
+                    f"polish_steps={self.settings.polish_steps}, expected 0 for {self.modality.name}: "
+                    "the exact posterior needs log p(theta), which is not known"
+                )
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)
         tensors = {
@@ -245,7 +259,7 @@ class Reconstructor:
 
     def _distribution(
         self, batch: Any, anchors: Anchors, origins: Sequence[Origin], seed: int
-    ) -> DrawDistribution:
+    ) -> Distribution:
         """q(class, theta | I), the classes weighed by their evidence."""
         network = self.network(*self.modality.context(batch), anchors)
         shape = (len(self.modality.classes), PILOTS, self.modality.width)
@@ -257,9 +271,9 @@ class Reconstructor:
         ]
         return weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
 
-    def _noise(self, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
+    def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
-        columns = 1 + self.modality.width + self.modality.noise_columns
+        columns = 1 + self.modality.latents(batch) + self.modality.noise_columns
         rows = [
             torch.randn(s, columns, generator=torch.Generator().manual_seed(frame_seed(seed, o.seq_num)))
             for o in origins
@@ -308,7 +322,7 @@ class Reconstructor:
             judge(
                 self.card,
                 chi2=float(chi2[b]),
-                ess=float(ess[b]),
+                ess=None if ess is None else float(ess[b]),
                 ood=float(distance[b]) / self.card.thresholds.ood_distance,
                 out_of_range=outside(self.card, features, b),
                 acceptance=acceptance[b] if acceptance else None,

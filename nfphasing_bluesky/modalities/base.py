@@ -4,7 +4,7 @@ Dimension letters: B frames of a batch, S draws of one frame, N draws in a flat 
 K classes, Q points of a curve.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -105,6 +105,30 @@ class Evaluated:
     predicted: Tensor
 
 
+class Distribution(Protocol):
+    """q(class, theta | I) for B frames, as networks give it."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def class_log_probs(self) -> Tensor:
+        """(B, K)."""
+        ...
+
+    @property
+    def embedding(self) -> Tensor:
+        """(B, E) what the out-of-distribution score looks at."""
+        ...
+
+    def log_prob(self, draws: Draws) -> Tensor:
+        """(N,) joint log density of class and theta."""
+        ...
+
+    def draw(self, noise: Tensor) -> tuple[Draws, Tensor]:
+        """B S draws, those of one frame together, and (B S,) log q, of noise (B, S, 1 + D)."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClassSpec:
     """One class of objects: its name and the box of its free parameters (prior support)."""
@@ -154,8 +178,22 @@ class Modality(Protocol):
         ...
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """Settings of a training run that suit it better than the general ones."""
+        ...
+
+    @property
     def width(self) -> int:
-        """D of the padded theta."""
+        """D of the padded theta in training."""
+        ...
+
+    def latents(self, batch: Any) -> int:
+        """Standard normals that the flow takes per draw: D for these frames."""
+        ...
+
+    @property
+    def has_log_prior(self) -> bool:
+        """Whether log p(theta) is known: without it, no importance weights, no polish, no physics loss."""
         ...
 
     @property
@@ -176,15 +214,22 @@ class Modality(Protocol):
         ...
 
     def log_prior(self, draws: Draws) -> Tensor:
-        """(N,) log p(class, theta), normalised but for parameters without bounds, which are flat."""
+        """(N,) log p(class, theta), normalised but for parameters without bounds, which are flat.
+
+        NaN where it is not known.
+        """
         ...
 
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[Any, Mapping[str, Tensor]]:
         """Perturbed frames of N draws, and the true value of every reported parameter."""
         ...
 
+    def batch_key(self, frame: Frame) -> Hashable:
+        """Frames of equal keys can share a batch."""
+        ...
+
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> Any:
-        """Frames to one batch. Raises FrameError for a frame that can't be used."""
+        """Frames of one key to one batch. Raises FrameError for a frame that can't be used."""
         ...
 
     def usable(self, batch: Any) -> Tensor:
@@ -240,7 +285,11 @@ class Modality(Protocol):
         ...
 
     def network(self) -> nn.Module:
-        """Untrained network: `network(channels, extra, anchors)` is a distribution over (class, theta)."""
+        """Untrained: `network(channels, extra, anchors)` is a `Distribution` over (class, theta)."""
+        ...
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Start the weights of an untrained network from simulated frames, where that helps."""
         ...
 
     def state(self) -> dict[str, Tensor]:

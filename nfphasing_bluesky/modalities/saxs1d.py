@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import resample_curve
@@ -56,6 +57,13 @@ class Saxs1D(ABC):
         """D of the padded theta."""
         return max(len(c.free) for c in self.classes)
 
+    has_log_prior: ClassVar[bool] = True
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def latents(self, batch: CurveBatch) -> int:
+        """D, whatever the curves."""
+        return self.width
+
     def bounds(self, label: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) lower and upper bounds of the classes' boxes, zero where padded."""
         table = torch.zeros(2, len(self.classes), self.width)
@@ -85,6 +93,10 @@ class Saxs1D(ABC):
         batch = curves.perturb(q, expected, scale, beta, error, self.simulation, generator)
         factor = curves.size_factor(error, torch.randn(n, generator=generator, device=device))
         return batch, self.report(draws, hidden | {"q_scale": factor})
+
+    def batch_key(self, frame: Frame) -> str:
+        """Curves are padded: all share a batch."""
+        return ""
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> CurveBatch:
         """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
@@ -123,6 +135,9 @@ class Saxs1D(ABC):
     def state(self) -> dict[str, Tensor]:
         """Tensors of the prior that belong into the weights: none unless the prior was learnt."""
         return {}
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:  # noqa: B027  anchors do
+        """Nothing: the flow begins at the anchors."""
 
     def fit_prior(self, generator: torch.Generator) -> None:  # noqa: B027  most priors are analytic
         """Make the prior ready to be sampled; nothing to do where it is analytic."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
-from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.storage.units import assumed_q_scale, required_q_scale
 
 

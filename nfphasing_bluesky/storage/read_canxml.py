@@ -7,7 +7,7 @@ from xml.parsers import expat
 import numpy as np
 
 from nfphasing_bluesky.core import FrameError, StorageError
-from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
 from nfphasing_bluesky.storage.units import is_absolute, required_q_scale
 

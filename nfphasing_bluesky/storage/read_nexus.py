@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import DetectorGeometry, FrameError, StorageError
-from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
 from nfphasing_bluesky.storage.units import is_absolute, length_m, required_q_scale
 

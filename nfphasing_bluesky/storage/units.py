@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nfphasing_bluesky.core import GeometryError
-from nfphasing_bluesky.core.frame import FloatArray
+from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.documents.units import metres
 
 Q_LIMIT_INV_ANGSTROM = 1.0

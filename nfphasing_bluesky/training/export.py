@@ -13,7 +13,8 @@ from nfphasing_bluesky.training.calibration import hardware
 from nfphasing_bluesky.training.loop import Trainer
 from nfphasing_bluesky.training.rounds import simulate_usable
 
-REFERENCE_FRAMES = 8000
+REFERENCE_FRAMES, AT_ONCE = 8000, 500
+IMAGES_AT_ONCE = 50
 OOD_QUANTILE = 0.999
 
 
@@ -44,8 +45,9 @@ def export(trainer: Trainer, folder: Path, name: str | None = None) -> StoredMod
 def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(trainer.settings.seed + 1_000_003 * stream)
     parts = []
-    for _ in range(REFERENCE_FRAMES // 500):
-        batch, _, _ = simulate_usable(trainer.modality, 500, generator)
+    size = AT_ONCE if trainer.modality.width < AT_ONCE else IMAGES_AT_ONCE
+    for _ in range(REFERENCE_FRAMES // size):
+        batch, _, _ = simulate_usable(trainer.modality, size, generator)
         parts.append(network(*trainer.modality.context(batch), Anchors(len(batch))).embedding)
     return torch.cat(parts)
 

@@ -17,6 +17,8 @@ from nfphasing_bluesky.training.losses import PhysicsTerm, data_nll, physics
 from nfphasing_bluesky.training.rounds import Labelled, Round, simulate_usable
 from nfphasing_bluesky.training.settings import TrainSettings
 
+FEW_PARAMETERS = 16
+
 
 @dataclass(frozen=True)
 class StepLog:
@@ -45,9 +47,19 @@ class Trainer:
     def __init__(self, modality: Modality, settings: TrainSettings, device: str = "cpu") -> None:
         self.modality, self.settings, self.device = modality, settings, torch.device(device)
         self._round: tuple[int, Round] | None = None
+        if settings.physics_weight and not modality.has_log_prior:
+            raise SettingsError(
+                f"physics_weight={settings.physics_weight:g}, expected 0 for {modality.name}: the physics "
+                "loss needs log p(theta), which is not known"
+            )
+        # nats of images are thousands; the gradient's limit is for a few parameters
+        self._unit = max(1.0, modality.width / FEW_PARAMETERS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.network = modality.network().to(self.device)
+            network = modality.network()
+            if not settings.start:
+                modality.initialise(network, torch.Generator().manual_seed(settings.seed))
+            self.network = network.to(self.device)
         if settings.start:
             self.network.load_state_dict(load(settings.start).part("network"))
         if settings.only:
@@ -110,7 +122,7 @@ class Trainer:
         nll, term = self._losses(weight)
         loss = nll if term is None else nll + weight * term.loss
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss / self._unit).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         if torch.isfinite(norm):
             self.optimiser.step()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality
+from nfphasing_bluesky.modalities import Distribution, Draws, Modality
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,21 @@ class PhysicsTerm:
     negative_log_prior: float
 
 
-MOST_NATS = 60.0
+MOST_NATS = 15.0
+"""A frame's, per parameter."""
 
 
-def data_nll(distribution: DrawDistribution, draws: Draws) -> Tensor:
+def data_nll(distribution: Distribution, draws: Draws) -> Tensor:
     """Mean of -log q(class, theta | I) over simulated frames with known theta, nats.
 
     A frame above `MOST_NATS` enters with its logarithm: its anchor lies far off, and it must not take over.
     """
-    nats = -distribution.log_prob(draws)
-    return torch.where(
-        nats > MOST_NATS, MOST_NATS * (1 + (nats / MOST_NATS).clamp_min(1.0).log()), nats
-    ).mean()
+    nats, most = -distribution.log_prob(draws), MOST_NATS * draws.theta.shape[1]
+    return torch.where(nats > most, most * (1 + (nats / most).clamp_min(1.0).log()), nats).mean()
 
 
 def physics(
-    modality: Modality, distribution: DrawDistribution, batch: Any, draws: int, generator: torch.Generator
+    modality: Modality, distribution: Distribution, batch: Any, draws: int, generator: torch.Generator
 ) -> PhysicsTerm:
     """Physics loss on unlabelled frames.
 
@@ -56,7 +55,7 @@ def physics(
     far above the number of points enters with its logarithm, so that one bad frame can't take over a
     step; near a good fit the term is exact.
     """
-    shape = (len(distribution), draws, 1 + modality.width)
+    shape = (len(distribution), draws, 1 + modality.latents(batch))
     noise = torch.randn(shape, generator=generator, device=generator.device)
     made, log_q = distribution.draw(noise)
     log_q = log_q - distribution.class_log_probs.detach()[made.frame, made.label]

@@ -82,9 +82,10 @@ def train_with_progress(
 def _trainer(name: str, folder: Path, changes: Mapping[str, Any], device: str) -> Trainer:
     found = checkpoint.describe(folder)
     if found is None:
-        settings = TrainSettings(**changes)
+        made = modality(name)
+        settings = TrainSettings(**{**made.training, **changes})
         if not settings.start:
-            return Trainer(modality(name), settings, device)
+            return Trainer(made, settings, device)
         first = load(settings.start)
         if first.card.modality != name:
             raise SettingsError(f"start={settings.start!r} is a {first.card.modality}, expected a {name}")

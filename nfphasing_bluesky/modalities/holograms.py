@@ -1,0 +1,229 @@
+"""Holograms as tensors: what a batch of them is, how frames become one, and how they are perturbed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry
+from nfphasing_bluesky.physics.counting import dead_pixels, flat_corrected, random_flats
+from nfphasing_bluesky.physics.holography import ctf_phase, hologram, homogeneous_exit_wave
+
+SMALLEST_SIDE = 64
+
+REGULARISATIONS = ((1e-5, 3e-3), (1e-3, 0.03), (0.02, 0.3))
+"""(low, high) frequencies of the back-projections that a network sees."""
+
+LEAST_SCALE = 3e-3
+LEAST_SIGMA = 1e-4
+
+
+@dataclass(frozen=True)
+class Hologram:
+    """How B holograms came about, (B,) float64 each; NaN for lengths that are not known.
+
+    Pixel Fresnel number, beta / delta, wavelength in angstrom, pixel in metres.
+    """
+
+    fresnel_number: Tensor
+    beta_over_delta: Tensor
+    wavelength_angstrom: Tensor
+    pixel_size_m: Tensor
+
+    def at(self, index: Tensor) -> "Hologram":
+        """Return those of some frames."""
+        return Hologram(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> "Hologram":
+        """Return them on another device."""
+        return Hologram(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class HologramBatch:
+    """B holograms of H x W pixels, and what a network sees of them.
+
+    Args:
+        intensity, sigma: (B, H, W), 1 without an object.
+        mask: (B, H, W) bool, True = do not use.
+        geometry: of each.
+        channels: (B, C, H, W) context, made of the whole frame that the pixels may be cut from.
+        log_scale: (B,) logarithm of the size of the phases that the back-projection shows, rad.
+        surroundings: (B, H', W') phase around the pixels, rad; None where nothing is there.
+        corner: (B, 2) row and column of pixel [0, 0] in the surroundings.
+    """
+
+    intensity: Tensor
+    sigma: Tensor
+    mask: Tensor
+    geometry: Hologram
+    channels: Tensor
+    log_scale: Tensor
+    surroundings: Tensor | None
+    corner: Tensor
+
+    def __len__(self) -> int:
+        return self.intensity.shape[0]
+
+    def at(self, index: Tensor) -> "HologramBatch":
+        """Return the frames that an index or a boolean mask picks."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        picked = {k: v.at(index) if isinstance(v, Hologram) else v[index] for k, v in known.items()}
+        return replace(self, **picked)
+
+    def to(self, device: torch.device | str) -> "HologramBatch":
+        """Return the batch on another device."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.to(device) for name, value in known.items()})
+
+
+def expected(phase: Tensor, geometry: Hologram) -> Tensor:
+    """(N, H, W) holograms of phases (N, H, W) with nothing around them."""
+    wave = homogeneous_exit_wave(phase, geometry.beta_over_delta.to(phase))
+    return hologram(wave, geometry.fresnel_number)
+
+
+def within(surroundings: Tensor, corner: Tensor, phase: Tensor) -> Tensor:
+    """Surroundings (N, H', W') with phases (N, H, W) put in at corners (N, 2)."""
+    n, h, w = phase.shape
+    rows = corner[:, 0, None] + torch.arange(h, device=phase.device)
+    columns = corner[:, 1, None] + torch.arange(w, device=phase.device)
+    each = torch.arange(n, device=phase.device)[:, None, None]
+    return surroundings.index_put((each, rows[:, :, None], columns[:, None, :]), phase)
+
+
+def cut(images: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(N, ..., h, w) parts of images (N, ..., H, W) at corners (N, 2)."""
+    rows = corner[:, 0, None] + torch.arange(shape[0], device=images.device)
+    columns = corner[:, 1, None] + torch.arange(shape[1], device=images.device)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.movedim((-2, -1), (1, 2))[each, rows[:, :, None], columns[:, None, :]].movedim(
+        (1, 2), (-2, -1)
+    )
+
+
+def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) -> tuple[Tensor, Tensor]:
+    """Channels (B, C, H, W) and log scale (B,): contrast and back-projections over the scale, noise, mask.
+
+    The scale is the root mean square of the middle back-projection. Masked pixels count as empty ones.
+    """
+    contrast = torch.where(mask, 0.0, intensity - 1)
+    phases = ctf_phase(
+        contrast + 1,
+        geometry.fresnel_number,
+        REGULARISATIONS,
+        beta_over_delta=geometry.beta_over_delta.to(intensity),
+    )
+    scale = phases[:, 1].square().mean((1, 2)).sqrt().clamp_min(LEAST_SCALE)
+    images = torch.cat([contrast[:, None], phases], 1) / scale[:, None, None, None]
+    noise = torch.where(mask, 0.0, sigma.clamp_min(LEAST_SIGMA).log() / 3 + 1)
+    return torch.cat([images, noise[:, None], mask[:, None].to(images)], 1), scale.log()
+
+
+CHANNELS = len(REGULARISATIONS) + 3
+
+
+def scalars(batch: HologramBatch) -> Tensor:
+    """(B, E) log scale, log Fresnel number, log noise, and beta / delta, each of order 1."""
+    g = batch.geometry
+    noise = median_sigma(batch).log()
+    ratio = g.beta_over_delta.to(noise)
+    columns = [
+        batch.log_scale,
+        (g.fresnel_number.to(noise).log() + 4.6) / 1.3,
+        (noise + 3.5) / 1.7,
+        10 * ratio,
+        (ratio + 1e-3).log() / 2 + 2,
+    ]
+    return torch.stack(columns, 1)
+
+
+EXTRAS = 5
+
+
+def median_sigma(batch: HologramBatch) -> Tensor:
+    """(B,) median of sigma over the pixels in use."""
+    return torch.where(batch.mask, torch.nan, batch.sigma).flatten(1).nanmedian(1).values
+
+
+def measured(intensity: Tensor, photons: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Count holograms (B, H, W) behind a structured beam; the normalised image, its sigma and its mask.
+
+    One to 100 empty images are averaged for the flat; in half of the frames up to 1 % of
+    the pixels are dead.
+    """
+    b, device = len(intensity), generator.device
+    shape = (intensity.shape[1], intensity.shape[2])
+    flat = random_flats(b, shape, generator)
+    empty = 100 ** torch.rand(b, generator=generator, device=device)
+    image, sigma = flat_corrected(intensity, flat, photons, empty, generator)
+    share = 0.01 * (2 * torch.rand(b, generator=generator, device=device) - 1).clamp_min(0.0)
+    return image, sigma, dead_pixels(b, shape, share, generator)
+
+
+def collate(frames: Sequence[Frame], sigma_floor: float) -> HologramBatch:
+    """Turn frames of one shape into a batch. Raises FrameError or GeometryError for a bad one."""
+    rows = [_row(frame, sigma_floor) for frame in frames]
+    intensity, sigma, mask = (torch.from_numpy(np.stack([row[i] for row in rows])) for i in range(3))
+    geometries = [_geometry(frame) for frame in frames]
+    rows_of_geometry = [
+        (
+            g.fresnel_number,
+            g.beta_over_delta,
+            np.nan if g.wavelength_m is None else 1e10 * g.wavelength_m,
+            np.nan if g.pixel_size_m is None else g.pixel_size_m,
+        )
+        for g in geometries
+    ]
+    geometry = Hologram(*torch.tensor(rows_of_geometry, dtype=torch.float64).unbind(1))
+    return batch_of(intensity, sigma, mask, geometry)
+
+
+def batch_of(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) -> HologramBatch:
+    """Batch of whole frames."""
+    channels, log_scale = context(intensity, sigma, mask, geometry)
+    corner = torch.zeros(len(intensity), 2, dtype=torch.long, device=intensity.device)
+    return HologramBatch(intensity, sigma, mask, geometry, channels, log_scale, None, corner)
+
+
+def _geometry(frame: Frame) -> HologramGeometry:
+    if not isinstance(frame.geometry, HologramGeometry):
+        raise GeometryError(
+            f"{frame.origin.label}: found a {type(frame.geometry).__name__}, expected a HologramGeometry; "
+            "pass the pixel Fresnel number (fresnel_number), or wavelength, distances and pixel size"
+        )
+    return frame.geometry
+
+
+def _row(frame: Frame, sigma_floor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    label, geometry = frame.origin.label, _geometry(frame)
+    if min(frame.intensity.shape) < SMALLEST_SIDE:
+        raise FrameError(
+            f"{label}: {frame.intensity.shape} pixels, expected at least {SMALLEST_SIDE} a side; "
+            "leave the frame larger or pad it with 1"
+        )
+    usable = frame.usable
+    if usable.mean() < 0.5:
+        raise FrameError(
+            f"{label}: {usable.mean():.0%} of the pixels can be used, expected half of them; check the mask"
+        )
+    intensity = np.where(usable, frame.intensity, 1.0)
+    if frame.sigma is not None:
+        sigma = np.where(usable, frame.sigma, 1.0)
+    elif geometry.photons is not None:
+        sigma = np.sqrt(np.clip(intensity, 0, None) * geometry.photons + 1) / geometry.photons
+    else:
+        raise FrameError(
+            f"{label}: neither sigma nor the photons of an empty image are known, expected one; pass "
+            "sigma= or HologramGeometry(photons=...)"
+        )
+    level = float(np.median(intensity[usable]))
+    if not 0.3 < level < 3.0:
+        raise FrameError(
+            f"{label}: the median intensity is {level:.3g}, expected about 1 (nothing in the beam); divide "
+            "by the empty image"
+        )
+    sigma = np.hypot(sigma, sigma_floor)
+    return intensity.astype(np.float32), sigma.astype(np.float32), ~usable

@@ -1,0 +1,299 @@
+"""`holography`: single-distance near field; u = the phase of one material, or its projected electron density.
+
+The object shifts the phase by phi <= 0 and damps the amplitude by exp((beta / delta) phi), with beta / delta
+known (0 for a pure phase object). The prior are the random objects of `physics.objects`, a hundredth of white
+noise on them; its density has no closed form, so there are no importance weights: the reduced chi-squared and
+the distance from the training set say how far to trust a frame.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.flows import Anchor
+from nfphasing_bluesky.modalities import holograms
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
+from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.physics.holography import projected_density
+from nfphasing_bluesky.physics.objects import random_objects
+
+FRESNEL_NUMBER = (1e-3, 0.1)
+BETA_OVER_DELTA = (1e-3, 0.1)
+PHOTONS = (100.0, 1e5)
+PEAK_PHASE_RAD = (0.03, 2.0)
+PHASE_RAD = (-2.5, 0.25)
+GRAIN = 0.01
+"""Standard deviation of white noise on the phase, over its peak: no sample is a picture."""
+
+INITIALISED = 128
+CANVAS = 2
+"""Sides of the frames that training tiles are cut from, in tiles."""
+
+WAVELENGTH_ANGSTROM = 1.0
+
+PARAMETERS = (
+    Parameter("mean_phase_rad", "rad", "mean phase"),
+    Parameter("strongest_phase_rad", "rad", "strongest phase"),
+    Parameter("phase_spread_rad", "rad", "standard deviation of the phase over the pixels"),
+)
+
+
+@dataclass(frozen=True)
+class TileDraws(Draws):
+    """Tiles of larger objects.
+
+    Args:
+        surroundings: (N, H', W') the larger objects' phase, rad.
+        corner: (N, 2) row and column of the tile.
+        whole: (N,) bool, True where there is nothing around the tile and the frame ends with it.
+    """
+
+    surroundings: Tensor
+    corner: Tensor
+    whole: Tensor
+
+
+class Holography:
+    """The modality."""
+
+    name = "holography"
+    parameters = PARAMETERS
+    noise_columns = 0
+    has_log_prior = False
+    training: Mapping[str, Any] = MappingProxyType(
+        {"batch": 32, "reuse": 2, "round_batches": 8, "warmup": 100, "physics_weight": 0.0, "bfloat16": True}
+    )
+
+    def __init__(self, settings: ImageNetworkSettings | None = None) -> None:
+        self.settings = settings or ImageNetworkSettings()
+        side = self.settings.tile
+        self.classes = (ClassSpec("object", ("phase_rad",), PHASE_RAD[:1], PHASE_RAD[1:]),)
+        self.density_info = _info((side, side), None, False)
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Holography":
+        """Make it from what a card and weights hold."""
+        return cls(ImageNetworkSettings(**network) if network else None)
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated frames cover."""
+        return {
+            "fresnel_number": FRESNEL_NUMBER,
+            "beta_over_delta": (0.0, BETA_OVER_DELTA[1]),
+            "sigma": (0.7 * PHOTONS[1] ** -0.5, 2.0 * PHOTONS[0] ** -0.5),
+            "masked_share": (0.0, 0.03),
+        }
+
+    def latents(self, batch: HologramBatch) -> int:
+        """Normal random numbers that a draw takes: as many as pixels."""
+        return batch.intensity[0].numel()
+
+    @property
+    def width(self) -> int:
+        """Pixels of a tile."""
+        return self.settings.tile**2
+
+    def batch_key(self, frame: Frame) -> tuple[int, ...]:
+        """Frames of one shape go together."""
+        return frame.intensity.shape
+
+    def fit_prior(self, generator: torch.Generator) -> None:
+        """Nothing to do."""
+
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Tiles of random objects: half of them whole frames, half cut from frames of twice the side.
+
+        `inner` below 1 leaves out the strongest phases.
+        """
+        side, device = self.settings.tile, generator.device
+        large = CANVAS * side
+        phase = torch.zeros(n, large, large, device=device)
+        margin = (large - side) // 2
+        corner = torch.full((n, 2), margin, device=device)
+        whole = torch.arange(n, device=device) % 2 == 0
+        inside = slice(margin, margin + side)
+        phase[whole, inside, inside] = _random_phases(int(whole.sum()), side, generator, inner)
+        phase[~whole] = _random_phases(int((~whole).sum()), large, generator, inner)
+        # on the grid that tiles of a frame lie on
+        places = torch.randint(0, (large - side) // 8 + 1, (n, 2), generator=generator, device=device) * 8
+        corner = torch.where(whole[:, None], corner, places)
+        theta = holograms.cut(phase, corner, (side, side)).flatten(1)
+        label = torch.zeros(n, dtype=torch.long, device=device)
+        return TileDraws(label, theta, torch.arange(n, device=device), phase, corner, whole)
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """(N,) NaN: the density of random objects is not known."""
+        return draws.theta.new_full((len(draws),), torch.nan)
+
+    def simulate(
+        self, draws: Draws, generator: torch.Generator
+    ) -> tuple[HologramBatch, Mapping[str, Tensor]]:
+        """Measure N objects; also the truth of every parameter. Plain draws have nothing around them."""
+        n, side, device = len(draws), self.settings.tile, generator.device
+        tiles = draws if isinstance(draws, TileDraws) else _alone(draws, side)
+        geometry = _random_geometry(n, generator)
+        clean = holograms.expected(tiles.surroundings, geometry)
+        photons = PHOTONS[0] * (PHOTONS[1] / PHOTONS[0]) ** torch.rand(n, generator=generator, device=device)
+        measured = holograms.measured(clean, photons, generator)
+        channels, log_scale = holograms.context(*measured, geometry)
+        shape = (side, side)
+        image, sigma, mask, channels = (holograms.cut(v, tiles.corner, shape) for v in (*measured, channels))
+        # of these, nothing but the tile was seen
+        own = tiles.whole.nonzero()[:, 0]
+        channels[own], log_scale[own] = holograms.context(image[own], sigma[own], mask[own], geometry.at(own))
+        batch = HologramBatch(
+            image, sigma, mask, geometry, channels, log_scale, tiles.surroundings, tiles.corner
+        )
+        return batch, self.report(draws, {})
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> HologramBatch:
+        """Frames of one shape to one batch. Raises FrameError or GeometryError for one that can't be used."""
+        return holograms.collate(frames, sigma_floor)
+
+    def usable(self, batch: HologramBatch) -> Tensor:
+        """(B,) bool: all of them; a hologram without contrast says that there is nothing."""
+        return torch.ones(len(batch), dtype=torch.bool, device=batch.intensity.device)
+
+    def context(self, batch: HologramBatch) -> tuple[Tensor, Tensor]:
+        """Channels (B, C, H, W) and scalars (B, E)."""
+        return batch.channels, holograms.scalars(batch)
+
+    def anchors(self, batch: HologramBatch) -> Anchors:
+        """Nothing: the back-projection is among the channels, its size among the scalars."""
+
+        def nothing(k: int, frames: Tensor) -> Anchor:
+            empty = batch.intensity.new_zeros(len(frames), 0)
+            return Anchor(empty, empty[:, :, None], empty)
+
+        return Anchors(len(batch), nothing)
+
+    @property
+    def disagreement(self) -> str:
+        """Nothing is checked."""
+        return ""
+
+    def agreement(self, batch: HologramBatch, anchors: Anchors) -> Tensor:
+        """(B,) NaN: every pixel of a hologram knows of every pixel of the object."""
+        return batch.intensity.new_full((len(batch),), torch.nan)
+
+    def forward(self, draws: Draws, batch: HologramBatch) -> Tensor:
+        """(N, H, W) expected holograms; differentiable in theta."""
+        phase = draws.theta.unflatten(1, batch.intensity.shape[1:])
+        geometry = batch.geometry.at(draws.frame)
+        if batch.surroundings is None:
+            return holograms.expected(phase, geometry)
+        corner = batch.corner[draws.frame]
+        whole = holograms.within(batch.surroundings[draws.frame], corner, phase)
+        return holograms.cut(holograms.expected(whole, geometry), corner, (phase.shape[1], phase.shape[2]))
+
+    def log_likelihood(self, draws: Draws, batch: HologramBatch) -> Tensor:
+        """(N,) -chi^2 / 2 of the draws' holograms; differentiable in theta."""
+        return self._log_likelihood(self.forward(draws, batch), draws, batch)
+
+    def _log_likelihood(self, predicted: Tensor, draws: Draws, batch: HologramBatch) -> Tensor:
+        root = torch.where(batch.mask, 0.0, batch.sigma.reciprocal())[draws.frame]
+        pull = (batch.intensity[draws.frame] - predicted) * root
+        return -0.5 * pull.square().flatten(1).sum(1)
+
+    def evaluate(self, draws: Draws, batch: HologramBatch, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model. Nothing is linear."""
+        predicted = self.forward(draws, batch)
+        wavelength = batch.geometry.wavelength_angstrom[draws.frame]
+        shape = draws.theta.new_tensor(batch.intensity.shape[1:], dtype=torch.long).expand(len(draws), 2)
+        nuisance = {"wavelength_angstrom": wavelength, "shape": shape}
+        return Evaluated(self._log_likelihood(predicted, draws, batch), nuisance, predicted)
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, H, W) phase, rad; where the wavelength is known projected electron density, e/angstrom^2."""
+        rows, columns = (int(v) for v in nuisance["shape"][0])
+        phase = draws.theta.view(-1, rows, columns)
+        wavelength = nuisance["wavelength_angstrom"].to(phase)
+        known = torch.isfinite(wavelength)
+        electrons = projected_density(phase, torch.where(known, wavelength, WAVELENGTH_ANGSTROM))
+        return torch.where(known[:, None, None], electrons, phase)
+
+    def density_of(self, batch: HologramBatch, index: int) -> DensityInfo:
+        """What u is for one frame, on its own pixels."""
+        shape = (batch.intensity.shape[1], batch.intensity.shape[2])
+        known = bool(torch.isfinite(batch.geometry.wavelength_angstrom[index]))
+        pixel = float(batch.geometry.pixel_size_m[index])
+        return _info(shape, None if math.isnan(pixel) else pixel, known)
+
+    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean, strongest and spread of the phase, rad."""
+        return {
+            "mean_phase_rad": draws.theta.mean(1),
+            "strongest_phase_rad": draws.theta.amin(1),
+            "phase_spread_rad": draws.theta.std(1),
+        }
+
+    def features(self, batch: HologramBatch) -> Mapping[str, Tensor]:
+        """Name -> (B,) properties that `ranges` bounds."""
+        return {
+            "fresnel_number": batch.geometry.fresnel_number,
+            "beta_over_delta": batch.geometry.beta_over_delta,
+            "sigma": holograms.median_sigma(batch),
+            "masked_share": batch.mask.float().flatten(1).mean(1),
+        }
+
+    def network(self) -> nn.Module:
+        """Untrained encoder and flow."""
+        return ImagePosterior(
+            holograms.CHANNELS, holograms.EXTRAS, PHASE_RAD[:1], PHASE_RAD[1:], self.settings
+        )
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Start the network's flow from means and scales of simulated frames."""
+        draws = self.sample_prior(INITIALISED, generator)
+        batch, _ = self.simulate(draws, generator)
+        assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
+        side = self.settings.tile
+        network.initialise(draws.theta.view(-1, 1, side, side), batch.log_scale)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the prior is a program."""
+        return {}
+
+
+def _random_phases(n: int, side: int, generator: torch.Generator, inner: float) -> Tensor:
+    """(n, side, side) phases, rad, of random objects."""
+    device = generator.device
+    low, high = PEAK_PHASE_RAD
+    peak = low * (inner * high / low) ** torch.rand(n, 1, 1, generator=generator, device=device)
+    maps = random_objects(n, (side, side), generator=generator).maps
+    grain = GRAIN * torch.randn(n, side, side, generator=generator, device=device)
+    return (-peak * (maps + grain)).clamp(PHASE_RAD[0] + 1e-3, PHASE_RAD[1] - 1e-3)
+
+
+def _random_geometry(n: int, generator: torch.Generator) -> Hologram:
+    """Fresnel numbers log-uniform; half of the objects are pure phase."""
+    u = torch.rand(3, n, generator=generator, device=generator.device, dtype=torch.float64)
+    number = FRESNEL_NUMBER[0] * (FRESNEL_NUMBER[1] / FRESNEL_NUMBER[0]) ** u[0]
+    ratio = BETA_OVER_DELTA[0] * (BETA_OVER_DELTA[1] / BETA_OVER_DELTA[0]) ** u[1]
+    unknown = torch.full_like(number, torch.nan)
+    return Hologram(number, torch.where(u[2] < 0.5, 0.0, ratio), unknown, unknown)
+
+
+def _alone(draws: Draws, side: int) -> TileDraws:
+    phase = draws.theta.view(-1, side, side)
+    corner = torch.zeros(len(draws), 2, dtype=torch.long, device=phase.device)
+    return TileDraws(draws.label, draws.theta, draws.frame, phase, corner, corner[:, 0] == 0)
+
+
+def _info(shape: tuple[int, int], pixel_m: float | None, electrons: bool) -> DensityInfo:
+    unit = "px" if pixel_m is None else "m"
+    axes = tuple(
+        Axis(name, np.arange(n) * (pixel_m or 1.0), unit) for name, n in zip("yx", shape, strict=True)
+    )
+    if electrons:
+        return DensityInfo("projected electron density", "e/angstrom^2", axes)
+    return DensityInfo("phase", "rad", axes)

@@ -1,0 +1,67 @@
+"""Frames larger than what a network was trained on: overlapping tiles, blended with weights."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STEP = 8
+"""Tiles start at multiples of this, so that the coarsest pixels of neighbours coincide."""
+
+
+class Tiling(NamedTuple):
+    """Tiles of (height, width) pixels at corners (T, 2) that cover frames of a shape."""
+
+    shape: tuple[int, int]
+    size: tuple[int, int]
+    corners: tuple[tuple[int, int], ...]
+
+    @property
+    def single(self) -> bool:
+        """True when one tile is the whole frame."""
+        return self.size == self.shape
+
+    def cut(self, images: Tensor) -> Tensor:
+        """(..., T, h, w) tiles of images (..., H, W)."""
+        h, w = self.size
+        return torch.stack([images[..., y : y + h, x : x + w] for y, x in self.corners], -3)
+
+    def blend(self, tiles: Tensor) -> Tensor:
+        """Images (..., H, W) of tiles (..., T, h, w): their mean, weighted by the distance to a tile's edge.
+
+        The weight of a tile falls to zero at its edges, but for those on the frame's own border.
+        """
+        h, w = self.size
+        out = tiles.new_zeros(*tiles.shape[:-3], *self.shape)
+        total = tiles.new_zeros(self.shape)
+        for t, (y, x) in enumerate(self.corners):
+            weight = _ramp(h, y, self.shape[0]).to(tiles)[:, None] * _ramp(w, x, self.shape[1]).to(tiles)
+            out[..., y : y + h, x : x + w] += weight * tiles[..., t, :, :]
+            total[y : y + h, x : x + w] += weight
+        return out / total
+
+
+def tiling(shape: tuple[int, int], tile: int) -> Tiling:
+    """Tiles of at most `tile` pixels a side, overlapping by half or a little more."""
+    size = tuple(min(tile, STEP * (n // STEP)) for n in shape)
+    rows, columns = (_starts(n, s) for n, s in zip(shape, size, strict=True))
+    return Tiling(shape, (size[0], size[1]), tuple((y, x) for y in rows for x in columns))
+
+
+def _starts(pixels: int, size: int) -> list[int]:
+    if pixels == size:
+        return [0]
+    step = max(STEP, STEP * (size // 2 // STEP))
+    return [*range(0, pixels - size, step), pixels - size]
+
+
+def _ramp(size: int, start: int, pixels: int) -> Tensor:
+    """(size,) weights: half a squared cosine on the sides where another tile goes on."""
+    place = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    up = torch.sin(torch.pi / 2 * (2 * place).clamp_max(1.0)).square()
+    weight = torch.ones(size, dtype=torch.float64)
+    if start > 0:
+        weight = weight * up
+    if start + size < pixels:
+        weight = weight * up.flip(0)
+    return weight
