@@ -167,8 +167,8 @@ def _impulse_response(pixels: int, fresnel_number: Tensor) -> Tensor:
     smallest = float(fresnel_number.detach().min())
     if smallest < _SMALLEST:
         raise GeometryError(
-            f"fresnel_number={smallest:.3g}, expected at least {_SMALLEST}: almost no light stays in the frame; "
-            "use far_field, or boundary='periodic'"
+            f"fresnel_number={smallest:.3g}, expected at least {_SMALLEST}: hardly any light stays in the "
+            "frame; use far_field, or boundary='periodic'"
         )
     length = 1 << math.ceil(math.log2(max(8.0 / smallest, 8.0 * pixels, 256.0)))
     transfer = chirp(torch.fft.rfftfreq(length, device=fresnel_number.device), fresnel_number)
