@@ -171,7 +171,8 @@ def _impulse_response(pixels: int, fresnel_number: Tensor) -> Tensor:
             "frame; use far_field, or boundary='periodic'"
         )
     length = 1 << math.ceil(math.log2(max(8.0 / smallest, 8.0 * pixels, 256.0)))
-    transfer = chirp(torch.fft.rfftfreq(length, device=fresnel_number.device), fresnel_number)
+    frequency = torch.fft.rfftfreq(length, dtype=torch.float64, device=fresnel_number.device)
+    transfer = chirp(frequency, fresnel_number.double())
     end = 1 + 1j * torch.pi / (6 * length * fresnel_number[:, None])
     transfer = torch.cat([transfer[:, :-1], transfer[:, -1:] * end], 1)
     real, imag = (torch.fft.irfft(part, n=length)[:, :pixels] for part in (transfer.real, transfer.imag))
