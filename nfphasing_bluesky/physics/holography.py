@@ -75,8 +75,8 @@ def ctf_phase(
 
     phi(f) = A (I - delta)(f) / (A^2 + 2 alpha(f)). alpha goes from its first value, for low frequencies,
     where a phase object leaves no contrast, to its second one around the first maximum of sin(chi), see
-    `low_frequencies`; the same value twice is Tikhonov's. The 2 is that of the HoloTomoToolbox (Lohse et al., J.
-    Synchrotron Rad. 27, 852 (2020)).
+    `low_frequencies`; the same value twice is Tikhonov's. The 2 is that of the HoloTomoToolbox (Lohse et
+    al., J. Synchrotron Rad. 27, 852 (2020)).
 
     Where N Fr < 1, with N the padded size, the transfer function turns faster than the grid samples it, and
     faint wrapped copies of the object remain.

@@ -32,6 +32,9 @@ from nfphasing_bluesky.core import FrameError, GeometryError, SettingsError
 Boundary = Literal["constant", "replicate", "periodic"]
 Scalar = float | Tensor
 
+_SMALLEST = 1e-5
+"""Fresnel number below which the sum for the impulse response grows beyond a million terms."""
+
 
 class EffectiveBeam(NamedTuple):
     """The parallel beam equivalent to a cone beam: magnification, pixel and distance, m."""
@@ -161,9 +164,15 @@ def _impulse_response(pixels: int, fresnel_number: Tensor) -> Tensor:
     The integral over |f| < 1/2 is a trapezoidal sum of L terms, by FFT, with the end correction of Euler and
     Maclaurin, which adds to the highest frequency alone. What is left is below 2e-5 of its sqrt(Fr).
     """
-    need = max(8.0 / float(fresnel_number.detach().min()), 8.0 * pixels, 256.0)
-    length = 1 << math.ceil(math.log2(need))
-    transfer = chirp(torch.fft.rfftfreq(length, device=fresnel_number.device), fresnel_number)
+    smallest = float(fresnel_number.detach().min())
+    if smallest < _SMALLEST:
+        raise GeometryError(
+            f"fresnel_number={smallest:.3g}, expected at least {_SMALLEST}: hardly any light stays in the "
+            "frame; use far_field, or boundary='periodic'"
+        )
+    length = 1 << math.ceil(math.log2(max(8.0 / smallest, 8.0 * pixels, 256.0)))
+    frequency = torch.fft.rfftfreq(length, dtype=torch.float64, device=fresnel_number.device)
+    transfer = chirp(frequency, fresnel_number.double())
     end = 1 + 1j * torch.pi / (6 * length * fresnel_number[:, None])
     transfer = torch.cat([transfer[:, :-1], transfer[:, -1:] * end], 1)
     real, imag = (torch.fft.irfft(part, n=length)[:, :pixels] for part in (transfer.real, transfer.imag))

@@ -175,6 +175,8 @@ def test_errors_say_what_is_wrong():
     for bad in (0.0, -1e-3, float("nan"), torch.tensor([1e-3, -1e-3])):
         with pytest.raises(GeometryError, match="fresnel_number=.*expected finite and positive"):
             fresnel_propagate(wave, bad)
+    with pytest.raises(GeometryError, match="use far_field"):
+        fresnel_propagate(wave, 1e-7)
     with pytest.raises(GeometryError, match=r"shape \(3,\), expected a number or \(2,\)"):
         fresnel_propagate(wave, torch.full((3,), 0.1))
     with pytest.raises(FrameError, match=r"expected \(B, H, W\)"):
