@@ -39,7 +39,7 @@ def circuits(n: int, shape: Shape, generator: Generator) -> Tensor:
 def _wires(angle: Tensor, pitch: Tensor, shape: Shape, generator: Generator) -> Tensor:
     """Coverage (M, H, W) of wires on lattices: runs along the tracks, jogs across them, pads at nodes."""
     M = len(angle)
-    G = math.ceil(math.hypot(*shape) / float(pitch.min()) if M else 1) + 4
+    G = math.ceil(math.hypot(*shape) / float(pitch.min())) + 4
     along, across = turned_grid(shape, angle)
     shift = uniform(generator, (M, 2))
     u = along / each(pitch) + each(shift[:, 0]) + G / 2
@@ -96,6 +96,6 @@ def strata(n: int, shape: Shape, generator: Generator) -> Tensor:
     pitch = slope(u).clamp(min=0.5)
     step = level.diff(dim=1)
     maps = torch.zeros_like(u)
-    for j in range(int(count.max()) if n else 0):
+    for j in range(int(count.max())):
         maps += each(step[:, j]) * (0.5 + (u - each(edge[:, j])) / pitch).clamp(0, 1)
     return to_peak_one(maps.clamp(min=0))
