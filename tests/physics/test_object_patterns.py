@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nfphasing_bluesky.physics.objects import blobs, fields, lithography, stars
-from nfphasing_bluesky.physics.objects.layers import _wires
+from nfphasing_bluesky.physics.objects.draws import turned_grid
+from nfphasing_bluesky.physics.objects.layers import _wires, draw_stacks, render_stacks
 from nfphasing_bluesky.physics.objects.lithography import Grating
 from nfphasing_bluesky.physics.objects.stamps import coverage
 
@@ -227,3 +228,18 @@ def test_wires_lie_on_their_lattice():
     power = torch.fft.rfft(profile).abs().square().mean(0)
     assert int(power.argmax()) == size / pitch
     assert 0.1 < float(maps.mean()) < 0.6
+
+
+def test_flat_layers_have_their_places_and_levels():
+    n, shape = 40, (48, 64)
+    stack = draw_stacks(n, shape, seeded())._replace(height=full(n, 0))
+    maps = render_stacks(stack, shape, seeded())
+    u, _ = turned_grid(shape, stack.angle)
+    where = torch.searchsorted(stack.edge, u.flatten(1)).view(u.shape)
+    expected = stack.level.gather(1, where.flatten(1)).view(u.shape)
+    distance = (u[..., None] - stack.edge[:, None, None]).abs().amin(-1)
+    clear = distance > 1.0
+    assert clear.float().mean() > 0.3
+    torch.testing.assert_close(maps[clear], expected[clear], atol=1e-5, rtol=0)
+    assert (stack.edge.diff(dim=1) >= 0).all()
+    assert (stack.level[:, 0] == 0).all() and (stack.level[:, -1] == 0).all()
