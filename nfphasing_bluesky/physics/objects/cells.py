@@ -58,7 +58,7 @@ def draw_seeds(n: int, shape: Shape, generator: Generator) -> Seeds:
     across = torch.stack([cos, -sin], -1) / spacing[:, None]
     along = torch.stack([sin, cos], -1) / (spacing * stretch)[:, None]
     diagonal = math.hypot(*shape)
-    G = math.ceil(diagonal / float(spacing.min()) if n else 1) + 2 * (_AROUND + 2)
+    G = math.ceil(diagonal / float(spacing.min())) + 2 * (_AROUND + 2)
     cell = torch.cartesian_prod(*[torch.arange(G, device=generator.device)] * 2)
     # every other row is shifted, or cells would meet in fours
     stagger = torch.stack([torch.zeros(G * G, device=cell.device), (cell[:, 0] % 2 - 0.5) / 2], -1)

@@ -63,15 +63,16 @@ def windows(n: int, shape: Shape, generator: Generator) -> Tensor:
     outline = Rounded(generator, torch.ones(n, device=generator.device), stretch, rough)
     # as large as the room allows, or smaller
     radius = least / outline.farthest() * log_uniform(generator, (n,), 0.6, 1)
+    half = least * log_uniform(generator, (n, 2), 0.35, 0.7)
+    extent = torch.where(rectangle, half.norm(dim=1), radius * outline.farthest())
     rows, columns = centred_grid(shape, radius)
     # the centre stays where the outline's farthest point is still within the room
-    slack = (room - (radius * outline.farthest())[:, None]).clamp(min=0)
+    slack = (room - extent[:, None]).clamp(min=0)
     centre = slack * uniform(generator, (n, 2), -1, 1)
     every = torch.arange(n, device=generator.device)
     dy, dx = rows - each(centre[:, 0]), columns - each(centre[:, 1])
     edge, r = outline(every, dy, dx)
     distance = r - edge * each(radius)
-    half = least * log_uniform(generator, (n, 2), 0.35, 0.7)
     u, v = turned_grid(shape, angles(generator, (n,)), centre)
     box = torch.maximum(u.abs() - each(half[:, 0]), v.abs() - each(half[:, 1]))
     distance = torch.where(each(rectangle), box, distance)

@@ -1,12 +1,14 @@
 """Wiring of integrated circuits, and stacks of layers seen from the side."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from nfphasing_bluesky.physics.objects.draws import (
     Shape,
+    angles,
     chance,
     each,
     integers,
@@ -39,7 +41,7 @@ def circuits(n: int, shape: Shape, generator: Generator) -> Tensor:
 def _wires(angle: Tensor, pitch: Tensor, shape: Shape, generator: Generator) -> Tensor:
     """Coverage (M, H, W) of wires on lattices: runs along the tracks, jogs across them, pads at nodes."""
     M = len(angle)
-    G = math.ceil(math.hypot(*shape) / float(pitch.min()) if M else 1) + 4
+    G = math.ceil(math.hypot(*shape) / float(pitch.min())) + 4
     along, across = turned_grid(shape, angle)
     shift = uniform(generator, (M, 2))
     u = along / each(pitch) + each(shift[:, 0]) + G / 2
@@ -67,35 +69,55 @@ def _wires(angle: Tensor, pitch: Tensor, shape: Shape, generator: Generator) -> 
     return coverage(distance)
 
 
-def strata(n: int, shape: Shape, generator: Generator) -> Tensor:
-    """Stacks of 3 to 24 flat or wavy layers, periodic or not, cut across."""
-    J, size = _MOST_INTERFACES, min(shape)
-    device = generator.device
+class Stack(NamedTuple):
+    """n stacks of layers, lengths in px."""
+
+    angle: Tensor
+    """(n,) direction across the layers, rad."""
+    edge: Tensor
+    """(n, J) places of the interfaces, ascending, from the frame's centre."""
+    level: Tensor
+    """(n, J + 1) thickness (along the beam) before, between and behind them; 0 outside."""
+    height: Tensor
+    """(n,) standard deviation of the waves that all interfaces of a stack share."""
+
+
+def draw_stacks(n: int, shape: Shape, generator: Generator) -> Stack:
+    """Stacks of 2 to 23 layers, four tenths to one and a half times as thick as the frame."""
+    J, size, device = _MOST_INTERFACES, min(shape), generator.device
+    order = torch.arange(J + 1, device=device)
     count = log_uniform(generator, (n, 1), 3, J).round()
     thickness = torch.exp(uniform(generator, (n, 1)) * normal(generator, (n, J)))
     periodic = chance(generator, (n, 1), 0.4)
     pair = uniform(generator, (n, 1), 0.3, 1.7)
-    thickness = torch.where(
-        periodic, torch.where(torch.arange(J, device=device) % 2 > 0, pair, 2 - pair), thickness
-    )
-    used = torch.arange(J, device=device) < count
+    thickness = torch.where(periodic, torch.where(order[:J] % 2 > 0, pair, 2 - pair), thickness)
+    # what comes before the first interface is no layer
+    thickness = thickness * (order[:J] < count) * (order[:J] > 0)
     total = log_uniform(generator, (n, 1), 0.4 * size, 1.5 * size)
-    thickness = thickness * used / (thickness * used).sum(1, keepdim=True) * total
-    edge = thickness.cumsum(1) - total / 2 + uniform(generator, (n, 1), -0.2, 0.2) * size
-    level = uniform(generator, (n, J + 1))
-    level = torch.where(periodic, (torch.arange(J + 1, device=device) % 2).float(), level)
-    # the layers end in nothing on one side, or on both
-    level[:, 0] = 0
-    level = torch.where(torch.arange(J + 1, device=device) < count, level, level[:, :1])
-    angle = uniform(generator, (n,), 0, 2 * torch.pi)
-    u, _ = turned_grid(shape, angle)
-    ones = torch.ones(n, device=device)
-    waves = Spectrum(uniform(generator, (n,), 3, 5), 0 * ones, 3 * ones, angle + torch.pi / 2)
+    edge = (thickness / thickness.sum(1, keepdim=True)).cumsum(1) * total
+    edge = edge - total / 2 + uniform(generator, (n, 1), -0.2, 0.2) * size
+    level = torch.where(periodic, (order % 2).float(), uniform(generator, (n, J + 1)))
+    level = level * ((order > 0) & (order < count))
     height = uniform(generator, (n,), 0, 0.08) * size * chance(generator, (n,), 0.6)
-    u = u + each(height) * gaussian_field(waves, shape, generator)
+    return Stack(angles(generator, (n,)), edge, level, height)
+
+
+def render_stacks(stack: Stack, shape: Shape, generator: Generator) -> Tensor:
+    """Maps (n, H, W) of stacks, with waves drawn for them."""
+    n = len(stack.angle)
+    u, _ = turned_grid(shape, stack.angle)
+    ones = torch.ones_like(stack.angle)
+    along = stack.angle + torch.pi / 2
+    waves = Spectrum(uniform(generator, (n,), 3.5, 5), 0 * ones, 3 * ones, along)
+    u = u + each(stack.height) * gaussian_field(waves, shape, generator)
     pitch = slope(u).clamp(min=0.5)
-    step = level.diff(dim=1)
+    step = stack.level.diff(dim=1)
     maps = torch.zeros_like(u)
-    for j in range(int(count.max()) if n else 0):
-        maps += each(step[:, j]) * (0.5 + (u - each(edge[:, j])) / pitch).clamp(0, 1)
-    return to_peak_one(maps.clamp(min=0))
+    for j in range(int((step != 0).sum(0).nonzero().max()) + 1):
+        maps += each(step[:, j]) * (0.5 + (u - each(stack.edge[:, j])) / pitch).clamp(0, 1)
+    return maps.clamp(min=0)
+
+
+def strata(n: int, shape: Shape, generator: Generator) -> Tensor:
+    """Stacks of layers, flat or wavy, periodic or not, cut across."""
+    return to_peak_one(render_stacks(draw_stacks(n, shape, generator), shape, generator))

@@ -34,29 +34,43 @@ def power_law_radii(u: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
 
 
 def draw_leaves(n: int, shape: Shape, generator: Generator) -> Leaves:
-    """Leaves of radii from 1 to 4 px up to half the frame, covering it 0.3 to 4 times on average."""
-    H, W = shape
+    """Leaves of radii from 1 to 4 px up to half the frame, covering it 0.3 to 3 times on average."""
     largest = uniform(generator, (n,), 0.15, 0.5) * min(shape)
     smallest = torch.minimum(log_uniform(generator, (n,), 1, 4), largest / 2)
-    layers = log_uniform(generator, (n,), 0.3, 4)
+    layers = log_uniform(generator, (n,), 0.3, 3)
+    leaves = scatter_leaves(smallest, largest, layers, shape, generator)
+    # all levels, or a few
+    steps = integers(generator, (n,), 1, 6)[leaves.owner]
+    few = (leaves.level * (steps + 1)).floor() / steps
+    return leaves._replace(level=torch.where(steps > 4, leaves.level, few))
+
+
+def scatter_leaves(
+    smallest: Tensor, largest: Tensor, layers: Tensor, shape: Shape, generator: Generator
+) -> Leaves:
+    """Leaves of uniform levels for n objects.
+
+    Args:
+        smallest: (n,) radius, px.
+        largest: (n,) radius, px.
+        layers: (n,) how often leaves cover a point, on average.
+        shape: (H, W).
+        generator: randomness.
+    """
+    n, device = len(layers), layers.device
     mean_square = 2 * smallest**2 / (1 - (smallest / largest) ** 2) * (largest / smallest).log()
     # centres lie wherever the largest leaf can touch the frame, or small ones would crowd at its edges
-    extent = torch.stack([H + 4 * largest, W + 4 * largest], 1)
+    extent = torch.tensor(shape, device=device) + 4 * largest[:, None]
     count = torch.poisson(layers * extent.prod(1) / (torch.pi * mean_square), generator=generator).long()
-    owner = torch.repeat_interleave(torch.arange(n, device=count.device), count)
+    owner = torch.repeat_interleave(torch.arange(n, device=device), count)
     M = len(owner)
-    middle = torch.tensor([(H - 1) / 2, (W - 1) / 2], device=count.device)
+    middle = torch.tensor([(s - 1) / 2 for s in shape], device=device)
     centre = middle + (uniform(generator, (M, 2)) - 0.5) * extent[owner]
     radius = power_law_radii(uniform(generator, (M,)), smallest[owner], largest[owner])
     # an object has leaves of one sort or of all
     sort = integers(generator, (n,), 0, 3)[owner]
     sort = torch.where(sort == 3, integers(generator, (M,), 0, 2), sort)
-    outlines = draw_outlines(radius, sort, 3.0, generator)
-    # all levels, or a few
-    steps = integers(generator, (n,), 1, 6)[owner]
-    level = uniform(generator, (M,))
-    level = torch.where(steps > 4, level, (level * (steps + 1)).floor() / steps)
-    return Leaves(owner, centre, outlines, level)
+    return Leaves(owner, centre, draw_outlines(radius, sort, 3.0, generator), uniform(generator, (M,)))
 
 
 def render_leaves(leaves: Leaves, n: int, shape: Shape) -> Tensor:

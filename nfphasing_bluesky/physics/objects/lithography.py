@@ -121,13 +121,17 @@ def zone_plates(n: int, shape: Shape, generator: Generator) -> Tensor:
     rings = draw_rings(n, shape, generator)
     rows, columns = centred_grid(shape, rings.outer)
     dy, dx = rows - each(rings.centre[:, 0]), columns - each(rings.centre[:, 1])
-    r = (dy.square() + dx.square()).sqrt().clamp(min=0.5)
+    r = (dy.square() + dx.square()).sqrt().clamp(min=1)
     # (r / outer)^power over the zones has the slope 1 / finest at the outer radius, where a line ends
     zones = (2 * rings.outer / (rings.power * rings.finest)).round() / 2
+    shift = 0.75 - zones
     phase = each(zones) * (r / each(rings.outer)) ** each(rings.power)
     pitch = r / (each(rings.power) * phase)
-    distance = stripe(phase + each(0.75 - zones), torch.full_like(rings.outer, 0.5), pitch)
-    stopped = torch.minimum(distance, torch.where(each(rings.stop) > 0, r - each(rings.stop), 1.0))
+    distance = stripe(phase + each(shift), torch.full_like(rings.outer, 0.5), pitch)
+    # the stop ends in the middle of a space
+    space = (zones * (rings.stop / rings.outer) ** rings.power + shift).round() - shift
+    stop = rings.outer * (space.clamp(min=0) / zones) ** (1 / rings.power)
+    stopped = torch.minimum(distance, torch.where(each(rings.stop) > 0, r - each(stop), 1.0))
     return coverage(torch.maximum(stopped, r - each(rings.outer)))
 
 

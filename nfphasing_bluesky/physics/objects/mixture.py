@@ -94,7 +94,8 @@ def random_objects(
     Args:
         n: how many.
         shape: (H, W), 16 px or more each.
-        generator: all randomness comes from it: same seed, same objects.
+        generator: all randomness comes from it: same seed, same objects (on a GPU up to
+            the rounding of sums).
         kinds: names out of KINDS; their shares are scaled to sum to 1. All by default.
         dtype: of the maps; the drawing itself is in float32.
         isolated: share of objects, of whatever kind, cut to a window with empty surroundings; by default what

@@ -58,8 +58,8 @@ def scatter(n: int, shape: Shape, generator: Generator, *, smallest: float, larg
     cloud = 0.3 * normal(generator, (M, 2)) * (extent[owner, None] * size)
     first = torch.zeros(M, 1, dtype=torch.bool, device=device)
     first[count.cumsum(0) - count] = True
-    # one of them is well inside
-    anywhere = torch.where(first, 0.6 * anywhere, anywhere)
+    # the first one is well inside
+    anywhere, cloud = (torch.where(first, 0.5 * x, x) for x in (anywhere, cloud))
     rank = torch.arange(M, device=device) - (count.cumsum(0) - count)[owner]
     crystal = _lattice(n, generator, device)[owner, rank.clamp(max=_lattice_sites().shape[0] - 1)]
     pitch = 2 * radius * uniform(generator, (n,), 1, 1.6)
@@ -90,8 +90,11 @@ def _lattice(n: int, generator: Generator, device: torch.device) -> Tensor:
     cos, sin = turn.cos()[:, None], turn.sin()[:, None]
     y, x = sites[:, 0], sites[:, 1]
     turned = torch.stack([y * cos + x * sin, x * cos - y * sin], -1)
-    # vacancies are sent away
-    return torch.where(chance(generator, (n, len(sites), 1), 0.05), 1e4, turned)
+    # vacancies are sent away; the first site is taken
+    vacant = (
+        chance(generator, (n, len(sites), 1), 0.05) & (torch.arange(len(sites), device=device) > 0)[:, None]
+    )
+    return torch.where(vacant, 1e4, turned)
 
 
 def render_balls(places: Places, n: int, shape: Shape, hollow: Tensor, overlap: bool = True) -> Tensor:

@@ -54,11 +54,12 @@ def draw_stars(n: int, shape: Shape, generator: Generator) -> Star:
     """Stars of 10 to 72 spokes, whole or in part; a spoke is 1.5 px wide where it begins, or wider."""
     size = min(shape)
     spokes = log_uniform(generator, (n,), 10, min(72.0, 0.7 * size)).round()
-    inner = spokes * log_uniform(generator, (n,), 3, 8) / (2 * torch.pi)
+    inner = (spokes * log_uniform(generator, (n,), 3, 8) / (2 * torch.pi)).clamp(max=0.4 * size)
     large = chance(generator, (n,), 0.5)
     outer = size * torch.where(large, uniform(generator, (n,), 0.6, 2), uniform(generator, (n,), 0.3, 0.5))
     outer = torch.maximum(outer, 2 * inner)
-    off = torch.where(large, 0.8 * size, 0.08 * size)[:, None] * uniform(generator, (n, 2), -1, 1)
+    off = torch.where(large, (0.6 * outer).clamp(max=0.8 * size), 0.08 * size)
+    off = off[:, None] * uniform(generator, (n, 2), -1, 1)
     span = (outer - inner)[:, None]
     ring = inner[:, None] + span * uniform(generator, (n, _RINGS), 0.1, 0.9)
     some = chance(generator, (n, _RINGS), 0.6)

@@ -102,11 +102,10 @@ def letters(n: int, shape: Shape, generator: Generator) -> Tensor:
 
 def _written(lines: Tensor, places: Tensor, unit: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     """Owners (L,) and cells (L, 2) of the letters: within half counts of lines and places, and the frame."""
-    reach = 0.6 * math.hypot(*shape) / float(unit.min()) if len(unit) else 0.0
+    reach = 0.6 * math.hypot(*shape) / float(unit.min())
     down, right = math.ceil(reach / _LINE), math.ceil(reach / _ADVANCE)
-    cell = torch.cartesian_prod(torch.arange(-down, down + 1), torch.arange(-right, right + 1)).to(
-        unit.device
-    )
+    rows, columns = (torch.arange(-k, k + 1, device=unit.device) for k in (down, right))
+    cell = torch.cartesian_prod(rows, columns)
     near = (cell * torch.tensor([_LINE, _ADVANCE], device=unit.device)).norm(dim=1) * unit[:, None]
     text = (cell[:, 0].abs() < lines[:, None]) & (cell[:, 1].abs() < places[:, None])
     owner, which = (text & (near < 0.7 * math.hypot(*shape))).nonzero(as_tuple=True)
