@@ -1,7 +1,8 @@
 """Holograms as tensors: what a batch of them is, how frames become one, and how they are perturbed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,14 +70,15 @@ class HologramBatch:
 
     def at(self, index: Tensor) -> "HologramBatch":
         """Return the frames that an index or a boolean mask picks."""
-        known = {name: value for name, value in vars(self).items() if value is not None}
-        picked = {k: v.at(index) if isinstance(v, Hologram) else v[index] for k, v in known.items()}
-        return replace(self, **picked)
+        return self._each(lambda v: v.at(index) if isinstance(v, Hologram) else v[index])
 
     def to(self, device: torch.device | str) -> "HologramBatch":
         """Return the batch on another device."""
+        return self._each(lambda v: v.to(device))
+
+    def _each(self, change: Callable[[Any], Any]) -> "HologramBatch":
         known = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(self, **{name: value.to(device) for name, value in known.items()})
+        return replace(self, **{name: change(value) for name, value in known.items()})
 
 
 def expected(phase: Tensor, geometry: Hologram) -> Tensor:

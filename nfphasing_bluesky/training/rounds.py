@@ -11,6 +11,10 @@ from nfphasing_bluesky.modalities import Anchors, Draws, Modality
 from nfphasing_bluesky.training.settings import TrainSettings
 
 
+AT_ONCE = 256
+"""Frames simulated together, at least: a few at a time take longer."""
+
+
 class Labelled(NamedTuple):
     """Frames of one step: what the network takes, and the truth."""
 
@@ -106,7 +110,8 @@ def _simulate(modality: Modality, settings: TrainSettings, generator: Generator)
         chosen = (draws.label == names.index(settings.only)).nonzero()[:, 0]
         return Draws(draws.label[chosen], draws.theta[chosen], torch.arange(len(chosen), device=g.device))
 
-    batch, draws, _ = simulate_usable(modality, settings.batch, generator, sample)
+    count = min(max(settings.batch, AT_ONCE), settings.round_batches * settings.batch)
+    batch, draws, _ = simulate_usable(modality, count, generator, sample)
     channels, extra = modality.context(batch)
     found = modality.anchors(batch)
     anchors = {int(k): found.get(int(k), (draws.label == k).nonzero()[:, 0]) for k in draws.label.unique()}
