@@ -93,7 +93,7 @@ def within(surroundings: Tensor, corner: Tensor, phase: Tensor) -> Tensor:
     rows = corner[:, 0, None] + torch.arange(h, device=phase.device)
     columns = corner[:, 1, None] + torch.arange(w, device=phase.device)
     each = torch.arange(n, device=phase.device)[:, None, None]
-    return surroundings.index_put((each, rows[:, :, None], columns[:, None, :]), phase)
+    return surroundings.to(phase).index_put((each, rows[:, :, None], columns[:, None, :]), phase)
 
 
 def cut(images: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -10,7 +10,6 @@ from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities import Anchors, Draws, Modality
 from nfphasing_bluesky.training.settings import TrainSettings
 
-
 AT_ONCE = 256
 """Frames simulated together, at least: a few at a time take longer."""
 
