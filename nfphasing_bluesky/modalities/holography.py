@@ -34,6 +34,7 @@ GRAIN = 0.01
 """Standard deviation of white noise on the phase, over its peak: no sample is a picture."""
 
 INITIALISED = 128
+PIXELS_AT_ONCE = 2**21
 CANVAS = 2
 """Sides of the frames that training tiles are cut from, in tiles."""
 
@@ -206,7 +207,9 @@ class Holography:
 
     def evaluate(self, draws: Draws, batch: HologramBatch, noise: Tensor | None = None) -> Evaluated:
         """Run draws through the forward model. Nothing is linear."""
-        predicted = self.forward(draws, batch)
+        pixels = batch.intensity[0].numel() if batch.surroundings is None else batch.surroundings[0].numel()
+        rows = torch.arange(len(draws), device=draws.theta.device).split(max(1, PIXELS_AT_ONCE // pixels))
+        predicted = torch.cat([self.forward(draws.at(some), batch) for some in rows])
         wavelength = batch.geometry.wavelength_angstrom[draws.frame]
         shape = draws.theta.new_tensor(batch.intensity.shape[1:], dtype=torch.long).expand(len(draws), 2)
         nuisance = {"wavelength_angstrom": wavelength, "shape": shape}

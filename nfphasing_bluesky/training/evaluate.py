@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, pooled, tarp
+from nfphasing_bluesky.training.pixel_calibration import PixelCalibration
 from nfphasing_bluesky.training.rounds import simulate_usable
 
 CHUNK = 20
@@ -53,9 +54,19 @@ class Evaluation:
         self.ood: list[float] = []
         self.valid: list[bool] = []
         self.seconds: list[float] = []
+        self.pixels = PixelCalibration()
 
-    def add(self, posterior: Posterior, truth: dict[str, float], label: int, gain: float) -> None:
-        """Take in one frame."""
+    def add(
+        self,
+        posterior: Posterior,
+        truth: dict[str, float],
+        label: int,
+        gain: float,
+        image: FloatArray | None = None,
+    ) -> None:
+        """Take in one frame; `image` is the true density where that is an image."""
+        if image is not None:
+            self.pixels.add(image, posterior.samples)
         same_class = posterior.labels == label if posterior.labels.size else np.True_
         for name, draws in posterior.parameters.items():
             self.truth.setdefault(name, []).append(np.array(truth[name]))
@@ -95,12 +106,23 @@ def run(
         done = len(out.label)
         origins = [Origin(seq_num=done + i) for i in range(len(draws))]
         posteriors = runner.reconstruct(batch, origins, n_samples, seed)
-        gain = runner.log_prob(batch, draws) - runner.modality.log_prior(draws)
+        gain = runner.log_prob(batch, draws)
+        if runner.modality.has_log_prior:
+            gain = gain - runner.modality.log_prior(draws)
+        images = _true_images(runner.modality, draws, batch)
         for i, posterior in enumerate(posteriors[: frames - done]):
             truths = {name: float(values[i]) for name, values in truth.items()}
-            out.add(posterior, truths, int(draws.label[i]), float(gain[i]))
+            image = None if images is None else images[i]
+            out.add(posterior, truths, int(draws.label[i]), float(gain[i]), image)
         report(len(out.label))
     return out
+
+
+def _true_images(modality: Modality, draws: Draws, batch: Any) -> FloatArray | None:
+    """(B, H, W) densities of the objects that were simulated, where the density is an image."""
+    if len(modality.density_info.axes) != 2:
+        return None
+    return modality.density(draws, modality.evaluate(draws, batch).nuisance).double().numpy()
 
 
 def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +139,7 @@ def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, 
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%d"),
         "settings": settings,
-        "information_gain_nats": float(np.mean(evaluation.gain)),
-        "information_gain_nats_median": float(np.median(evaluation.gain)),
+        **_information(evaluation, modality),
         "reduced_chi2_median": float(np.median(evaluation.chi2)),
         "reduced_chi2_q99": float(np.quantile(evaluation.chi2, 0.99)),
         "share_valid": float(np.mean(evaluation.valid)),
@@ -136,10 +157,23 @@ def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, 
         figures["classes"][spec.name] = of_class
     figures |= pooled(parts)
     figures["of_valid"] = _of_valid(evaluation, modality, truth, draws, label)
+    if len(evaluation.pixels):
+        figures["pixels"] = evaluation.pixels.figures()
     figures["worst_tarp_deviation"] = max(c["tarp_deviation"] for c in figures["classes"].values())
     if len(modality.classes) > 1:
         figures["class_accuracy"] = _accuracy(evaluation, modality)
     return figures
+
+
+def _information(evaluation: Evaluation, modality: Modality) -> dict[str, float]:
+    """What the posterior knows of the truth: over the prior, or as a density where that has none."""
+    gain = np.array(evaluation.gain)
+    if modality.has_log_prior:
+        return {
+            "information_gain_nats": float(np.mean(gain)),
+            "information_gain_nats_median": float(np.median(gain)),
+        }
+    return {"bits_per_dimension": float(-np.mean(gain) / (math.log(2) * modality.width))}
 
 
 def _of_valid(
@@ -165,15 +199,20 @@ def _class_figures(
     evaluation: Evaluation, truth: dict[str, FloatArray], draws: dict[str, FloatArray], mine: FloatArray
 ) -> dict[str, Any]:
     present = [n for n in truth if np.isfinite(truth[n][mine]).any()]
-    ess = np.array(evaluation.ess)[mine]
     parameters = {n: asdict(calibrate(truth[n][mine], _enough(draws[n][mine]))) for n in present}
     return {
         "frames": int(mine.sum()),
         "parameters": parameters,
         "tarp_deviation": _tarp_deviation(truth, draws, mine, present),
-        "ess_fraction_median": float(np.median(ess)),
-        "ess_fraction_q10": float(np.quantile(ess, 0.1)),
-    }
+    } | _effective(evaluation, mine)
+
+
+def _effective(evaluation: Evaluation, mine: FloatArray) -> dict[str, float]:
+    """Effective sample sizes, where there are importance weights."""
+    ess = np.array(evaluation.ess)[mine]
+    if np.isnan(ess).all():
+        return {}
+    return {"ess_fraction_median": float(np.median(ess)), "ess_fraction_q10": float(np.quantile(ess, 0.1))}
 
 
 def _enough(draws: FloatArray) -> FloatArray:

@@ -1,0 +1,50 @@
+"""Calibration of images whose posterior is known: smooth objects, noisy pixels, a Gaussian posterior."""
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.training.pixel_calibration import PixelCalibration
+
+SIDE, FRAMES, DRAWS = 16, 200, 100
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """Of the exact posterior and of one that is half as wide, or shifted."""
+    place = np.arange(SIDE**2)
+    y, x = np.divmod(place, SIDE)
+    distance = np.hypot(y[:, None] - y, x[:, None] - x)
+    prior = np.exp(-(distance**2) / 18) + 0.05 * np.eye(SIDE**2)
+    gain = prior @ np.linalg.inv(prior + 0.3 * np.eye(SIDE**2))
+    posterior = np.linalg.cholesky(prior - gain @ prior + 1e-9 * np.eye(SIDE**2))
+    root = np.linalg.cholesky(prior)
+
+    def measure(width: float, shift: float) -> dict[str, float]:
+        rng = np.random.default_rng(0)
+        found = PixelCalibration()
+        for _ in range(FRAMES):
+            truth = root @ rng.normal(size=SIDE**2)
+            mean = gain @ (truth + np.sqrt(0.3) * rng.normal(size=SIDE**2))
+            draws = mean + shift + width * rng.normal(size=(DRAWS, SIDE**2)) @ posterior.T
+            found.add(truth.reshape(SIDE, SIDE), draws.reshape(-1, SIDE, SIDE))
+        return found.figures()
+
+    return measure
+
+
+def test_the_exact_posterior_passes(figures):
+    found = figures(1.0, 0.0)
+    assert found["coverage_68"] == pytest.approx(0.6827, abs=0.02)
+    assert found["coverage_95"] == pytest.approx(0.95, abs=0.015)
+    assert found["rank_ks"] < 0.02
+    assert found["tarp_deviation"] < 0.1
+    assert found["pull_rms_median"] == pytest.approx(1.0, abs=0.05)
+    assert 0.2 < found["nrmse_median"] < 0.45
+
+
+def test_overconfidence_and_bias_show(figures):
+    narrow, shifted = figures(0.5, 0.0), figures(1.0, 0.5)
+    assert narrow["coverage_95"] < 0.75
+    assert narrow["tarp_deviation"] > 0.2
+    assert narrow["pull_rms_median"] > 1.8
+    assert shifted["rank_ks"] > 0.2
