@@ -131,7 +131,8 @@ def evaluate(
 @app.command()
 def reconstruct(
     files: Annotated[
-        list[Path], typer.Argument(help="curves (text, canSAS, NXcanSAS) or frames (TIFF, CBF, EDF, HDF5)")
+        list[Path],
+        typer.Argument(help="curves (text, canSAS, NXcanSAS), frames (TIFF, CBF, EDF, HDF5), scans (npz)"),
     ],
     model: Model = "saxs1d-pr",
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("nfphasing-results"),
@@ -153,6 +154,9 @@ def reconstruct(
         str | None, typer.Option(help="columns of q, I, sigma in a text file, as 0,3,4")
     ] = None,
     relative_sigma: Annotated[float | None, typer.Option(help="where the file has no sigma")] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -170,12 +174,22 @@ def reconstruct(
         "q_unit": q_unit,
         "columns": _columns(columns),
         "relative_sigma": relative_sigma,
+        "renamed": _pairs(rename),
     }
     job = BatchJob(output, buffer, {k: v for k, v in reading.items() if v is not None})
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
         _print_json({"results": results})
     sys.exit(1 if any("error" in r for r in results) else 0)
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str] | None:
+    if not texts:
+        return None
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (theirs, _, ours) in zip(texts, pairs, strict=True) if not (theirs and ours)]:
+        raise typer.BadParameter(f"{wrong[0]!r}, expected theirs=ours")
+    return {theirs: ours for theirs, _, ours in pairs}
 
 
 def _columns(text: str | None) -> tuple[int, ...] | None:

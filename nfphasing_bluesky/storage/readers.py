@@ -1,6 +1,6 @@
 """Curves and detector frames from files: one door to every format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import fabio
@@ -15,6 +15,7 @@ from nfphasing_bluesky.storage.read_canxml import read_canxml
 from nfphasing_bluesky.storage.read_images import iter_images
 from nfphasing_bluesky.storage.read_nexus import find_stack, iter_stack, read_nxcansas
 from nfphasing_bluesky.storage.read_text import read_text
+from nfphasing_bluesky.storage.scans import hologram_frames, read_scan
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".cbf", ".edf", ".img", ".mccd", ".gb", ".gfrm"})
 
@@ -29,6 +30,7 @@ def read_frames(
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
     dataset: str | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> list[Frame]:
     """Read every frame of a file; `iter_frames` with all of it in memory."""
     return list(
@@ -41,6 +43,7 @@ def read_frames(
             columns=columns,
             relative_sigma=relative_sigma,
             dataset=dataset,
+            renamed=renamed,
         )
     )
 
@@ -55,11 +58,13 @@ def iter_frames(
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
     dataset: str | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> Iterator[Frame]:
-    """Yield the frames of a file one by one: curves with CurveGeometry, images with DetectorGeometry.
+    """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
 
-    Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS, detector frames in HDF5, and the image
-    formats of fabio (TIFF, CBF, EDF, ...). Images are returned as they are stored, neither flipped nor
+    Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS, detector frames in HDF5, the image
+    formats of fabio (TIFF, CBF, EDF, ...), and holograms in .npz, or in any file with `renamed`, as
+    `scans.hologram_frames` says. Images are returned as they are stored, neither flipped nor
     turned: the geometry must be that of the stored image. In unsigned images the largest value of the dtype
     marks dead and saturated pixels and is masked.
 
@@ -73,6 +78,7 @@ def iter_frames(
         columns: columns of a text file from 0: (q, I), (q, I, sigma) or (q, I, sigma, dq).
         relative_sigma: sigma as a fraction of the intensity for files without errors.
         dataset: path of the frames inside an HDF5 file.
+        renamed: for scans, name in the file -> the name that it goes by here.
 
     Raises:
         FrameError: no errors; a mask of another shape.
@@ -87,7 +93,9 @@ def iter_frames(
     if poni is not None and geometry is not None:
         raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
     options = ReadOptions(q_unit, columns, relative_sigma, dataset)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if renamed or path.suffix.lower() == ".npz":
+        yield from hologram_frames(read_scan(path, renamed))
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
         yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
     elif h5py.is_hdf5(path):
         curves = read_nxcansas(path, options) if dataset is None else []

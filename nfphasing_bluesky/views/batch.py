@@ -22,6 +22,7 @@ from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.storage.readers import read_frames
 from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
 from nfphasing_bluesky.views.figures import figure_1d, save_figure
+from nfphasing_bluesky.views.images import figure_2d
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def _store(
     stem = stem.with_name(f"{stem.name}_{reconstructor.info.name}")
     settings = reconstructor.settings
     written = write_posterior(stem.with_name(stem.name + ".h5"), result, frame, reconstructor.info, settings)
-    picture = save_figure(figure_1d(frame, result, reconstructor.info), stem.with_name(stem.name + ".png"))
+    draw = figure_2d if len(result.density.axes) == 2 else figure_1d
+    picture = save_figure(draw(frame, result, reconstructor.info), stem.with_name(stem.name + ".png"))
     main = next(p for p in reconstructor.info.parameters if p.name in result.parameters)
     size = Summary.of(result.parameters[main.name], main.unit)
     console.print(

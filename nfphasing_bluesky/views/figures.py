@@ -73,7 +73,7 @@ def draw_1d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
     draw_residuals(residual_axes, frame, posterior)
     draw_density(figure.add_subplot(right[0]), posterior)
     _write_parameters(figure.add_subplot(right[1]), posterior, info)
-    _write_title(figure, posterior, info)
+    write_title(figure, posterior, info)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
@@ -226,7 +226,7 @@ def _write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None
         write(line, 0, rows + 1.4 + number, fontsize=9, color=_DATA)
 
 
-def _write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:
+def write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:
     """Write what was reconstructed with which model, and the verdict as a coloured light with its reason."""
     trust = posterior.trust
     colour = LIGHTS[trust.verdict]

@@ -1,0 +1,135 @@
+"""Figures of reconstructed images: frame, prediction and residuals above, u with its error bar below."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from nfphasing_bluesky.core import DensityInfo, Frame, FrameError, ModelInfo, Posterior
+from nfphasing_bluesky.views.figures import axis_label, write_title
+from nfphasing_bluesky.views.text import parameter_lines, trust_line
+
+_DPI = 100
+_BEYOND = 0.2
+"""Per cent of the pixels at either end that may lie beyond the colour scale."""
+
+_PREFIXES = ((1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"), (1.0, "m"))
+
+
+def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
+    """Draw a frame and the image that was reconstructed from it.
+
+    Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
+    standard deviation of u, and one draw on the scale of the mean. Row 0 is at the top. Masked pixels are
+    grey.
+
+    Args:
+        frame: (H, W).
+        posterior: with a two-dimensional density.
+        info: the model.
+
+    Returns:
+        A figure of 1200 x 820 pixels with a canvas of its own; pyplot is not involved.
+
+    Raises:
+        FrameError: the frame or the density is not two-dimensional.
+    """
+    if frame.intensity.ndim != 2 or len(posterior.density.axes) != 2:
+        raise FrameError(
+            f"{frame.origin.label}: figure_2d draws a frame and a density of two axes, got a frame "
+            f"{frame.intensity.shape} and a density {posterior.density.shape}"
+        )
+    figure = Figure(figsize=(12, 8.2), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_2d(figure, frame, posterior, info)
+    return figure
+
+
+def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo) -> None:
+    """Draw `figure_2d` into a figure that exists, after clearing it."""
+    figure.clear()
+    axes = figure.subplots(2, 3)
+    _draw_frame(axes[0], frame, posterior)
+    _draw_density(axes[1], posterior)
+    text = "    ".join(parameter_lines(posterior, info))
+    figure.supxlabel(f"{text}\n{trust_line(posterior.trust)}", fontsize=9)
+    write_title(figure, posterior, info)
+
+
+def _draw_frame(axes: NDArray, frame: Frame, posterior: Posterior) -> None:
+    usable = frame.usable
+    measured = np.where(usable, frame.intensity, np.nan)
+    limits = _limits(measured)
+    sigma = np.ones_like(measured) if frame.sigma is None else frame.sigma
+    residual = (measured - posterior.prediction.mean) / np.where(usable, sigma, 1.0)
+    name = "(I − fit)/σ" if frame.sigma is not None else "I − fit"
+    reach = max(4.0, float(np.nanquantile(np.abs(residual), 0.999)))
+    _image(axes[0], measured, "measured", "I", limits, "gray")
+    _image(axes[1], posterior.prediction.mean, "posterior prediction", "I", limits, "gray")
+    _image(axes[2], residual, "residual", name, (-reach, reach), "RdBu_r")
+    for one in axes:
+        one.set_xlabel("column (px)")
+        one.set_ylabel("row (px)")
+
+
+def _draw_density(axes: NDArray, posterior: Posterior) -> None:
+    density = posterior.density
+    label = axis_label(density.quantity, density.units)
+    limits = _limits(posterior.mean)
+    extent, unit = _extent(density)
+    draw, widest = posterior.samples[0], _limits(posterior.std)[1]
+    _image(axes[0], posterior.mean, "posterior mean", label, limits, "viridis", extent)
+    _image(axes[1], posterior.std, "standard deviation", label, (0.0, widest), "magma", extent)
+    _image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
+    for one in axes:
+        one.set_xlabel(f"{density.axes[1].name} ({unit})")
+        one.set_ylabel(f"{density.axes[0].name} ({unit})")
+
+
+def _image(
+    axes: Axes,
+    image: NDArray,
+    title: str,
+    label: str,
+    limits: tuple[float, float],
+    colours: str,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
+    axes.set_facecolor("#bdbdbd")
+    shown = axes.imshow(
+        image,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        origin="upper",
+        extent=extent,
+        interpolation="nearest",
+    )
+    axes.set_title(title, fontsize=10)
+    axes.figure.colorbar(shown, ax=axes, label=label, shrink=0.9)
+
+
+def _limits(image: NDArray) -> tuple[float, float]:
+    """Colour scale that leaves out a few pixels at either end."""
+    low, high = np.nanpercentile(image, [_BEYOND, 100 - _BEYOND])
+    return (float(low), float(high)) if high > low else (float(low) - 1e-6, float(high) + 1e-6)
+
+
+def _extent(density: DensityInfo) -> tuple[tuple[float, float, float, float], str]:
+    """Edges left, right, bottom, top of the outermost pixels, in a unit with handy numbers."""
+    rows, columns = density.axes
+    factor, unit = _prefix(float(np.ptp(columns.values)), columns.units)
+    edges = []
+    for axis in (columns, rows):
+        half = 0.5 * float(axis.values[1] - axis.values[0])
+        edges.append(((axis.values[0] - half) / factor, (axis.values[-1] + half) / factor))
+    (left, right), (top, bottom) = edges
+    return (left, right, bottom, top), unit
+
+
+def _prefix(span: float, units: str) -> tuple[float, str]:
+    if units != "m":
+        return 1.0, units
+    fitting = [p for p in _PREFIXES if p[0] <= span / 2]
+    return fitting[-1] if fitting else _PREFIXES[0]
