@@ -1,6 +1,7 @@
-"""Detector geometry from documents.
+"""Geometry of two-dimensional frames from documents.
 
-Looked for, in this order:
+That of a hologram is in the start document, `nfphasing={"geometry": {"fresnel_number": ...}}` or what
+`holograms.hologram_geometry` makes one of. That of a detector behind scattering is looked for, in this order:
 
 1. the start document, in SI units: `nfphasing={"geometry": {"wavelength_m", "distance_m",
    "pixel_size_m": [row, column], "poni_m": [row, column], "rotations_rad": [rot1, rot2, rot3]}}`
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nfphasing_bluesky.core import DetectorGeometry, GeometryError
+from nfphasing_bluesky.core import DetectorGeometry, GeometryError, HologramGeometry
+from nfphasing_bluesky.documents.holograms import NAMES, TELLING, hologram_geometry
 from nfphasing_bluesky.documents.keys import Document, object_of, own_metadata
 from nfphasing_bluesky.documents.units import metres, radians
 
@@ -23,8 +25,33 @@ _FIELDS = ("wavelength", "distance", "pixel_size", "poni", "rotations")
 _SIZES = {"wavelength": 1, "distance": 1, "pixel_size": 2, "poni": 2, "rotations": 3}
 
 
-def detector_geometry(start: Document, descriptor: Document, data_key: str) -> DetectorGeometry:
+def image_geometry(
+    start: Document, descriptor: Document, data_key: str
+) -> DetectorGeometry | HologramGeometry:
     """Return the geometry of a stream's two-dimensional frames.
+
+    Raises:
+        GeometryError: it is missing or incomplete, or a value has no usable unit.
+    """
+    said = own_metadata(start).get("geometry")
+    if isinstance(said, Mapping) and TELLING & set(said):
+        return _hologram(said, data_key)
+    return detector_geometry(start, descriptor, data_key)
+
+
+def _hologram(said: Mapping[str, Any], data_key: str) -> HologramGeometry:
+    where = f"{data_key}, nfphasing.geometry in the start document"
+    if unknown := sorted(set(said) - set(NAMES)):
+        raise GeometryError(f"{where} has {', '.join(unknown)}, expected some of {', '.join(NAMES)}")
+    try:
+        values = {name: float(value) for name, value in said.items()}
+    except (TypeError, ValueError):
+        raise GeometryError(f"{where} is {dict(said)!r}, expected a number for each name") from None
+    return hologram_geometry(values, where, "put what is missing beside them")
+
+
+def detector_geometry(start: Document, descriptor: Document, data_key: str) -> DetectorGeometry:
+    """Return the geometry of a detector behind scattering.
 
     Raises:
         GeometryError: it is missing or incomplete, or a value has no usable unit.

@@ -1,7 +1,7 @@
 """Which data key of a stream holds the frames, and which keys go with it.
 
-A frame's companions are looked up by role: `q`, `sigma`, `mask`, `dq`. The start document may name them,
-`nfphasing={"q_key": ..., "sigma_key": ..., "mask_key": ..., "dq_key": ...}`; without that a companion of
+A frame's companions are looked up by role: `q`, `sigma`, `mask`, `dq`, `flat` (an empty image). The start
+document may name them, `nfphasing={"q_key": ..., "sigma_key": ...}`; without that a companion of
 `saxs_intensity` is `saxs_intensity_q` or `saxs_q` (or the same with `-`), of a device `saxs` it is `saxs_q`.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from nfphasing_bluesky.core import DataKeyError
 
-ROLES = ("q", "sigma", "mask", "dq")
+ROLES = ("q", "sigma", "mask", "dq", "flat")
 Document = Mapping[str, Any]
 
 

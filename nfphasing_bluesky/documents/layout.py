@@ -7,8 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import CurveGeometry, DetectorGeometry, Frame, FrameError, GeometryError, Origin
-from nfphasing_bluesky.documents.geometry import detector_geometry
+from nfphasing_bluesky.core import (
+    CurveGeometry,
+    DetectorGeometry,
+    Frame,
+    FrameError,
+    GeometryError,
+    HologramGeometry,
+    Origin,
+)
+from nfphasing_bluesky.documents.geometry import image_geometry
+from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.keys import (
     ROLES,
     Document,
@@ -40,7 +49,7 @@ class Layout:
     event_roles: Mapping[str, str]
     fixed: Mapping[str, Array]
     units: Mapping[str, str | None]
-    detector: DetectorGeometry | GeometryError
+    detector: DetectorGeometry | HologramGeometry | GeometryError
     said: Mapping[str, Any]
 
     @property
@@ -61,8 +70,11 @@ class Layout:
             return self._curve(intensity, roles, origin)
         if isinstance(self.detector, GeometryError):
             raise self.detector
-        sigma, mask = roles.get("sigma"), roles.get("mask")
-        return Frame(intensity, self.detector, sigma=_flat(sigma, 2), mask=_flat(mask, 2), origin=origin)
+        sigma, mask, flat = (_flat(roles.get(role), 2) for role in ("sigma", "mask", "flat"))
+        if isinstance(self.detector, HologramGeometry):
+            dead = None if mask is None else mask != 0
+            return hologram_frame(intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin)
+        return Frame(intensity, self.detector, sigma=sigma, mask=mask, origin=origin)
 
     def _curve(self, intensity: Array, roles: Mapping[str, Array], origin: Origin) -> Frame:
         q = self._in_inverse_angstrom("q", roles)
@@ -149,9 +161,9 @@ def read_layout(
         value, unit = _fixed_companion(start, descriptor, chosen, role)
         if value is not None:
             fixed[role], units[role] = value, unit
-    detector: DetectorGeometry | GeometryError
+    detector: DetectorGeometry | HologramGeometry | GeometryError
     try:
-        detector = geometry or detector_geometry(start, descriptor, chosen)
+        detector = geometry or image_geometry(start, descriptor, chosen)
     except GeometryError as error:
         detector = error
     stream = descriptor.get("name", "")

@@ -9,21 +9,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, Origin, StorageError
-from nfphasing_bluesky.physics.propagate import cone_beam, pixel_fresnel_number
+from nfphasing_bluesky.core import Frame, FrameError, HologramGeometry, Origin, StorageError
+from nfphasing_bluesky.documents.holograms import NAMES as NUMBERS
+from nfphasing_bluesky.documents.holograms import hologram_frame, hologram_geometry
 
-NAMES = (
-    "data",
-    "mask",
-    "flat",
-    "photons",
-    "fresnel_number",
-    "beta_over_delta",
-    "wavelength_m",
-    "distance_m",
-    "pixel_size_m",
-    "focus_to_sample_m",
-)
+NAMES = ("data", "mask", "flat", *NUMBERS)
 """What a file of holograms may hold; other names are renamed to these on reading, or left alone."""
 
 
@@ -103,22 +93,12 @@ def hologram_frames(scan: Scan) -> Iterator[Frame]:
     stack = data[None] if data.ndim == 2 else data
     shape = stack.shape[1:]
     geometry = _geometry(scan)
-    mask = _image(scan, "mask", shape)
-    flat = _image(scan, "flat", shape)
-    empty = flat if flat is not None else geometry.photons
+    flat, mask = _image(scan, "flat", shape), _image(scan, "mask", shape)
+    mask = None if mask is None else mask != 0
     for i, image in enumerate(stack):
-        counts = image.astype(np.float64)
-        dead = None if mask is None else mask != 0
-        sigma = None
-        if empty is not None:
-            bright = np.broadcast_to(np.asarray(empty, dtype=np.float64), shape)
-            bad = bright <= 0
-            safe = np.where(bad, 1.0, bright)
-            sigma = np.sqrt(np.clip(counts, 0, None) + 1) / safe
-            counts = counts / safe
-            dead = bad if dead is None else dead | bad
         label = scan.path.name if len(stack) == 1 else f"{scan.path.name} {i + 1}"
-        yield Frame(counts, geometry, sigma, dead, Origin(label=label, seq_num=i + 1))
+        origin = Origin(label=label, seq_num=i + 1)
+        yield hologram_frame(image, geometry, flat=flat, mask=mask, origin=origin)
 
 
 def _image(scan: Scan, name: str, shape: tuple[int, ...]) -> NDArray | None:
@@ -131,23 +111,6 @@ def _image(scan: Scan, name: str, shape: tuple[int, ...]) -> NDArray | None:
 
 
 def _geometry(scan: Scan) -> HologramGeometry:
-    number, wavelength = scan.number("fresnel_number"), scan.number("wavelength_m")
-    distance, pixel = scan.number("distance_m"), scan.number("pixel_size_m")
-    focus = scan.number("focus_to_sample_m")
-    if pixel is not None and distance is not None and focus is not None:
-        beam = cone_beam(focus, distance, pixel)
-        pixel, distance = float(beam.pixel_m), float(beam.distance_m)
-    if number is None:
-        if wavelength is None or distance is None or pixel is None:
-            raise GeometryError(
-                f"{scan.path}: neither fresnel_number nor all of wavelength_m, distance_m and pixel_size_m; "
-                f"the file has {', '.join(sorted(scan.values))}; rename with --map theirs=ours"
-            )
-        number = float(pixel_fresnel_number(pixel, wavelength, distance))
-    return HologramGeometry(
-        fresnel_number=number,
-        beta_over_delta=scan.number("beta_over_delta") or 0.0,
-        pixel_size_m=pixel,
-        wavelength_m=wavelength,
-        photons=scan.number("photons"),
-    )
+    known = {name: value for name in NUMBERS if (value := scan.number(name)) is not None}
+    where = f"{scan.path} has {', '.join(sorted(scan.values))}"
+    return hologram_geometry(known, where, "rename what is there with --map theirs=ours")

@@ -1,0 +1,98 @@
+"""Near-field holograms from what documents and files say: geometry, and counts over the empty beam."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, Origin
+from nfphasing_bluesky.physics.propagate import cone_beam, pixel_fresnel_number
+
+NAMES = (
+    "fresnel_number",
+    "beta_over_delta",
+    "wavelength_m",
+    "distance_m",
+    "pixel_size_m",
+    "focus_to_sample_m",
+    "photons",
+)
+"""Numbers that make a geometry; `distance_m` is from the sample to the detector, `pixel_size_m` its pixel."""
+
+TELLING = frozenset({"fresnel_number", "focus_to_sample_m", "beta_over_delta", "photons"})
+"""Of these, those that no other geometry has."""
+
+
+def hologram_geometry(values: Mapping[str, float], where: str, advice: str) -> HologramGeometry:
+    """Make a geometry of named numbers.
+
+    It takes `fresnel_number`, or `wavelength_m`, `distance_m`, `pixel_size_m` and, for a cone beam,
+    `focus_to_sample_m`: pixel and distance are then the effective ones.
+
+    Args:
+        values: of `NAMES`, as many as are known.
+        where: what the error calls their source.
+        advice: what it says to do.
+
+    Raises:
+        GeometryError: too little is known, or a value that cannot be.
+    """
+    wavelength, pixel = values.get("wavelength_m"), values.get("pixel_size_m")
+    distance, focus = values.get("distance_m"), values.get("focus_to_sample_m")
+    if pixel is not None and distance is not None and focus is not None:
+        beam = cone_beam(focus, distance, pixel)
+        pixel, distance = float(beam.pixel_m), float(beam.distance_m)
+    number = values.get("fresnel_number")
+    if number is None:
+        if wavelength is None or distance is None or pixel is None:
+            raise GeometryError(
+                f"{where}: neither fresnel_number nor all of wavelength_m, distance_m and pixel_size_m, but "
+                f"{', '.join(sorted(values)) or 'nothing'}; {advice}"
+            )
+        number = float(pixel_fresnel_number(pixel, wavelength, distance))
+    return HologramGeometry(
+        fresnel_number=number,
+        beta_over_delta=values.get("beta_over_delta", 0.0),
+        pixel_size_m=pixel,
+        wavelength_m=wavelength,
+        photons=values.get("photons"),
+    )
+
+
+def hologram_frame(
+    counts: NDArray,
+    geometry: HologramGeometry,
+    *,
+    flat: ArrayLike | None = None,
+    sigma: NDArray | None = None,
+    mask: NDArray | None = None,
+    origin: Origin,
+) -> Frame:
+    """Divide counts by those of the empty beam.
+
+    Args:
+        counts: (H, W).
+        geometry: its `photons` are the empty beam's counts where there is no `flat`.
+        flat: (H, W) counts of an empty image; pixels without any are masked.
+        sigma: (H, W) of the counts, by default from themselves. With neither flat nor photons counts and
+            sigma are taken to be normalised already.
+        mask: (H, W) True = not used.
+        origin: of the frame.
+
+    Raises:
+        FrameError: the flat has another shape.
+    """
+    values = counts.astype(np.float64)
+    empty = geometry.photons if flat is None else flat
+    if empty is None:
+        return Frame(values, geometry, sigma, mask, origin)
+    bright = np.asarray(empty, dtype=np.float64)
+    if bright.ndim and bright.shape != values.shape:
+        raise FrameError(
+            f"{origin.label}: flat {bright.shape} does not match the frame {values.shape}; measure it with "
+            "the same region of interest"
+        )
+    dark = np.broadcast_to(~(bright > 0), values.shape)
+    bright = np.where(bright > 0, bright, 1.0)
+    deviation = np.sqrt(np.clip(values, 0, None) + 1) if sigma is None else sigma
+    return Frame(values / bright, geometry, deviation / bright, dark if mask is None else dark | mask, origin)
