@@ -106,8 +106,11 @@ def trained(start, tmp_path_factory) -> Trained:
     for line in process.stderr:
         lines.append(line)
         if "interrupt again" in line:
-            process.send_signal(signal.SIGINT)
             break
+    # again and again: Python swallows an interrupt that arrives while an object is destroyed
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
     interrupted = finish(process)
     interrupted = Done(interrupted.status, interrupted.out, "".join(lines) + interrupted.err)
     steps_before = len(curve.read_text().splitlines()) - 1
