@@ -10,12 +10,23 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry
 from nfphasing_bluesky.physics.counting import dead_pixels, flat_corrected, random_flats
-from nfphasing_bluesky.physics.holography import ctf_phase, hologram, homogeneous_exit_wave
+from nfphasing_bluesky.physics.holography import (
+    ctf_phase,
+    hologram,
+    homogeneous_exit_wave,
+    iterated_ctf,
+)
 
 SMALLEST_SIDE = 64
 
-REGULARISATIONS = ((1e-5, 3e-3), (1e-3, 0.03), (0.02, 0.3))
-"""(low, high) frequencies of the back-projections that a network sees."""
+REGULARISATIONS = ((1e-5, 3e-3), (0.02, 0.3))
+"""(low, high) frequencies of the linear back-projections that a network sees."""
+
+ITERATED, AFTER = (1e-3, 0.2), (0, 1, 4)
+"""Regularisation and iterations of the phases of strong objects that it sees."""
+
+LARGEST_PHASE_RAD = 0.05
+"""Noise around nothing may be positive."""
 
 LEAST_SCALE = 3e-3
 LEAST_SIGMA = 1e-4
@@ -107,24 +118,28 @@ def cut(images: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) -> tuple[Tensor, Tensor]:
-    """Channels (B, C, H, W) and log scale (B,): contrast and back-projections over the scale, noise, mask.
+    """Channels (B, C, H, W) and log scale (B,).
 
-    The scale is the root mean square of the middle back-projection. Masked pixels count as empty ones.
+    Contrast, linear and iterated back-projections over the scale; what the last one does not explain over
+    sigma; noise; mask. The scale is the root mean square of the back-projection after one iteration. Masked
+    pixels count as empty ones.
     """
     contrast = torch.where(mask, 0.0, intensity - 1)
-    phases = ctf_phase(
-        contrast + 1,
-        geometry.fresnel_number,
-        REGULARISATIONS,
-        beta_over_delta=geometry.beta_over_delta.to(intensity),
+    number, ratio = geometry.fresnel_number, geometry.beta_over_delta.to(intensity)
+    linear = ctf_phase(contrast + 1, number, REGULARISATIONS, beta_over_delta=ratio)
+    iterated, left = iterated_ctf(
+        contrast + 1, number, ITERATED, AFTER, beta_over_delta=ratio, largest=LARGEST_PHASE_RAD
     )
-    scale = phases[:, 1].square().mean((1, 2)).sqrt().clamp_min(LEAST_SCALE)
-    images = torch.cat([contrast[:, None], phases], 1) / scale[:, None, None, None]
-    noise = torch.where(mask, 0.0, sigma.clamp_min(LEAST_SIGMA).log() / 3 + 1)
-    return torch.cat([images, noise[:, None], mask[:, None].to(images)], 1), scale.log()
+    scale = iterated[:, 1].square().mean((1, 2)).sqrt().clamp_min(LEAST_SCALE)
+    images = torch.cat([contrast[:, None], linear, iterated], 1) / scale[:, None, None, None]
+    deviation = sigma.clamp_min(LEAST_SIGMA)
+    unexplained = torch.where(mask, 0.0, torch.asinh(left / deviation / 2))
+    noise = torch.where(mask, 0.0, deviation.log() / 3 + 1)
+    rest = torch.stack([unexplained, noise, mask.to(images)], 1)
+    return torch.cat([images, rest], 1), scale.log()
 
 
-CHANNELS = len(REGULARISATIONS) + 3
+CHANNELS = 1 + len(REGULARISATIONS) + len(AFTER) + 3
 
 
 def scalars(batch: HologramBatch) -> Tensor:

@@ -113,6 +113,43 @@ def ctf_phase(
     return torch.stack(phases, 1)
 
 
+def iterated_ctf(
+    holograms: Tensor,
+    fresnel_number: Scalar,
+    regularisation: tuple[float, float],
+    after: Sequence[int],
+    *,
+    beta_over_delta: Scalar = 0.0,
+    largest: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Phases of objects that are not weak: CTF phases of what the last phase does not explain, added up.
+
+    phi <- min(phi + CTF(1 + I - |D(exp((i + beta/delta) phi))|^2), largest), from the CTF phase of I: a
+    Newton iteration whose Jacobian is that of an empty beam, under the constraint that matter has a negative
+    phase. Nothing is around the frame. A few iterations help; then the noise grows.
+
+    Args:
+        holograms: (B, H, W) intensities, 1 without an object.
+        fresnel_number: a number or (B,).
+        regularisation: (low, high) as for `ctf_phase`.
+        after: iterations whose phases are returned, ascending, from 0 (the CTF phase).
+        beta_over_delta: as for `ctf_phase`.
+        largest: of the phases, rad.
+
+    Returns:
+        (B, K, H, W) phases, rad, and (B, H, W) the hologram less that of the last one.
+    """
+    phase, kept = torch.zeros_like(holograms), []
+    left = holograms - 1
+    for iteration in range(after[-1] + 1):
+        step = ctf_phase(1 + left, fresnel_number, [regularisation], beta_over_delta=beta_over_delta)[:, 0]
+        phase = (phase + step).clamp_max(largest)
+        left = holograms - hologram(homogeneous_exit_wave(phase, beta_over_delta), fresnel_number)
+        if iteration in after:
+            kept.append(phase)
+    return torch.stack(kept, 1), left
+
+
 def contrast(shape: tuple[int, int], fresnel_number: Tensor, beta_over_delta: Tensor) -> Tensor:
     """(B, H, W // 2 + 1) transfer function A = 2 sin(chi) + 2 (beta / delta) cos(chi).
 
