@@ -168,3 +168,29 @@ def test_back_propagation_of_the_true_wave_is_the_exit_wave():
     there = fresnel_propagate(wave, 0.2)
     back = fresnel_propagate(there.conj(), 0.2).conj()
     assert (back - wave).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("beta_over_delta", [0.0, 0.05])
+def test_iterations_find_phases_that_are_not_weak(beta_over_delta):
+    truth = -1.5 * disc(96)
+    image = holography.hologram(holography.homogeneous_exit_wave(truth, beta_over_delta), 0.02)
+    found, left = holography.iterated_ctf(
+        image, 0.02, (1e-4, 0.05), (0, 2, 30), beta_over_delta=beta_over_delta
+    )
+    error = (found - truth[:, None]).flatten(2).norm(dim=2)[0] / truth.norm()
+    assert error[0] > error[1] > error[2]
+    assert error[0] > 0.12
+    assert error[2] < 0.05
+    # what is left of the contrast
+    assert float(left.norm()) < 0.1 * float((image - 1).norm())
+    assert float(found.max()) <= 0.0
+
+
+def test_no_iteration_is_the_ctf_phase_below_its_limit():
+    truth = -0.3 * disc(64).expand(2, -1, -1)
+    number = torch.tensor([0.01, 0.05])
+    image = holography.hologram(holography.exit_wave(truth), number)
+    found, left = holography.iterated_ctf(image, number, (1e-3, 0.1), (0,), largest=0.02)
+    expected = holography.ctf_phase(image, number, [(1e-3, 0.1)]).clamp_max(0.02)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(left, image - holography.hologram(holography.exit_wave(found[:, 0]), number))
