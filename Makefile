@@ -1,5 +1,6 @@
-# make install | demo | test | check | bench | clean
+# make install | demo [MODALITY=saxs1d|holography] | test | check | bench | clean
 PYTHON ?= python3
+MODALITY ?= saxs1d
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -15,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: install
-	$(BIN)/nfphasing demo --output demo-results
+	$(BIN)/nfphasing demo --output demo-results --modality $(MODALITY)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -249,11 +249,17 @@ def replay(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("demo-results"),
+    modality: Annotated[
+        str, typer.Option(help="what is shown: saxs1d (measured curves) or holography (simulated)")
+    ] = "saxs1d",
 ) -> None:
-    """Run the main job end to end on measured data: scan, reconstruct, store, serve, read back."""
+    """Run the main job end to end: scan, reconstruct, store, serve, read back."""
     from nfphasing_bluesky.demo import run_demo
 
-    run_demo(output, lambda text: stderr.print(text, soft_wrap=True, markup=False, highlight=False))
+    def report(text: str) -> None:
+        stderr.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    run_demo(output, report, modality=modality)
 
 
 def _finite(value: Any) -> Any:

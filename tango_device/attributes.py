@@ -13,6 +13,9 @@ NUMBER_FORMAT, WHOLE_FORMAT, TEXT_FORMAT = "%.6g", "%d", "%s"
 DIMENSIONLESS = "dimensionless"
 """Both people and pint, which Taurus reads units with, understand it."""
 
+MOST_PIXELS = 8192
+"""Along either side of an image: frames of one model may differ in size, and Tango wants to know before."""
+
 
 @dataclass(frozen=True)
 class FrameField:
@@ -24,6 +27,7 @@ class FrameField:
         value: reads it from a frame.
         judged: its quality follows the verdict; True for what the reconstruction says.
         axes: of an array; empty for a scalar.
+        grows: whether the array may be larger than the axes say, as images may.
     """
 
     name: str
@@ -34,6 +38,7 @@ class FrameField:
     dtype: type = float
     judged: bool = True
     axes: tuple[Axis, ...] = ()
+    grows: bool = False
 
     @property
     def format(self) -> str:
@@ -54,7 +59,8 @@ class FrameField:
         if self.axes:
             shape = tuple(axis.values.size for axis in self.axes)
             dtype = (np.float64,) if len(shape) == 1 else ((np.float64,),)
-            sizes = {"max_dim_x": shape[-1], **({"max_dim_y": shape[0]} if len(shape) == 2 else {})}
+            most = (MOST_PIXELS,) * len(shape) if self.grows else shape
+            sizes = {"max_dim_x": most[-1], **({"max_dim_y": most[0]} if len(shape) == 2 else {})}
         return {
             "dtype": dtype,
             "label": self.label,
@@ -101,6 +107,14 @@ FRAME_FIELDS = (
         "Why the verdict is not VALID; empty when it is.",
         "Reason",
         lambda f: f.reason,
+        dtype=str,
+        judged=False,
+    ),
+    FrameField(
+        "density_unit",
+        "Unit of the last frame's density; it depends on what is known of the frame.",
+        "Unit of the density",
+        lambda f: f.units,
         dtype=str,
         judged=False,
     ),
@@ -197,16 +211,18 @@ STATUS_FIELDS = (
 def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
     """Return the attributes that a model brings: density, its axes, parameters, class probabilities."""
     density = info.density
-    shape = density.shape
+    shape, image = density.shape, len(density.axes) == 2
     fields = [
         FrameField(
             f"density_{part}",
-            f"Posterior {words} of {density.quantity}, {' x '.join(map(str, shape))} points "
+            f"Posterior {words} of {density.quantity}, "
+            f"{'pixels' if image else ' x '.join(map(str, shape)) + ' points'} "
             f"along {', '.join(axis.name for axis in density.axes)}.",
             f"{density.quantity} {words}",
             _array(part, shape),
             density.units or DIMENSIONLESS,
             axes=density.axes,
+            grows=image,
         )
         for part, words in (("mean", "mean"), ("std", "standard deviation"))
     ]
@@ -217,10 +233,11 @@ def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
                 name,
                 f"Coordinate {axis.name} of the density's points.",
                 axis.name,
-                _axis(index, axis),
+                _axis(index, axis, image),
                 axis.units or DIMENSIONLESS,
                 judged=False,
                 axes=(axis,),
+                grows=image,
             )
         )
     for parameter in info.parameters:
@@ -250,15 +267,16 @@ def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
 def _array(part: str, shape: tuple[int, ...]) -> Callable[[FrameResult], Any]:
     def value(frame: FrameResult) -> np.ndarray:
         array = getattr(frame, part)
-        fits = array is not None and array.shape == shape
+        fits = array is not None and (array.shape == shape or array.ndim == len(shape) == 2)
         return np.ascontiguousarray(array, np.float64) if fits else np.full(shape, np.nan)
 
     return value
 
 
-def _axis(index: int, axis: Axis) -> Callable[[FrameResult], Any]:
+def _axis(index: int, axis: Axis, image: bool) -> Callable[[FrameResult], Any]:
     def value(frame: FrameResult) -> np.ndarray:
-        fits = len(frame.axes) > index and frame.axes[index].values.size == axis.values.size
+        there = len(frame.axes) > index
+        fits = there and (image or frame.axes[index].values.size == axis.values.size)
         return np.asarray(frame.axes[index].values if fits else axis.values, np.float64)
 
     return value

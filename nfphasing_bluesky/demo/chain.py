@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfphasing_bluesky.core import Frame, ModelError, Posterior, StorageError, TransportError
-from nfphasing_bluesky.demo.curves import measured_curves, repeated
-from nfphasing_bluesky.demo.detector import ReplayCurves
+from nfphasing_bluesky.core import ModelError, Posterior, StorageError, TransportError
 from nfphasing_bluesky.demo.readback import (
     FrameLine,
     check_same,
@@ -22,6 +20,7 @@ from nfphasing_bluesky.demo.readback import (
     stored_lines,
     tango_line,
 )
+from nfphasing_bluesky.demo.subjects import Subject, subject
 from nfphasing_bluesky.demo.table import results_table
 from nfphasing_bluesky.demo.tango_services import DEVICE, nfphasing_server, tango_database, wait_until
 from nfphasing_bluesky.demo.worker import announcing, read_addresses
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
     import tango
     from tiled.client.container import Container
 
-MODEL = "saxs1d-pr"
-DETECTOR = "saxs"
-FRAMES = 8
-EXPOSURE_S = 0.05
 MODEL_S, RECONSTRUCTION_S, TANGO_S = 120.0, 120.0, 20.0
 REPLAY_TOLERANCE = 1e-3
 
@@ -72,17 +67,19 @@ def run_demo(
     output: Path,
     report: Report,
     *,
-    model: str = MODEL,
+    modality: str = "saxs1d",
+    model: str | None = None,
     shared_data: Path | None = None,
 ) -> DemoResult:
-    """Scan measured curves, reconstruct them live, store, serve over Tango, and read both back.
+    """Scan, reconstruct live, store, serve over Tango, and read both back.
 
     Every process that this starts has ended when it returns or raises.
 
     Args:
         output: folder of catalog, figures and logs; made, or added to.
         report: is told what happens, line by line, and given the table.
-        model: name or folder of a model of the modality `saxs1d-pr`.
+        modality: what is shown, a key of `subjects.SUBJECTS`.
+        model: name or folder of a model in place of the subject's own.
         shared_data: where glucose isomerase is; see `measured_curves`.
 
     Raises:
@@ -92,21 +89,22 @@ def run_demo(
     """
     began = time.perf_counter()
     output = Path(output).expanduser().resolve()
-    curves = measured_curves(shared_data)
-    report(f"{len(curves)} measured curves: {', '.join(frame.origin.label for frame in curves)}")
+    shown = subject(modality, output / "catalog" / "detector", shared_data)
+    shown = replace(shown, model=model or shown.model)
+    report(shown.origin)
     with _ended_by_sigterm(), contextlib.ExitStack() as stack:
         catalog = embedded_catalog(output / "catalog")
         stack.callback(close_catalog, catalog)
-        callback, proxy = _start(stack, output, model, report)
-        raw_uid = _scan(catalog, output / "catalog" / "backup", callback, curves)
+        callback, proxy = _start(stack, output, shown, report)
+        raw_uid = _scan(catalog, output / "catalog" / "backup", callback, shown)
         report(f"scan {raw_uid} is done; it felt {1e3 * callback.cost_s()[0]:.2f} ms a document (median)")
         derived = _finished(callback, catalog, raw_uid)
         raw = catalog[RAW][raw_uid]
-        stored = stored_lines(raw, derived, f"{DETECTOR}_sample")
+        stored = stored_lines(raw, derived, f"{shown.detector.name}_sample", tuple(shown.headings))
         served = _last_served(proxy, raw_uid, stored[-1])
         ledger = stored_ledger(derived)
-        figures = _figures(catalog, raw_uid, stored, model, output / "figures")
-    report(results_table(stored, served, ledger, model))
+        figures = _figures(catalog, raw_uid, stored, shown, output / "figures")
+    report(results_table(stored, served, ledger, shown.model, shown.headings))
     result = DemoResult(
         raw_uid,
         str(derived.metadata["start"]["uid"]),
@@ -128,14 +126,20 @@ def run_demo(
 
 
 def _start(
-    stack: contextlib.ExitStack, output: Path, model: str, report: Report
+    stack: contextlib.ExitStack, output: Path, shown: Subject, report: Report
 ) -> tuple[ReconstructionCallback, "tango.DeviceProxy"]:
     """Start worker, Tango database and server, and wait until the device sees the worker with its model."""
     import tango
 
     addresses_file = output / "worker.json"
     addresses_file.unlink(missing_ok=True)
-    callback = ReconstructionCallback(model, output / "catalog", command=announcing(addresses_file))
+    callback = ReconstructionCallback(
+        shown.model,
+        output / "catalog",
+        data_key=shown.data_key,
+        reconstruction=shown.settings,
+        command=announcing(addresses_file),
+    )
     stack.callback(callback.close)
     report("worker started; starting a Tango database and the NfPhasing server")
     host = stack.enter_context(tango_database(output / "tango"))
@@ -161,14 +165,11 @@ def _start(
     return callback, proxy
 
 
-def _scan(
-    catalog: "Container", backup: Path, callback: ReconstructionCallback, curves: Sequence[Frame]
-) -> str:
-    """Run a count over the replayed curves, stored as it runs; returns the raw run's uid."""
+def _scan(catalog: "Container", backup: Path, callback: ReconstructionCallback, shown: Subject) -> str:
+    """Run a count of the detector, stored as it runs; returns the raw run's uid."""
     from bluesky import RunEngine
     from bluesky.plans import count
 
-    detector = ReplayCurves(DETECTOR, curves, exposure_s=EXPOSURE_S)
     uids: list[str] = []
     store = CatalogSink(catalog, backup, container=RAW, normalize=True)
     try:
@@ -176,7 +177,7 @@ def _scan(
         RE.subscribe(store)
         RE.subscribe(callback)
         RE.subscribe(lambda name, doc: uids.append(doc["uid"]), "start")
-        RE(count([detector], num=repeated(curves, FRAMES)))
+        RE(count([shown.detector], num=shown.exposures), **shown.metadata)
     finally:
         stored = store.close(RECONSTRUCTION_S)
     if store.problems or not stored:
@@ -210,27 +211,27 @@ def _last_served(proxy: "tango.DeviceProxy", raw_uid: str, last: FrameLine) -> F
             f"{DEVICE} shows frame {proxy.seq_num} of run {proxy.raw_uid!r} after {TANGO_S:g} s, expected "
             f"frame {last.seq_num} of {raw_uid!r}; its status is: {proxy.status()}"
         )
-    served = replace(tango_line(proxy), sample=last.sample)
+    served = replace(tango_line(proxy, tuple(last.parameters)), sample=last.sample)
     check_same(last, served)
     return served
 
 
 def _figures(
-    catalog: "Container", raw_uid: str, stored: Sequence[FrameLine], model: str, folder: Path
+    catalog: "Container", raw_uid: str, stored: Sequence[FrameLine], shown: Subject, folder: Path
 ) -> tuple[Path, ...]:
     """Replay the first frame of each sample from the stored raw run, compare, and draw it."""
     from nfphasing_bluesky.inference import Reconstructor
-    from nfphasing_bluesky.views.figures import figure_1d, save_figure
+    from nfphasing_bluesky.views.figures import save_figure
 
     lines = {line.seq_num: line for line in stored}
     first = {line.sample: line.seq_num for line in reversed(stored)}
     chosen = sorted(first.values())
     frames = [
         frame.with_origin(label=lines[frame.origin.seq_num].sample)
-        for frame in stored_frames(catalog, raw_uid)
+        for frame in stored_frames(catalog, raw_uid, shown.data_key)
         if frame.origin.seq_num in chosen
     ]
-    reconstructor = Reconstructor.load(model)
+    reconstructor = Reconstructor.load(shown.model, settings=shown.settings)
     paths = []
     for frame, posterior in zip(frames, reconstructor(frames), strict=True):
         line = lines[frame.origin.seq_num]
@@ -240,7 +241,7 @@ def _figures(
                 "expected the same density from the same model, settings and seed"
             )
         name = re.sub(r"\W+", "-", line.sample.lower()).strip("-")
-        paths.append(save_figure(figure_1d(frame, posterior, reconstructor.info), folder / f"{name}.png"))
+        paths.append(save_figure(shown.draw(frame, posterior, reconstructor.info), folder / f"{name}.png"))
     return tuple(paths)
 
 

@@ -1,12 +1,12 @@
 """Read one scan's reconstructions back: from the catalog, over Tango, and by replaying the raw run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nfphasing_bluesky.core import Failure, Frame, StorageError, TransportError
+from nfphasing_bluesky.core import Failure, Frame, StorageError, StreamSettings, TransportError
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.storage.catalogs import RAW
@@ -15,8 +15,6 @@ from nfphasing_bluesky.storage.queries import density_dataset
 if TYPE_CHECKING:
     import tango
     from tiled.client.container import Container
-
-PARAMETERS = ("rg_angstrom", "d_max_angstrom")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +39,14 @@ class FrameLine:
     std: np.ndarray = field(repr=False)
 
 
-def stored_lines(raw: Any, derived: Any, sample_key: str) -> list[FrameLine]:
+def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[str]) -> list[FrameLine]:
     """Read every frame of a derived run from the catalog.
 
     Args:
         raw: the raw run.
         derived: the derived run.
         sample_key: data key of the raw run that names the sample.
+        parameters: names of those to read.
 
     Raises:
         StorageError: the derived run has no frames.
@@ -62,7 +61,7 @@ def stored_lines(raw: Any, derived: Any, sample_key: str) -> list[FrameLine]:
             FrameLine(
                 seq_num=seq_num,
                 sample=samples[seq_num - 1],
-                parameters={name: (float(one[name]), float(one[f"{name}_std"])) for name in PARAMETERS},
+                parameters={name: (float(one[name]), float(one[f"{name}_std"])) for name in parameters},
                 reduced_chi2=float(one["reduced_chi2"]),
                 verdict=str(one["verdict"].item()),
                 latency_s=float(one["latency_s"]),
@@ -80,7 +79,7 @@ def stored_ledger(derived: Any) -> dict[str, float]:
     return {name: float(np.asarray(ledger[name])[0]) for name in names}
 
 
-def tango_line(proxy: "tango.DeviceProxy") -> FrameLine:
+def tango_line(proxy: "tango.DeviceProxy", parameters: Sequence[str]) -> FrameLine:
     """Read the last frame's attributes from the device."""
 
     def value(name: str) -> Any:
@@ -89,7 +88,7 @@ def tango_line(proxy: "tango.DeviceProxy") -> FrameLine:
     return FrameLine(
         seq_num=int(value("seq_num")),
         sample="",
-        parameters={name: (float(value(name)), float(value(f"{name}_std"))) for name in PARAMETERS},
+        parameters={name: (float(value(name)), float(value(f"{name}_std"))) for name in parameters},
         reduced_chi2=float(value("reduced_chi2")),
         verdict=str(value("verdict")),
         latency_s=float(value("latency")),
@@ -109,7 +108,7 @@ def check_same(stored: FrameLine, served: FrameLine) -> None:
         "reduced_chi2": (stored.reduced_chi2, served.reduced_chi2),
         "density_mean": (stored.mean, served.mean),
         "density_std": (stored.std, served.std),
-        **{name: (stored.parameters[name], served.parameters[name]) for name in PARAMETERS},
+        **{name: (value, served.parameters[name]) for name, value in stored.parameters.items()},
     }
     wrong = [name for name, (ours, theirs) in pairs.items() if not same(ours, theirs)]
     if stored.verdict != served.verdict:
@@ -151,14 +150,19 @@ class _Frames:
         """Nothing to do."""
 
 
-def stored_frames(catalog: "Container", raw_uid: str) -> list[Frame]:
+def stored_frames(catalog: "Container", raw_uid: str, data_key: str | None = None) -> list[Frame]:
     """Read the frames of a raw run from the catalog, by its documents, as a worker would see them.
+
+    Args:
+        catalog: with the raw run.
+        raw_uid: of the run.
+        data_key: of the frames; None to find it.
 
     Raises:
         StorageError: a frame cannot be read back.
     """
     found = _Frames()
-    router = FrameRouter(found)
+    router = FrameRouter(found, StreamSettings(data_key=data_key))
     for name, doc in catalog[RAW][raw_uid].documents():
         router(name, doc)
     frames = []

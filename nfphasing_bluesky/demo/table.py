@@ -1,18 +1,23 @@
 """The demo's one table."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
 
-from nfphasing_bluesky.demo.readback import PARAMETERS, FrameLine
+from nfphasing_bluesky.demo.readback import FrameLine
 
 _WIDTH = 120
 
 
 def results_table(
-    stored: Sequence[FrameLine], served: FrameLine, ledger: Mapping[str, float], model: str
+    stored: Sequence[FrameLine],
+    served: FrameLine,
+    ledger: Mapping[str, float],
+    model: str,
+    headings: Mapping[str, str],
 ) -> str:
     """Return a table of every stored frame and of the last one as Tango serves it, and the ledger below.
 
@@ -21,6 +26,7 @@ def results_table(
         served: from the Tango device.
         ledger: of the derived run.
         model: name of the model.
+        headings: parameter -> heading of its column.
     """
     counts = ", ".join(f"{int(ledger[n])} {n}" for n in ("received", "reconstructed", "dropped", "failed"))
     times = (
@@ -29,24 +35,31 @@ def results_table(
     table = Table(title=f"{model}: median ± standard deviation")
     for heading in ("from", "frame", "sample"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("Rg, Å", "Dmax, Å", "reduced χ²", "verdict", "latency, ms"):
+    for heading in (*headings.values(), "reduced χ²", "verdict", "latency, ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in stored:
-        table.add_row("tiled", *_cells(line))
+        table.add_row("tiled", *_cells(line, headings))
     table.add_section()
-    table.add_row("Tango", *_cells(served))
+    table.add_row("Tango", *_cells(served, headings))
     text = StringIO()
     Console(file=text, width=_WIDTH, force_terminal=False).print(table)
     return f"{text.getvalue().rstrip()}\nledger: {counts}; latency {times}"
 
 
-def _cells(line: FrameLine) -> list[str]:
-    pairs = [line.parameters[name] for name in PARAMETERS]
+def _cells(line: FrameLine, names: Iterable[str]) -> list[str]:
     return [
         str(line.seq_num),
         line.sample,
-        *(f"{median:.1f} ± {std:.2f}" for median, std in pairs),
+        *(_measured(*line.parameters[name]) for name in names),
         f"{line.reduced_chi2:.3g}",
         line.verdict,
         f"{1e3 * line.latency_s:.1f}",
     ]
+
+
+def _measured(median: float, std: float) -> str:
+    """Two digits of the uncertainty."""
+    if not (math.isfinite(std) and std > 0):
+        return f"{median:.4g} ± {std:.2g}"
+    digits = max(0, 1 - math.floor(math.log10(std)))
+    return f"{median:.{digits}f} ± {std:.{digits}f}"

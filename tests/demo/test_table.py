@@ -25,13 +25,19 @@ def line(seq_num=3, rg=33.4, mean=(1.0, 2.0), **changes):
 
 def test_the_table_shows_every_frame_the_last_one_of_tango_and_the_ledger():
     failed = line(4, rg=np.nan, reduced_chi2=np.nan, verdict="ALARM")
-    text = results_table([line(), failed], line(4, rg=40.0), LEDGER, "some-model")
+    text = results_table(
+        [line(), failed],
+        line(4, rg=40.0),
+        LEDGER,
+        "some-model",
+        {"rg_angstrom": "Rg, Å", "d_max_angstrom": "Dmax, Å"},
+    )
     rows = [row for row in text.splitlines() if "a protein" in row]
     assert len(rows) == 3 and max(map(len, text.splitlines())) <= 120
-    for cell in ("tiled", "33.4 ± 0.25", "101.0 ± 4.50", "1.15", "VALID", "12.5"):
+    for cell in ("tiled", "33.40 ± 0.25", "101.0 ± 4.5", "1.15", "VALID", "12.5"):
         assert cell in rows[0]
     assert "nan" in rows[1] and "ALARM" in rows[1]
-    assert "Tango" in rows[2] and "40.0 ± 0.25" in rows[2]
+    assert "Tango" in rows[2] and "40.00 ± 0.25" in rows[2]
     assert "9 received, 8 reconstructed, 0 dropped, 1 failed" in text
     assert "median 12 ms, 99 % below 34 ms" in text and "some-model" in text
 

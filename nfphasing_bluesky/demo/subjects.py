@@ -1,0 +1,118 @@
+"""What the demo can show: for each modality a detector, a model, and what of it goes into the table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from nfphasing_bluesky.core import Frame, ModelInfo, Posterior, ReconstructionSettings, SettingsError
+from nfphasing_bluesky.demo.curves import measured_curves, repeated
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from ophyd import Device
+
+FRAMES = 8
+EXPOSURE_S = 0.05
+HOLOGRAM = MappingProxyType(
+    {
+        "fresnel_number": 0.02,
+        "beta_over_delta": 0.01,
+        "wavelength_m": 1e-10,
+        "pixel_size_m": 5e-8,
+        "photons": 2e4,
+    }
+)
+HOLOGRAM_SIDE = 64
+SAMPLES = ("Siemens stars", "cells", "aggregates", "letters")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One scan to be shown.
+
+    Args:
+        model: name of a shipped model.
+        detector: device with a `<name>_sample` beside its frames.
+        data_key: of the frames; None to find it.
+        samples: what is in the beam, exposure by exposure.
+        exposures: of the scan.
+        headings: parameter -> heading of its column in the table.
+        draw: figure of one frame.
+        metadata: of the start document.
+        settings: of the reconstruction.
+        origin: where the frames come from, for people.
+    """
+
+    model: str
+    detector: "Device"
+    data_key: str | None
+    samples: tuple[str, ...]
+    exposures: int
+    headings: Mapping[str, str]
+    draw: "Callable[[Frame, Posterior, ModelInfo], Figure]"
+    origin: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    settings: ReconstructionSettings = ReconstructionSettings()
+
+
+def curves(files: Path, shared_data: Path | None) -> Subject:
+    """Measured curves of proteins and microemulsions, replayed."""
+    from nfphasing_bluesky.demo.detector import ReplayCurves
+    from nfphasing_bluesky.views.figures import figure_1d
+
+    found = measured_curves(shared_data)
+    labels = tuple(frame.origin.label for frame in found)
+    return Subject(
+        model="saxs1d-pr",
+        detector=ReplayCurves("saxs", found, exposure_s=EXPOSURE_S),
+        data_key=None,
+        samples=labels,
+        exposures=repeated(found, FRAMES),
+        headings={"rg_angstrom": "Rg, Å", "d_max_angstrom": "Dmax, Å"},
+        draw=figure_1d,
+        origin=f"{len(found)} measured curves: {', '.join(labels)}",
+    )
+
+
+def holograms(files: Path, shared_data: Path | None) -> Subject:
+    """Simulated holograms, written by the detector to HDF5."""
+    from nfphasing_bluesky.demo.images import ReplayImages, simulated_holograms
+    from nfphasing_bluesky.views.images import figure_2d
+
+    images = simulated_holograms(SAMPLES, HOLOGRAM_SIDE, dict(HOLOGRAM))
+    detector = ReplayImages("camera", files, images, SAMPLES)
+    return Subject(
+        model="holography",
+        detector=detector,
+        data_key=detector.image_key,
+        samples=SAMPLES,
+        exposures=len(images),
+        headings={"mean_phase_rad": "mean phase, rad", "phase_spread_rad": "spread, rad"},
+        draw=figure_2d,
+        origin=f"{len(images)} simulated holograms: {', '.join(SAMPLES)}",
+        metadata={"nfphasing": {"geometry": dict(HOLOGRAM)}},
+        settings=ReconstructionSettings(n_samples=64),
+    )
+
+
+SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyType(
+    {"saxs1d": curves, "holography": holograms}
+)
+
+
+def subject(name: str, files: Path, shared_data: Path | None = None) -> Subject:
+    """Make a subject by name.
+
+    Args:
+        name: a key of `SUBJECTS`.
+        files: folder for what detectors write.
+        shared_data: see `measured_curves`.
+
+    Raises:
+        SettingsError: there is no such subject.
+    """
+    if name not in SUBJECTS:
+        raise SettingsError(f"no demo of {name!r}, expected one of {', '.join(SUBJECTS)}")
+    return SUBJECTS[name](files, shared_data)
