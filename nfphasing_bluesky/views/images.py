@@ -21,7 +21,7 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     """Draw a frame and the image that was reconstructed from it.
 
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
-    standard deviation of u, and one draw on the scale of the mean. Row 0 is at the top. Masked pixels are
+    standard deviation of u, and one draw; mean and draw share a scale. Row 0 is at the top. Masked pixels are
     grey.
 
     Args:
@@ -76,8 +76,8 @@ def _draw_frame(axes: NDArray, frame: Frame, posterior: Posterior) -> None:
 def _draw_density(axes: NDArray, posterior: Posterior) -> None:
     density = posterior.density
     label = axis_label(density.quantity, density.units)
-    limits = _limits(posterior.mean)
     extent, unit = _extent(density)
+    limits = _limits(np.stack([posterior.mean, posterior.samples[0]]))
     draw, widest = posterior.samples[0], _limits(posterior.std)[1]
     _image(axes[0], posterior.mean, "posterior mean", label, limits, "viridis", extent)
     _image(axes[1], posterior.std, "standard deviation", label, (0.0, widest), "magma", extent)

@@ -1,0 +1,117 @@
+"""Figures of reconstructed images: what they show, on which scales, the right way up."""
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import (
+    Axis,
+    DensityInfo,
+    Frame,
+    FrameError,
+    HologramGeometry,
+    ModelInfo,
+    Origin,
+    Parameter,
+    Posterior,
+    Prediction,
+    Trust,
+    Verdict,
+)
+from nfphasing_bluesky.views.figures import save_figure
+from nfphasing_bluesky.views.images import figure_2d
+
+ROWS, COLUMNS = 40, 64
+INFO = DensityInfo(
+    "phase",
+    "rad",
+    (Axis("y", 1e-7 * np.arange(ROWS), "m"), Axis("x", 1e-7 * np.arange(COLUMNS), "m")),
+)
+MODEL = ModelInfo(
+    "some-model", "holography", "1", "0" * 64, INFO, (Parameter("mean_phase_rad", "rad", "mean"),)
+)
+
+
+def made(verdict=Verdict.VALID, reason="") -> tuple[Frame, Posterior]:
+    rng = np.random.default_rng(0)
+    mean = np.zeros((ROWS, COLUMNS))
+    mean[3:9, 50:60] = -1.0  # towards the upper right corner
+    samples = mean + 0.05 * rng.normal(size=(7, ROWS, COLUMNS))
+    intensity = 1 + 0.1 * mean + 0.01 * rng.normal(size=mean.shape)
+    mask = np.zeros(mean.shape, dtype=bool)
+    mask[20, :] = True
+    frame = Frame(intensity, HologramGeometry(0.01), np.full(mean.shape, 0.01), mask, Origin("a hologram"))
+    fit = 1 + 0.1 * mean
+    posterior = Posterior(
+        INFO,
+        samples.mean(0),
+        samples.std(0),
+        samples,
+        {"mean_phase_rad": samples.mean((1, 2))},
+        {"mean_phase_rad": "rad"},
+        Prediction(fit, fit - 0.02, fit + 0.02),
+        Trust(1.02, None, 0.3, verdict, reason),
+        origin=frame.origin,
+    )
+    return frame, posterior
+
+
+def panels(figure):
+    return {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+
+
+def test_every_panel_shows_its_own_with_a_labelled_scale():
+    frame, posterior = made()
+    figure = figure_2d(frame, posterior, MODEL)
+    shown = panels(figure)
+    assert set(shown) == {
+        "measured",
+        "posterior prediction",
+        "residual",
+        "posterior mean",
+        "standard deviation",
+        "one of 7 draws",
+    }
+    np.testing.assert_allclose(shown["posterior mean"].images[0].get_array(), posterior.mean)
+    np.testing.assert_allclose(shown["standard deviation"].images[0].get_array(), posterior.std)
+    labels = {axes.get_ylabel() for axes in figure.axes}
+    assert {"phase (rad)", "I", "(I − fit)/σ"} <= labels
+    # the same colours for the same values
+    for one, other in (("measured", "posterior prediction"), ("posterior mean", "one of 7 draws")):
+        assert shown[one].images[0].get_clim() == shown[other].images[0].get_clim()
+    low, high = shown["residual"].images[0].get_clim()
+    assert low == -high <= -4
+
+
+def test_row_0_is_at_the_top_and_lengths_have_handy_units():
+    frame, posterior = made()
+    shown = panels(figure_2d(frame, posterior, MODEL))["posterior mean"]
+    assert shown.get_xlabel() == "x (µm)" and shown.get_ylabel() == "y (µm)"
+    left, right, bottom, top = shown.images[0].get_extent()
+    assert (left, right) == pytest.approx((-0.05, 6.35))
+    assert (top, bottom) == pytest.approx((-0.05, 3.95))
+    assert shown.images[0].origin == "upper"
+
+
+def test_masked_pixels_are_left_blank():
+    frame, posterior = made()
+    shown = panels(figure_2d(frame, posterior, MODEL))
+    for title in ("measured", "residual"):
+        values = np.ma.filled(np.ma.masked_invalid(shown[title].images[0].get_array()), np.nan)
+        assert np.isnan(values[20]).all() and np.isfinite(values[19]).all()
+
+
+def test_the_verdict_stands_there_with_its_reason(tmp_path):
+    frame, posterior = made(Verdict.ALARM, "reduced chi-squared 9 exceeds 3: no draw fits")
+    figure = figure_2d(frame, posterior, MODEL)
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert "ALARM" in words and "no draw fits" in words
+    path = save_figure(figure, tmp_path / "image.png")
+    assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_curve_is_refused():
+    frame, posterior = made()
+    flat = DensityInfo("p(r)", "1/angstrom", INFO.axes[:1])
+    object.__setattr__(posterior, "density", flat)
+    with pytest.raises(FrameError, match="two axes"):
+        figure_2d(frame, posterior, MODEL)
