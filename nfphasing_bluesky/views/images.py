@@ -1,5 +1,7 @@
 """Figures of reconstructed images: frame, prediction and residuals above, u with its error bar below."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,15 +75,32 @@ def _draw_frame(axes: NDArray, frame: Frame, posterior: Posterior) -> None:
         one.set_ylabel("row (px)")
 
 
+def draw_mean_and_std(
+    left: Axes,
+    right: Axes,
+    density: DensityInfo,
+    mean: NDArray,
+    std: NDArray,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Draw mean and standard deviation (H, W) of u with their scales and lengths."""
+    label, (extent, unit) = axis_label(density.quantity, density.units), _extent(density)
+    _image(left, mean, "posterior mean", label, limits or _limits(mean), "viridis", extent)
+    _image(right, std, "standard deviation", label, (0.0, _limits(std)[1]), "magma", extent)
+    _name_axes((left, right), density, unit)
+
+
 def _draw_density(axes: NDArray, posterior: Posterior) -> None:
-    density = posterior.density
-    label = axis_label(density.quantity, density.units)
+    density, draw = posterior.density, posterior.samples[0]
+    limits = _limits(np.stack([posterior.mean, draw]))
+    draw_mean_and_std(axes[0], axes[1], density, posterior.mean, posterior.std, limits)
     extent, unit = _extent(density)
-    limits = _limits(np.stack([posterior.mean, posterior.samples[0]]))
-    draw, widest = posterior.samples[0], _limits(posterior.std)[1]
-    _image(axes[0], posterior.mean, "posterior mean", label, limits, "viridis", extent)
-    _image(axes[1], posterior.std, "standard deviation", label, (0.0, widest), "magma", extent)
+    label = axis_label(density.quantity, density.units)
     _image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
+    _name_axes(axes[2:], density, unit)
+
+
+def _name_axes(axes: Iterable[Axes], density: DensityInfo, unit: str) -> None:
     for one in axes:
         one.set_xlabel(f"{density.axes[1].name} ({unit})")
         one.set_ylabel(f"{density.axes[0].name} ({unit})")

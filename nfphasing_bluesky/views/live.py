@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 
 from nfphasing_bluesky.core import ModelInfo, Posterior, Verdict
 from nfphasing_bluesky.views.figures import LIGHTS, axis_label
+from nfphasing_bluesky.views.images import draw_mean_and_std
 from nfphasing_bluesky.views.live_state import LiveDensity, LivePoint, LiveState, Snapshot
 
 log = logging.getLogger(__name__)
@@ -174,7 +176,7 @@ def draw_live(figure: Figure, snapshot: Snapshot) -> None:
         name for name in snapshot.units if any(np.isfinite(point.parameters[name][0]) for point in points)
     ][:_TRENDS]
     halves = figure.add_gridspec(1, 2, wspace=0.04)
-    _draw_density(figure.add_subplot(halves[0]), snapshot.load_density())
+    _draw_latest(figure, halves[0], snapshot.load_density())
     stack = halves[1].subgridspec(max(1, len(names)), 1, hspace=0.04)
     for row, name in enumerate(names):
         axes = figure.add_subplot(stack[row])
@@ -193,20 +195,31 @@ def draw_live(figure: Figure, snapshot: Snapshot) -> None:
     figure.text(0.99, 0.99, light, ha="right", va="top", fontsize=15, weight="bold", color=colour)
 
 
-def _draw_density(axes: Axes, density: LiveDensity | None) -> None:
-    """Draw mean and bands of u, or say that there is none."""
+def _draw_latest(figure: Figure, place: SubplotSpec, density: LiveDensity | None) -> None:
+    """Draw u of the latest frame, a curve or an image, or say that there is none."""
     if density is None or not np.isfinite(density.mean).any():
+        axes = figure.add_subplot(place)
         axes.text(0.5, 0.5, "no density for this frame", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
-        return
+    elif len(density.info.axes) == 2:
+        pair = place.subgridspec(2, 1, hspace=0.04)
+        images = [figure.add_subplot(pair[row]) for row in range(2)]
+        draw_mean_and_std(images[0], images[1], density.info, density.mean, density.std)
+    else:
+        _draw_curve(figure.add_subplot(place), density)
+
+
+def _draw_curve(axes: Axes, density: LiveDensity) -> None:
+    """Draw mean and bands of u."""
+    (axis,) = density.info.axes
     for width, alpha, label in ((1.96, 0.15, "mean ± 1.96 std"), (1.0, 0.3, "mean ± std")):
         low, high = density.mean - width * density.std, density.mean + width * density.std
-        axes.fill_between(density.axis, low, high, color="#1f5fa8", alpha=alpha, lw=0, label=label)
-    axes.plot(density.axis, density.mean, color="black", lw=1.5, label="mean")
+        axes.fill_between(axis.values, low, high, color="#1f5fa8", alpha=alpha, lw=0, label=label)
+    axes.plot(axis.values, density.mean, color="black", lw=1.5, label="mean")
     axes.axhline(0, color="#9e9e9e", lw=0.7, zorder=0)
-    axes.set_xlim(density.axis[0], density.axis[-1])
-    axes.set_xlabel(axis_label(density.axis_name, density.axis_units))
-    axes.set_ylabel(axis_label(density.quantity, density.units))
+    axes.set_xlim(axis.values[0], axis.values[-1])
+    axes.set_xlabel(axis_label(axis.name, axis.units))
+    axes.set_ylabel(axis_label(density.info.quantity, density.info.units))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     axes.legend(frameon=False, fontsize=9, loc="best")
 

@@ -11,20 +11,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import ModelInfo, Posterior, Verdict
+from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, Posterior, Verdict
 
 _ARRAYS = ("density_mean", "density_std")
 
 
 @dataclass(frozen=True, eq=False)
 class LiveDensity:
-    """u of one frame: (N,) axis values, mean and standard deviation, and their labels."""
+    """u of one frame: what it is, on which axes; mean and standard deviation, the density's shape."""
 
-    axis: NDArray[np.floating]
-    axis_name: str
-    axis_units: str
-    quantity: str
-    units: str
+    info: DensityInfo
     mean: NDArray[np.floating]
     std: NDArray[np.floating]
 
@@ -96,13 +92,7 @@ class LiveState:
         self.title = f"{posterior.origin.label}   ·   {info.name}"
         self.units = dict(posterior.units)
         summaries = posterior.summary().items()
-        if len(density.axes) == 1:
-            axis = density.axes[0]
-            self._density = LiveDensity(
-                *(axis.values, axis.name, axis.units, density.quantity, density.units),
-                mean=posterior.mean,
-                std=posterior.std,
-            )
+        self._density = LiveDensity(density, posterior.mean, posterior.std)
         self._add(
             LivePoint(
                 number=posterior.origin.seq_num or self.received + 1,
@@ -143,7 +133,7 @@ class LiveState:
 
         def load() -> LiveDensity | None:
             rows = [_read(place) for place in places]
-            if rows[0] is None or rows[1] is None or rows[0].ndim != 1:
+            if rows[0] is None or rows[1] is None:
                 return None
             return _described(descriptor, rows[0], rows[1])
 
@@ -221,16 +211,13 @@ def _read(place: tuple[_Stored, int] | None) -> NDArray[np.floating] | None:
 def _described(
     descriptor: Mapping[str, Any], mean: NDArray[np.floating], std: NDArray[np.floating]
 ) -> LiveDensity:
-    """Put axis, labels and units of the stream's descriptor to two rows."""
+    """Put axes, labels and units of the stream's descriptor to two rows."""
     data_key = descriptor["data_keys"]["density_mean"]
     configuration = next(iter(descriptor["configuration"].values()))
-    (axis,) = data_key["dims"]
-    return LiveDensity(
-        axis=np.asarray(configuration["data"][axis], dtype=np.float64),
-        axis_name=axis,
-        axis_units=configuration["data_keys"][axis].get("units", ""),
-        quantity=configuration["data"].get("quantity", "density"),
-        units=data_key.get("units", ""),
-        mean=mean,
-        std=std,
+    data, keys = configuration["data"], configuration["data_keys"]
+    axes = tuple(
+        Axis(name, np.asarray(data[name], dtype=np.float64), keys[name].get("units", ""))
+        for name in data_key["dims"]
     )
+    info = DensityInfo(data.get("quantity", "density"), data_key.get("units", ""), axes)
+    return LiveDensity(info, mean, std)

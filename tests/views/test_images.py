@@ -19,6 +19,7 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.views.figures import save_figure
 from nfphasing_bluesky.views.images import figure_2d
+from nfphasing_bluesky.views.live import LiveReconstruction
 
 ROWS, COLUMNS = 40, 64
 INFO = DensityInfo(
@@ -115,3 +116,15 @@ def test_a_curve_is_refused():
     object.__setattr__(posterior, "density", flat)
     with pytest.raises(FrameError, match="two axes"):
         figure_2d(frame, posterior, MODEL)
+
+
+def test_the_live_view_shows_the_latest_image():
+    frame, posterior = made()
+    live = LiveReconstruction(interval_s=10.0)
+    live.show(posterior, MODEL)
+    live.close()
+    assert (live.errors, live.received) == (0, 1)
+    shown = panels(live.figure)
+    np.testing.assert_allclose(shown["posterior mean"].images[0].get_array(), posterior.mean)
+    np.testing.assert_allclose(shown["standard deviation"].images[0].get_array(), posterior.std)
+    assert any("mean_phase" in axes.get_ylabel() for axes in live.figure.axes)
