@@ -14,7 +14,8 @@ from nfphasing_bluesky.training.loop import Trainer
 from nfphasing_bluesky.training.rounds import simulate_usable
 
 REFERENCE_FRAMES, AT_ONCE = 8000, 500
-IMAGES_AT_ONCE = 50
+IMAGES, IMAGES_AT_ONCE = 2000, 50
+"""Of an image there are fewer: it costs a thousand times more to make."""
 OOD_QUANTILE = 0.999
 
 
@@ -45,8 +46,10 @@ def export(trainer: Trainer, folder: Path, name: str | None = None) -> StoredMod
 def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(trainer.settings.seed + 1_000_003 * stream)
     parts = []
-    size = AT_ONCE if trainer.modality.width < AT_ONCE else IMAGES_AT_ONCE
-    for _ in range(REFERENCE_FRAMES // size):
+    many, size = REFERENCE_FRAMES, AT_ONCE
+    if len(trainer.modality.density_info.axes) == 2:
+        many, size = min(many, IMAGES), IMAGES_AT_ONCE
+    for _ in range(many // size):
         batch, _, _ = simulate_usable(trainer.modality, size, generator)
         parts.append(network(*trainer.modality.context(batch), Anchors(len(batch))).embedding)
     return torch.cat(parts)
