@@ -1,10 +1,9 @@
 """Train and measure a model on a machine that has the science rooms alone: torch, numpy, scipy, pydantic.
 
-    python scripts/train_bare.py holography --output DIR --minutes 9 --frames 300 -- batch=256 bfloat16=false
+    python scripts/train_bare.py holography --output DIR --minutes 9 --frames 300 --set batch=256
 
-Continues where a checkpoint in DIR ends; after the minutes it stops, and the same command goes on. What
-comes after `--` are training settings. `--steps` is the length of the whole run, which the learning rate
-follows.
+Continues where a checkpoint in DIR ends; after the minutes it stops, and the same command goes on. `--steps` is
+the length of the whole run, which the learning rate follows.
 """
 
 import argparse
@@ -51,9 +50,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--frames", type=int, default=0, help="frames of the certificate; 0 for none")
     parser.add_argument("--draws", type=int, default=100, help="of each of them")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("settings", nargs="*", help="training settings as name=JSON")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="training setting")
     chosen = parser.parse_args(arguments)
-    changes = {name: json.loads(value) for name, value in (s.split("=", 1) for s in chosen.settings)}
+    changes = {name: json.loads(value) for name, value in (s.split("=", 1) for s in chosen.set)}
     device = str(pick_device(chosen.device))
     trainer = trainer_in(chosen.output, chosen.modality, {"steps": chosen.steps, **changes}, device)
     ends = time.monotonic() + 60 * chosen.minutes
