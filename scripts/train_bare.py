@@ -2,8 +2,8 @@
 
     python scripts/train_bare.py holography --output DIR --minutes 9 --frames 300 --set batch=256
 
-Continues where a checkpoint in DIR ends; after the minutes it stops, and the same command goes on. `--steps` is
-the length of the whole run, which the learning rate follows.
+Continues where a checkpoint in DIR ends; after the minutes it stops, and the same command goes on.
+`--steps` is the length of the whole run, which the learning rate follows.
 """
 
 import argparse

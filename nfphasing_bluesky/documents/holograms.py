@@ -70,6 +70,8 @@ def hologram_frame(
 ) -> Frame:
     """Divide counts by those of the empty beam.
 
+    Gaps and saturated pixels are masked: what is negative, and the largest value of an unsigned dtype.
+
     Args:
         counts: (H, W).
         geometry: its `photons` are the empty beam's counts where there is no `flat`.
@@ -83,6 +85,10 @@ def hologram_frame(
         FrameError: the flat has another shape.
     """
     values = counts.astype(np.float64)
+    bad = values < 0
+    if counts.dtype.kind == "u":
+        bad |= counts == np.iinfo(counts.dtype).max
+    mask = bad if mask is None else bad | mask
     empty = geometry.photons if flat is None else flat
     if empty is None:
         return Frame(values, geometry, sigma, mask, origin)
@@ -95,4 +101,4 @@ def hologram_frame(
     dark = np.broadcast_to(~(bright > 0), values.shape)
     bright = np.where(bright > 0, bright, 1.0)
     deviation = np.sqrt(np.clip(values, 0, None) + 1) if sigma is None else sigma
-    return Frame(values / bright, geometry, deviation / bright, dark if mask is None else dark | mask, origin)
+    return Frame(values / bright, geometry, deviation / bright, dark | mask, origin)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.core import HologramGeometry, StreamSettings
+from nfphasing_bluesky.core import HologramGeometry, Origin, StreamSettings
+from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.router import FrameRouter
 
 COUNTS = np.random.default_rng(0).poisson(400.0, (12, 10)).astype(np.uint32)
@@ -44,6 +45,17 @@ def test_an_empty_image_comes_before_the_mean_of_photons(heard, raw_run, key_of)
     assert frame.geometry.beta_over_delta == 0.005
     assert not frame.usable[3, 4]
     np.testing.assert_allclose(frame.intensity[frame.usable], COUNTS[frame.usable] / 200)
+
+
+def test_gaps_and_saturated_pixels_are_masked():
+    counts = COUNTS.astype(np.uint16)
+    counts[2, 3] = np.iinfo(np.uint16).max
+    signed = COUNTS.astype(np.int32)
+    signed[5] = -1
+    geometry = HologramGeometry(0.01, photons=400)
+    saturated, gap = (hologram_frame(c, geometry, origin=Origin()) for c in (counts, signed))
+    assert not saturated.usable[2, 3] and saturated.usable.sum() == counts.size - 1
+    assert not gap.usable[5].any() and gap.usable.sum() == counts.size - 10
 
 
 @pytest.mark.parametrize(

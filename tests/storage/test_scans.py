@@ -1,0 +1,84 @@
+"""Holograms from files: named arrays, renamed ones, and what is said when something lacks."""
+
+import h5py
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import FrameError, GeometryError, StorageError
+from nfphasing_bluesky.storage.readers import read_frames
+
+COUNTS = np.random.default_rng(0).poisson(100.0, (2, 9, 11))
+OPTICS = {"fresnel_number": 0.01, "beta_over_delta": 0.02, "photons": 100}
+
+
+def write(path, **arrays):
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, value in arrays.items():
+                file[name] = value
+    return path
+
+
+def test_a_stack_of_counts(tmp_path):
+    frames = read_frames(write(tmp_path / "scan.npz", data=COUNTS, **OPTICS))
+    assert [frame.origin.seq_num for frame in frames] == [1, 2]
+    assert frames[1].origin.label == "scan.npz 2"
+    np.testing.assert_allclose(frames[1].intensity, COUNTS[1] / 100)
+    np.testing.assert_allclose(frames[0].sigma, np.sqrt(COUNTS[0] + 1.0) / 100)
+    assert frames[0].geometry.fresnel_number == 0.01 and frames[0].geometry.beta_over_delta == 0.02
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_other_names_are_mapped(tmp_path, suffix):
+    path = write(tmp_path / f"scan{suffix}", counts=COUNTS[0], fr=0.03, photons=50)
+    (frame,) = read_frames(path, renamed={"counts": "data", "fr": "fresnel_number"})
+    assert frame.geometry.fresnel_number == 0.03
+    np.testing.assert_allclose(frame.intensity, COUNTS[0] / 50)
+
+
+def test_flat_and_mask(tmp_path):
+    flat = np.full((9, 11), 200.0)
+    flat[0, 0] = 0.0
+    mask = np.zeros((9, 11), np.uint8)
+    mask[4] = 1
+    (frame,) = read_frames(
+        write(tmp_path / "s.npz", data=COUNTS[0], flat=flat, mask=mask, fresnel_number=0.01)
+    )
+    assert not frame.usable[0, 0] and not frame.usable[4].any() and frame.usable.sum() == 99 - 12
+    np.testing.assert_allclose(frame.intensity[1], COUNTS[0, 1] / 200)
+
+
+def test_a_cone_beam_in_metres(tmp_path):
+    lengths = {"wavelength_m": 9.794912e-11, "distance_m": 1.12, "pixel_size_m": 55e-6}
+    path = write(tmp_path / "s.npz", data=COUNTS[0], focus_to_sample_m=3.65e-3, **lengths)
+    (frame,) = read_frames(path)
+    assert frame.geometry.fresnel_number == pytest.approx(0.0896, rel=1e-3)
+    assert frame.geometry.wavelength_m == lengths["wavelength_m"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "renamed", "error", "words"),
+    [
+        ({"counts": COUNTS[0], **OPTICS}, None, FrameError, "--map theirs=data"),
+        ({"data": COUNTS[0], "wavelength_m": 1e-10}, None, GeometryError, "pixel_size_m"),
+        ({"data": COUNTS[0], **OPTICS}, {"nothing": "mask"}, StorageError, "no 'nothing'"),
+        ({"data": COUNTS[0], **OPTICS, "extra": 1}, {"extra": "telepathy"}, StorageError, "telepathy"),
+        ({"data": COUNTS[0], **OPTICS, "mask": np.ones((3, 3))}, None, FrameError, "mask (3, 3)"),
+        ({"data": np.ones(5), **OPTICS}, None, FrameError, "(5,)"),
+        ({"data": COUNTS[0], "fresnel_number": np.ones(3)}, None, StorageError, "one number"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, arrays, renamed, error, words):
+    path = write(tmp_path / "scan.npz", **arrays)
+    with pytest.raises(error) as raised:
+        read_frames(path, renamed=renamed)
+    assert words in str(raised.value)
+
+
+def test_a_file_cut_short(tmp_path):
+    path = write(tmp_path / "scan.npz", data=COUNTS, **OPTICS)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(StorageError, match="cut short"):
+        read_frames(path)
