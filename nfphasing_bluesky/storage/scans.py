@@ -50,7 +50,8 @@ def read_scan(path: str | Path, renamed: Mapping[str, str] | None = None) -> Sca
             with h5py.File(path) as file:
                 values = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
         else:
-            with np.load(path, allow_pickle=False) as file:
+            # numpy leaves a file open that it opened and could not read
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
     except (OSError, ValueError, BadZipFile) as error:
         raise StorageError(
