@@ -12,11 +12,13 @@ the dtype of the lengths, inside it is float64; all is differentiable in lengths
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, pi
 
+import numpy as np
 import torch
+from scipy.special import j1
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from nfphasing_bluesky.core import GeometryError
@@ -25,8 +27,9 @@ from nfphasing_bluesky.physics.oriented import Orientation, Spread, axis_harmoni
 
 _AT_ONCE = 1 << 22
 """Largest number of values in a temporary."""
-_SAME = 1e-9
+_SAME = 1e-11
 """Pixels closer than this fraction of the largest q are one."""
+_DISC_STEP = 1 / 32
 _RARE = 1e-8
 """Share of the forward scattering that larger sizes may have beyond d_max."""
 
@@ -95,7 +98,7 @@ def plane(qx: Tensor, qy: Tensor, d_max: float) -> Plane:
 
 def _degree(phase: float) -> int:
     """Even degree beyond which the harmonics of a pattern with q d_max = phase are below 1e-9."""
-    return 2 * ceil((phase + 5 * phase ** (1 / 3) + 8) / 2)
+    return 2 * ceil((phase + 4 * phase ** (1 / 3) + 4) / 2)
 
 
 def _cosine_angles(count: int, device: torch.device) -> Tensor:
@@ -120,7 +123,7 @@ def cylinder(
     across = q * (1 - u.square()).sqrt() * radius.double()[:, None, None]
     disc = torch.zeros_like(across)
     for t, w in zip(size.unbind(1), weight.unbind(1), strict=True):
-        disc = disc + w[:, None, None] * _Disc.apply(across * t[:, None, None]).square()
+        disc = disc + w[:, None, None] * _disc(across * t[:, None, None]).square()
     return _of_revolution(plane, disc * torch.sinc(half / pi).square(), orientation).to(radius.dtype)
 
 
@@ -260,17 +263,27 @@ def _ball(x: Tensor) -> Tensor:
     return torch.where(small, 1 - z / 10 + z.square() / 280, 3 * (y.sin() - y * y.cos()) / y**3)
 
 
-class _Disc(torch.autograd.Function):
-    """2 J1(x) / x for x > 0; torch has no derivative of its Bessel functions."""
+def _disc(x: Tensor) -> Tensor:
+    """2 J1(x) / x, even in x, by sixth-order interpolation: 1e-12.
 
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        value = 2 * torch.special.bessel_j1(x) / x
-        ctx.save_for_backward(x, value)
-        return value
+    torch's own Bessel functions have no derivative, and errors of 5e-7 between 5 and 8.
+    """
+    top = float(x.detach().max()) / _DISC_STEP
+    table = _disc_table(1 << (int(top) + 1).bit_length(), x.device)
+    position = x / _DISC_STEP
+    cell = position.detach().floor()
+    c = table.index_select(0, cell.long().flatten()).view(*x.shape, 6).unbind(-1)
+    f = position - cell
+    value = c[5]
+    for coefficient in c[4::-1]:
+        value = value * f + coefficient
+    return value
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        x, value = ctx.saved_tensors
-        return grad * 2 * (torch.special.bessel_j0(x) - value) / x
+
+@lru_cache(maxsize=8)
+def _disc_table(cells: int, device: torch.device) -> Tensor:
+    """(cells, 6) power coefficients in each cell of the polynomial through its six nearest points."""
+    x = np.abs(np.arange(-2, cells + 3) * _DISC_STEP).clip(1e-9)
+    values = np.lib.stride_tricks.sliding_window_view(2 * j1(x) / x, 6)
+    powers = np.vander(np.arange(-2.0, 4.0), increasing=True)
+    return torch.as_tensor(values @ np.linalg.inv(powers).T, device=device)
