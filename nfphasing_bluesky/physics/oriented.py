@@ -37,7 +37,10 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Gaussian jitter of standard deviation sigma (B,) rad, cut at `cut` sigma."""
+    """Gaussian jitter of standard deviation sigma (B,) rad, cut at `cut` sigma.
+
+    Beyond cut * sigma = 90 degrees in theta the weight |cos(dtheta)| has a kink, and the nodes lose digits.
+    """
 
     sigma: Tensor
     cut: float = CUT
@@ -102,7 +105,7 @@ def _about_z(angle: Tensor) -> Tensor:
 
 
 def equispaced_gaussian(sigma: Tensor, nodes: int, cut: float = CUT) -> Spread:
-    """sasmodels' own nodes, `nodes` equal steps from -cut to cut sigma: its result at a finite number."""
+    """The nodes of sasmodels itself, equally spaced from -cut to cut sigma: its result at a finite number."""
     x = np.linspace(-cut, cut, nodes)
     return _scaled(sigma, x, np.exp(-0.5 * x**2))
 

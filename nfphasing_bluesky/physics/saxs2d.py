@@ -65,7 +65,8 @@ def plane(qx: Tensor, qy: Tensor, d_max: float) -> Plane:
     Args:
         qx: (H, W) or any shape, 1/angstrom; pixels that are masked can be left out.
         qy: the shape of qx.
-        d_max: angstrom; time and memory grow with it.
+        d_max: angstrom, of the largest size where sizes differ (1 + 3 p times the mean for
+            `gaussian_sizes`, more for `schulz_sizes`); time and memory grow with it.
     """
     if qx.shape != qy.shape:
         raise GeometryError(f"qx {tuple(qx.shape)} does not match qy {tuple(qy.shape)}; pass a mesh of both")
@@ -108,7 +109,9 @@ def _cosine_angles(count: int, device: torch.device) -> Tensor:
 def _cosine_transform(count: int, device: torch.device) -> Tensor:
     """(count, count) from values at `_cosine_angles` to coefficients of cos(2 k angle)."""
     even = 2 * torch.arange(count, dtype=torch.float64, device=device)
-    return (even[:, None] * _cosine_angles(count, device)).cos() * torch.where(even > 0, 2, 1)[:, None] / count
+    return (
+        (even[:, None] * _cosine_angles(count, device)).cos() * torch.where(even > 0, 2, 1)[:, None] / count
+    )
 
 
 def cylinder(

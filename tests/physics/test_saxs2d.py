@@ -87,9 +87,7 @@ def test_every_orientation_averages_to_the_one_dimensional_cylinder():
 @pytest.mark.parametrize("theta", [0.0, 25.0, 90.0])
 def test_jitter_of_a_long_cylinder_by_brute_force(theta, jitter):
     qx, qy = QX.flatten()[::7], QY.flatten()[::7]
-    found = saxs2d.cylinder(
-        saxs2d.plane(qx, qy, 610), tensor(40), tensor(600), view(theta, 20, 0, jitter)
-    )[0]
+    found = saxs2d.cylinder(saxs2d.plane(qx, qy, 610), tensor(40), tensor(600), view(theta, 20, 0, jitter))[0]
     nodes = [Gaussian(degrees(value)).at(400) for value in jitter]
     dtheta, dphi = (x.flatten() for x in torch.meshgrid(*(n.values[0] for n in nodes), indexing="ij"))
     weight = torch.outer(*(n.weights[0] for n in nodes)).flatten() * dtheta.cos()
@@ -223,8 +221,8 @@ def test_sphere_along_and_across_an_axis():
     side_on = projected_density.cylinder(x, y, tensor(45), tensor(150), view(90, 0))[0]
     chord = 2 * (45**2 - y.square()).clamp(min=0).sqrt()
     np.testing.assert_allclose(side_on, torch.where(x.abs() < 75, chord, 0), atol=1e-6)
-    box = projected_density.parallelepiped(x, y, tensor(40), tensor(70), tensor(160), view(0, 0))[0]
-    np.testing.assert_allclose(box, torch.where((x.abs() < 20) & (y.abs() < 35), 160.0, 0), atol=1e-6)
+    box = projected_density.parallelepiped(x, y, tensor(41), tensor(71), tensor(161), view(0, 0))[0]
+    np.testing.assert_allclose(box, torch.where((x.abs() < 20.5) & (y.abs() < 35.5), 161.0, 0), atol=1e-6)
     flat = projected_density.parallelepiped(x, y, tensor(41), tensor(71), tensor(161), view(90, 0))[0]
     np.testing.assert_allclose(flat, torch.where((x.abs() < 80.5) & (y.abs() < 35.5), 41.0, 0), atol=1e-6)
 
