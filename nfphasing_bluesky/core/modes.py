@@ -75,8 +75,10 @@ def _gram(draws: Array) -> FloatArray:
     flat = draws.reshape(draws.shape[0], -1)
     if np.iscomplexobj(flat):
         flat = np.concatenate([flat.real, flat.imag], axis=1)
+    rounding = 4 * np.finfo(np.result_type(flat.dtype, np.float32)).eps * np.abs(flat).max(initial=0)
     flat = flat.astype(np.float64)
     flat -= flat.mean(axis=0)
+    flat[np.abs(flat) <= rounding] = 0
     return flat @ flat.T
 
 

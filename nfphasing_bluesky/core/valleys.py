@@ -63,7 +63,7 @@ def _peaks(line: FloatArray, min_points: int) -> FloatArray:
     for row, count in zip(widths, counts, strict=True):
         # c points span c - 1 gaps
         spans = (line[count - 1 :] - line[: line.size - count + 1]) * count / (count - 1)
-        row[count - 1 :] = np.minimum.accumulate(spans)
+        row[count - 1 :] = np.maximum(np.minimum.accumulate(spans), 1e-9 * (line[-1] - line[0]))
     return widths
 
 
