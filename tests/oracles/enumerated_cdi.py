@@ -180,7 +180,9 @@ def laplace(solutions: list[Solution], values: Array, sigma: float, prior: Prior
 
     Gaussian about the highest point near each solution, cut at the bounds of a uniform prior. All points of
     a complex solution's orbit of phases are as probable, and all orbits of the same intensity as long, so that
-    the phase drops out of the weights. Good where solutions lie several standard deviations apart and the
+    the phase drops out of the weights; -u of a real solution is not counted, which the bounds must forbid or
+    the prior make as probable. With bounds pass all real solutions, not only the non-negative: one that lies a
+    standard deviation outside still has some of the probability. Good where solutions lie several standard deviations apart and the
     Hessian hardly changes over one.
     """
     real = not np.iscomplexobj(solutions[0].u)
@@ -221,7 +223,7 @@ def _peak(u: Object, values: Array, sigma: float, prior: Prior, real: bool) -> t
     if not gaussian:
         draws = np.random.default_rng(0).multivariate_normal(x, covariance, ORTHANT_DRAWS)
         allowed = ((draws >= prior.lower) & (draws <= prior.upper)).all(axis=1).mean()
-        log_mass += np.log(max(allowed, 1 / ORTHANT_DRAWS))
+        log_mass = log_mass + np.log(allowed) if allowed > 0 else -np.inf
     return join(x), covariance, float(log_mass)
 
 

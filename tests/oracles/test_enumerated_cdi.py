@@ -1,0 +1,213 @@
+"""The enumeration against counting and exact intensities; its weights against two ways of sampling; its modes."""
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import Symmetry, find_modes
+from tests.oracles.enumerated_cdi import (
+    GaussianPrior,
+    Peak,
+    UniformPrior,
+    enumerate_objects,
+    intensity,
+    laplace,
+    log_posterior,
+)
+
+
+def real_object(seed, n, lowest=0.1):
+    return np.random.default_rng(seed).uniform(lowest, 1, size=n)
+
+
+def complex_object(seed, n):
+    parts = np.random.default_rng(seed).normal(size=(2, n))
+    return parts[0] + 1j * parts[1]
+
+
+@pytest.mark.parametrize("n", [8, 9, 10])
+def test_complex_objects_have_two_to_the_n_minus_one_solutions(n):
+    u = complex_object(n, n)
+    solutions = enumerate_objects(intensity(u), real=False)
+    assert len(solutions) == 2 ** (n - 1)
+    check(solutions, u)
+
+
+@pytest.mark.parametrize("n", [8, 9, 10])
+@pytest.mark.parametrize("non_negative", [False, True])
+def test_real_objects_exchange_conjugate_zeros_together(n, non_negative):
+    for seed in range(5):
+        u = real_object(seed, n)
+        solutions = enumerate_objects(intensity(u), real=True, non_negative=non_negative)
+        zeros = np.roots(u[::-1])
+        groups = int(np.sum(np.abs(zeros.imag) < 1e-9)) + int(np.sum(zeros.imag > 1e-9))
+        assert len(solutions) <= 2**groups
+        assert non_negative or len(solutions) == 2**groups
+        assert all((s.u >= 0).all() for s in solutions) or not non_negative
+        assert all(s.u.dtype == np.float64 for s in solutions)
+        check(solutions, u)
+
+
+def check(solutions, u):
+    """Same intensities, the object and its twin among them, no two the same, twins in pairs."""
+    every = np.stack([s.u for s in solutions])
+    expected = intensity(u)
+    assert np.abs(intensity(every) - expected).max() < 1e-9 * expected.max()
+    turned = u * np.conj(u.sum()) / abs(u.sum())
+    for target in (turned, turned[::-1].conj()):
+        assert np.linalg.norm(every - target, axis=1).min() < 1e-8 * np.linalg.norm(u)
+    apart = np.linalg.norm(every[:, None] - every, axis=2) + 9 * np.eye(len(every))
+    assert apart.min() > 1e-3
+    for k, solution in enumerate(solutions):
+        twin = solutions[solution.twin]
+        assert twin.twin == k
+        np.testing.assert_allclose(twin.u, solution.u[::-1].conj(), atol=1e-8)
+
+
+def test_two_pixels_by_hand():
+    """(1, 2) and (2, 1) have the autocorrelation (5, 2) and nothing else does."""
+    solutions = enumerate_objects(intensity(np.array([1.0, 2.0])), real=True)
+    np.testing.assert_allclose(sorted(tuple(s.u) for s in solutions), [(1, 2), (2, 1)])
+
+
+def test_objects_it_cannot_enumerate_are_errors():
+    with pytest.raises(ValueError, match="less than 8 pixels"):
+        enumerate_objects(intensity(np.append(real_object(0, 7), 0)), real=True)
+    with pytest.raises(ValueError, match="unit circle"):
+        enumerate_objects(intensity(np.array([1.0, 1.2, 1.0])), real=True)
+    solutions = enumerate_objects(intensity(complex_object(0, 4)), real=False)
+    with pytest.raises(ValueError, match="mean 0"):
+        laplace(solutions, intensity(complex_object(0, 4)), 0.1, GaussianPrior(1, 1))
+
+
+CASES = {
+    "gaussian prior": (real_object(2, 8), GaussianPrior(0.4, 0.25), 0.05),
+    "uniform prior": (real_object(2, 8), UniformPrior(0, 1.5), 0.05),
+    "pixels at the bound": (real_object(0, 8), UniformPrior(0, 1.0), 0.03),
+    "narrow prior": (real_object(7, 8), GaussianPrior(0.5, 0.05), 0.02),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_are_those_of_importance_sampling(name):
+    u, prior, sigma = CASES[name]
+    values = intensity(u) + sigma * np.random.default_rng(5).normal(size=2 * u.size)
+    peaks = laplace(enumerate_objects(intensity(u), real=True), values, sigma, prior)
+    sampled, ess_fraction = importance_weights(peaks, values, sigma, prior, 100_000)
+    assert ess_fraction > 0.1
+    np.testing.assert_allclose([p.weight for p in peaks], sampled, atol=0.02)
+
+
+def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6):
+    """Share of the posterior nearest to each peak, by draws of Student's t about all of them."""
+    rng = np.random.default_rng(1)
+    n = peaks[0].u.size
+    factors = [np.linalg.cholesky(p.covariance) for p in peaks]
+    label = rng.integers(len(peaks), size=draws)
+    scale = np.sqrt(freedom / rng.chisquare(freedom, size=draws))
+    noise = rng.normal(size=(draws, n)) * scale[:, None]
+    u = np.stack([p.u for p in peaks])[label] + np.einsum("sij,sj->si", np.stack(factors)[label], noise)
+    logs = []
+    distances = []
+    for peak, factor in zip(peaks, factors, strict=True):
+        square = np.sum(np.linalg.solve(factor, (u - peak.u).T) ** 2, axis=0)
+        distances.append(square)
+        logs.append(-0.5 * (freedom + n) * np.log1p(square / freedom) - np.log(np.diag(factor)).sum())
+    log_w = log_posterior(u, values, sigma, prior) - np.logaddexp.reduce(logs, axis=0)
+    w = np.exp(log_w - log_w.max())
+    nearest = np.argmin(distances, axis=0)
+    shares = np.bincount(nearest, weights=w, minlength=len(peaks)) / w.sum()
+    return shares, w.sum() ** 2 / np.sum(w**2) / draws
+
+
+@pytest.mark.parametrize(("seed", "sigma"), [(3, 0.05), (8, 0.05)])
+def test_weights_are_those_of_a_sampler_that_knows_no_solution(seed, sigma):
+    u = real_object(seed, 5)
+    values = intensity(u) + sigma * np.random.default_rng(6).normal(size=10)
+    prior = UniformPrior(0, 1.2)
+    peaks = laplace(enumerate_objects(intensity(u), real=True), values, sigma, prior)
+    draws = tempered_draws(values, sigma, prior, 5, 40_000)
+    distances = [np.linalg.norm(draws - p.u, axis=1) for p in peaks]
+    shares = np.bincount(np.argmin(distances, axis=0), minlength=len(peaks)) / len(draws)
+    np.testing.assert_allclose([p.weight for p in peaks], shares, atol=0.02)
+    assert np.min(distances, axis=0).max() < 0.5
+
+
+def tempered_draws(values, sigma, prior, n, particles, steps=8):
+    """Draws from the posterior by sequential Monte Carlo from the prior, with differential-evolution moves."""
+    rng = np.random.default_rng(0)
+    u = rng.uniform(prior.lower, prior.upper, size=(particles, n))
+    log_p = log_posterior(u, values, sigma, prior)
+    power = 0.0
+    while power < 1:
+        step = min(1 - power, _step(log_p))
+        w = np.exp(step * (log_p - log_p.max()))
+        power += step
+        kept = rng.choice(particles, size=particles, p=w / w.sum())
+        u, log_p = u[kept], log_p[kept]
+        for _ in range(steps):
+            first, second = rng.integers(particles, size=(2, particles))
+            reach = rng.choice([0.1, 0.3, 0.7, 1.0], size=particles)[:, None]
+            moved = u + reach * (u[first] - u[second]) + 1e-4 * rng.normal(size=u.shape)
+            log_moved = log_posterior(moved, values, sigma, prior)
+            with np.errstate(invalid="ignore"):
+                taken = np.log(rng.uniform(size=particles)) < power * (log_moved - log_p)
+            u[taken], log_p[taken] = moved[taken], log_moved[taken]
+    return u
+
+
+def _step(log_p):
+    """Rise of the power that leaves 70 % of the particles effective."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        w = np.exp(middle * (log_p - log_p.max()))
+        enough = w.sum() ** 2 / np.sum(w**2) > 0.7 * log_p.size
+        low, high = (middle, high) if enough else (low, middle)
+    return high
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_the_solutions_of_a_real_object_are_found_as_modes(seed):
+    u = real_object(seed, 8)
+    sigma = 0.004
+    values = intensity(u)
+    solutions = enumerate_objects(values, real=True, non_negative=True)
+    peaks = laplace(solutions, values, sigma, GaussianPrior(0.5, 0.3))
+    draws, label = scattered(peaks, 2000, seed)
+    expected = [k for k in range(len(peaks)) if np.sum(label == k) > 25]
+    modes = find_modes(draws)
+    found = {int(np.bincount(label[m.members]).argmax()): m for m in modes}
+    assert len(expected) > 8 and set(expected) <= set(found)
+    for k in expected:
+        assert found[k].weight == pytest.approx(np.mean(label == k), abs=0.005)
+        np.testing.assert_allclose(found[k].mean, peaks[k].u, atol=0.01)
+
+
+def test_the_solutions_of_a_complex_object_are_found_as_modes_whatever_their_phases():
+    u = complex_object(3, 5)
+    values = intensity(u)
+    peaks = laplace(enumerate_objects(values, real=False), values, 0.02, GaussianPrior(0, 2))
+    draws, label = scattered(peaks, 1000, 3)
+    phases = np.random.default_rng(4).uniform(0, 2 * np.pi, size=1000)
+    modes = find_modes(draws * np.exp(1j * phases)[:, None], Symmetry(phase=True, references=16))
+    expected = np.bincount(label, minlength=16) / 1000
+    assert len(modes) == 16 and expected.min() > 0.012
+    for mode in modes:
+        k = int(np.bincount(label[mode.members]).argmax())
+        assert mode.weight == pytest.approx(expected[k], abs=0.005)
+        overlap = abs(np.vdot(mode.mean, peaks[k].u))
+        assert overlap > 0.999 * np.linalg.norm(mode.mean) * np.linalg.norm(peaks[k].u)
+
+
+def scattered(peaks, count, seed):
+    """Draws about the peaks by their weights and covariances, and their labels."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(len(peaks), p=[p.weight for p in peaks], size=count)
+    n = peaks[0].u.size
+    noise = np.empty((count, peaks[0].covariance.shape[0]))
+    for k, peak in enumerate(peaks):
+        own = label == k
+        noise[own] = rng.multivariate_normal(np.zeros(noise.shape[1]), peak.covariance, size=own.sum())
+    if np.iscomplexobj(peaks[0].u):
+        noise = noise[:, :n] + 1j * noise[:, n:]
+    return np.stack([p.u for p in peaks])[label] + noise, label
