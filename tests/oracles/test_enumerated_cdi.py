@@ -80,9 +80,9 @@ def test_objects_it_cannot_enumerate_are_errors():
 
 
 CASES = {
-    "gaussian prior": (real_object(2, 8), GaussianPrior(0.4, 0.25), 0.05),
-    "uniform prior": (real_object(2, 8), UniformPrior(0, 1.5), 0.05),
-    "pixels at the bound": (real_object(0, 8), UniformPrior(0, 1.0), 0.03),
+    "gaussian prior": (real_object(2, 8), GaussianPrior(0.4, 0.25), 0.005),
+    "uniform prior": (real_object(4, 8), UniformPrior(0, 1.5), 0.005),
+    "pixels at the bound": (real_object(7, 8), UniformPrior(0, 1.0), 0.02),
     "narrow prior": (real_object(7, 8), GaussianPrior(0.5, 0.05), 0.02),
 }
 
@@ -119,54 +119,43 @@ def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6
     return shares, w.sum() ** 2 / np.sum(w**2) / draws
 
 
-@pytest.mark.parametrize(("seed", "sigma"), [(3, 0.05), (8, 0.05)])
-def test_weights_are_those_of_a_sampler_that_knows_no_solution(seed, sigma):
-    u = real_object(seed, 5)
-    values = intensity(u) + sigma * np.random.default_rng(6).normal(size=10)
-    prior = UniformPrior(0, 1.2)
+@pytest.mark.parametrize("seed", [1, 3, 8])
+def test_weights_are_those_of_a_search_that_knows_no_solution(seed):
+    sigma, prior = 0.02, UniformPrior(0, 1.2)
+    u = real_object(seed, 4)
+    values = intensity(u) + sigma * np.random.default_rng(6).normal(size=8)
     peaks = laplace(enumerate_objects(intensity(u), real=True), values, sigma, prior)
-    draws = tempered_draws(values, sigma, prior, 5, 40_000)
-    distances = [np.linalg.norm(draws - p.u, axis=1) for p in peaks]
-    shares = np.bincount(np.argmin(distances, axis=0), minlength=len(peaks)) / len(draws)
-    np.testing.assert_allclose([p.weight for p in peaks], shares, atol=0.02)
-    assert np.min(distances, axis=0).max() < 0.5
+    points, p = every_probable_cell(values, sigma, prior, 4, sigma / 16)
+    distances = [np.linalg.norm(points - peak.u, axis=1) for peak in peaks]
+    shares = np.bincount(np.argmin(distances, axis=0), weights=p, minlength=len(peaks))
+    assert len(peaks) > 1
+    np.testing.assert_allclose([peak.weight for peak in peaks], shares, atol=0.02)
 
 
-def tempered_draws(values, sigma, prior, n, particles, steps=8):
-    """Draws from the posterior by sequential Monte Carlo from the prior, with differential-evolution moves."""
-    rng = np.random.default_rng(0)
-    u = rng.uniform(prior.lower, prior.upper, size=(particles, n))
-    log_p = log_posterior(u, values, sigma, prior)
-    power = 0.0
-    while power < 1:
-        step = min(1 - power, _step(log_p))
-        w = np.exp(step * (log_p - log_p.max()))
-        power += step
-        kept = rng.choice(particles, size=particles, p=w / w.sum())
-        u, log_p = u[kept], log_p[kept]
-        for _ in range(steps):
-            first, second = rng.integers(particles, size=(2, particles))
-            reach = rng.choice([0.1, 0.3, 0.7, 1.0], size=particles)[:, None]
-            moved = u + reach * (u[first] - u[second]) + 1e-4 * rng.normal(size=u.shape)
-            log_moved = log_posterior(moved, values, sigma, prior)
-            with np.errstate(invalid="ignore"):
-                taken = np.log(rng.uniform(size=particles)) < power * (log_moved - log_p)
-            u[taken], log_p[taken] = moved[taken], log_moved[taken]
-    return u
+def every_probable_cell(values, sigma, prior, n, half):
+    """Centres of all cells of half-width `half` or less within 5 sigma of every intensity, and their share.
+
+    The whole box is halved again and again. With every pixel within h, an amplitude A is within n h, and its
+    square within 2 |A| n h + (n h)^2: cells that cannot come near all intensities are dropped.
+    """
+    size = (prior.upper - prior.lower) / 2
+    centres = np.full((1, n), (prior.upper + prior.lower) / 2)
+    corners = np.array(np.meshgrid(*[[-1.0, 1.0]] * n)).reshape(n, -1).T
+    while size > half:
+        size /= 2
+        centres = (centres[:, None] + size * corners).reshape(-1, n)
+        kept = []
+        for part in np.array_split(centres, len(centres) // 100_000 + 1):
+            found = intensity(part)
+            reach = 2 * np.sqrt(found) * n * size + (n * size) ** 2
+            kept.append(part[(np.abs(found - values) <= 5 * sigma + reach).all(axis=1)])
+        centres = np.concatenate(kept)
+    log_p = log_posterior(centres, values, sigma, prior)
+    p = np.exp(log_p - log_p.max())
+    return centres, p / p.sum()
 
 
-def _step(log_p):
-    """Rise of the power that leaves 70 % of the particles effective."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        w = np.exp(middle * (log_p - log_p.max()))
-        enough = w.sum() ** 2 / np.sum(w**2) > 0.7 * log_p.size
-        low, high = (middle, high) if enough else (low, middle)
-    return high
-
-
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [1, 7])
 def test_the_solutions_of_a_real_object_are_found_as_modes(seed):
     u = real_object(seed, 8)
     sigma = 0.004
