@@ -1,13 +1,14 @@
 """Modes of a set of draws: where a posterior has several answers, each with its weight and mean.
 
 The draws are divided in two again and again. A division needs a direction (one of the leading principal
-components, or a whitened combination of them found by its kurtosis) along which a valley is significantly less
-dense than a peak on either side of it, and needs the valley to be there also when followed through the space
-around it, so that a ring or a banana stays one mode. Nothing has to be known of the number of modes.
+components, or a whitened combination of them found by its kurtosis) along which a valley is significantly
+less dense than a peak on either side of it, and needs the valley to be there also when followed through the
+space around it, so that a ring or a banana stays one mode. Nothing has to be known of the number of modes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from nfphasing_bluesky.core.errors import SettingsError
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.core.valleys import deepest_valley
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Alignment = Callable[[Array], Array]
 COMPONENTS = 12
 NEIGHBOURS = 8
@@ -30,8 +31,8 @@ class Mode:
 
     Args:
         weight: fraction of the draws.
-        mean, std: pointwise mean and standard deviation of its aligned draws, the density's shape; the mean is
-            complex where the draws are.
+        mean, std: pointwise mean and standard deviation of its aligned draws, the density's shape; the mean
+            is complex where the draws are.
         members: (M,) indices of its draws.
     """
 
@@ -45,8 +46,8 @@ def find_modes(draws: Array, align: Alignment | None = None) -> tuple[Mode, ...]
     """Modes of (S, *shape) real or complex draws, the heaviest first.
 
     Modes nearer than about 6 of their own standard deviations count as one, and a mode of fewer than about
-    12 draws is too small to be told from a fluctuation. Seeing one of weight w among S draws of D uncorrelated
-    noisy pixels takes a distance of at least sqrt(1/w) (D/S)^(1/4) standard deviations of a pixel.
+    12 draws is too small to be told from a fluctuation. Seeing one of weight w among S draws of D
+    uncorrelated noisy pixels takes a distance of at least sqrt(1/w) (D/S)^(1/4) standard deviations of a pixel.
 
     Args:
         draws: (S, *shape).
@@ -60,7 +61,9 @@ def find_modes(draws: Array, align: Alignment | None = None) -> tuple[Mode, ...]
         raise SettingsError("draws hold NaN or infinity; leave these draws out before looking for modes")
     aligned = draws if align is None else align(draws)
     if aligned.shape[0] != draws.shape[0]:
-        raise SettingsError(f"align returned {aligned.shape[0]} draws for {draws.shape[0]}; return every draw")
+        raise SettingsError(
+            f"align returned {aligned.shape[0]} draws for {draws.shape[0]}; return every draw"
+        )
     groups = sorted(_divide(_gram(aligned), np.arange(len(draws))), key=len, reverse=True)
     return tuple(_mode(aligned, members) for members in groups)
 

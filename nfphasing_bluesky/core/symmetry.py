@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.errors import SettingsError
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 EDGE = 0.05
 SHIFTS = ("none", "circular", "bounded")
 
@@ -20,7 +20,8 @@ class Symmetry:
 
     Each draw is brought to the nearest of a few references, the draws least like one another, which are
     brought to each other first: draws of one mode meet, and draws of other modes are not torn apart by a
-    reference that they have nothing in common with.
+    reference that they have nothing in common with. A posterior of more modes than `references` wants more;
+    draws that are mostly noise, of no common phase or place, cannot be aligned with one another.
 
     Args:
         phase: the global phase of complex draws, the sign of real ones.
@@ -93,6 +94,7 @@ class Symmetry:
         product = spectra.conj() * _fft(reference[None])
         axes = tuple(range(1, draws.ndim))
         # value at lag l: sum over x of conj(draw(x - l)) reference(x)
+        correlation: Array
         if np.iscomplexobj(draws):
             correlation = np.fft.ifftn(product, axes=axes).conj()
         else:

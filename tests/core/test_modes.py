@@ -21,7 +21,9 @@ SIX_SEEDS = range(6)
 
 def mixture(rng, weights, centres, draws=1000):
     """Draws of unit Gaussians about the centres, with exactly these weights, and their labels."""
-    label = rng.permutation(np.repeat(np.arange(len(weights)), np.round(np.array(weights) * draws).astype(int)))
+    label = rng.permutation(
+        np.repeat(np.arange(len(weights)), np.round(np.array(weights) * draws).astype(int))
+    )
     return centres[label] + rng.normal(size=(label.size, centres.shape[1])), label
 
 

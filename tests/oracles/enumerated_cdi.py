@@ -1,9 +1,11 @@
 """All objects of one far-field intensity in one dimension, and their posterior weights.
 
-The oversampled intensity |U(e^iw)|^2 of u_0 .. u_{n-1} fixes the autocorrelation a_k = sum_j u_{j+k} conj(u_j).
+The oversampled intensity |U(e^iw)|^2 of u_0 .. u_{n-1} fixes the autocorrelation
+a_k = sum_j u_{j+k} conj(u_j).
 With U(z) = sum_k u_k z^k, the polynomial z^(n-1) U(z) conj(U(1/conj(z))) has 2 n - 2 zeros in pairs
-(z, 1/conj(z)), and every choice of one of each pair gives an object of the same intensity: 2^(n-1) in all (Bruck
-and Sodin, Opt. Commun. 30, 304 (1979); Bates, Optik 61, 247 (1982)). Real objects take conjugate pairs whole.
+(z, 1/conj(z)), and every choice of one of each pair gives an object of the same intensity: 2^(n-1) in all
+(Bruck and Sodin, Opt. Commun. 30, 304 (1979); Bates, Optik 61, 247 (1982)). Real objects take conjugate pairs
+whole.
 
 Trivial differences: the global phase (the sign of a real object) is fixed here by a positive sum of u; the
 shift by demanding u_0 and u_{n-1} other than 0; conjugate inversion conj(u_{n-1-k}), all zeros exchanged, is
@@ -78,7 +80,9 @@ def _zeros_inside(a: Object) -> Object:
         zeros = zeros - np.polyval(coefficients, zeros) / np.polyval(slope, zeros)
     inside = zeros[np.abs(zeros) < 1]
     if inside.size != a.size - 1 or np.abs(inside).max() > 1 - ON_CIRCLE:
-        raise ValueError("a zero lies on the unit circle: its exchange changes nothing; choose another object")
+        raise ValueError(
+            "a zero lies on the unit circle: its exchange changes nothing; choose another object"
+        )
     return inside
 
 
@@ -94,7 +98,7 @@ def _conjugate_groups(zeros: Object) -> list[tuple[int, ...]]:
 
 
 def _object(inside: Object, outside: NDArray[np.bool_], a: Object) -> Object:
-    """(n,) the object with these zeros: z - z_j, or 1 - conj(z_j) z, which has the same modulus at |z| = 1."""
+    """(n,) the object with these zeros: z - z_j, or 1 - conj(z_j) z, of the same modulus at |z| = 1."""
     u = np.ones(1, dtype=complex)
     for zero, exchanged in zip(inside, outside, strict=True):
         u = np.convolve(u, [1, -zero.conj()] if exchanged else [-zero, 1])
@@ -157,8 +161,8 @@ Prior = GaussianPrior | UniformPrior
 class Peak:
     """One mode of the posterior: its weight, its highest point (n,), and the covariance of u there.
 
-    Complex objects have their real and then imaginary parts in the (2 n, 2 n) covariance, which is 0 along the
-    global phase.
+    Complex objects have their real and then imaginary parts in the (2 n, 2 n) covariance, which is 0
+    along the global phase.
     """
 
     weight: float
@@ -176,14 +180,16 @@ def log_posterior(u: Object, values: Array, sigma: float, prior: Prior) -> Array
 
 
 def laplace(solutions: list[Solution], values: Array, sigma: float, prior: Prior) -> list[Peak]:
-    """Posterior weights of the solutions for (2 n,) intensities with Gaussian noise sigma, by Laplace's method.
+    """Posterior weights of the solutions, by Laplace's method, for (2 n,) intensities with noise sigma.
 
-    Gaussian about the highest point near each solution, cut at the bounds of a uniform prior. All points of
-    a complex solution's orbit of phases are as probable, and all orbits of the same intensity as long, so that
-    the phase drops out of the weights; -u of a real solution is not counted, which the bounds must forbid or
-    the prior make as probable. With bounds pass all real solutions, not only the non-negative: one that lies a
-    standard deviation outside still has some of the probability. Good where solutions lie several standard deviations apart and the
-    Hessian hardly changes over one.
+    Gaussian about the highest point near each solution, cut at the bounds of a uniform prior. All points
+    of a complex solution's orbit of phases are as probable, and all orbits of the same intensity as long, so
+    that the phase drops out of the weights; -u of a real solution is not counted, which the bounds must forbid
+    or the prior make as probable. With bounds pass all real solutions, not only the non-negative: one that
+    lies a standard deviation outside still has some of the probability.
+
+    Good where solutions lie several standard deviations apart and the Hessian hardly changes over one. It is
+    wrong without a word where a zero is so near the unit circle that two solutions merge within the noise.
     """
     real = not np.iscomplexobj(solutions[0].u)
     if not real and (isinstance(prior, UniformPrior) or prior.mean != 0):
