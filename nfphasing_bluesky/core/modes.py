@@ -47,7 +47,8 @@ def find_modes(draws: Array, align: Alignment | None = None) -> tuple[Mode, ...]
 
     Modes nearer than about 6 of their own standard deviations count as one, and a mode of fewer than about
     12 draws is too small to be told from a fluctuation. Seeing one of weight w among S draws of D
-    uncorrelated noisy pixels takes a distance of at least sqrt(1/w) (D/S)^(1/4) standard deviations of a pixel.
+    uncorrelated noisy pixels takes a distance of at least sqrt(1/w) (D/S)^(1/4) standard deviations of a
+    pixel.
 
     Args:
         draws: (S, *shape).

@@ -24,8 +24,8 @@ def deepest_valley(points: FloatArray, min_points: int) -> Valley | None:
 
     A valley is an interval that holds v points, a peak one on either side of it that holds c >= min_points.
     With one peak only, the valley is at least as dense as the lower of the two, and v and c share their
-    points as the widths do; the evidence is the log of the probability of what is seen (Chernoff's bound), less the
-    log of the number of places where such a peak could have been.
+    points as the widths do; the evidence is the log of the probability of what is seen (Chernoff's bound),
+    less the log of the number of places where such a peak could have been.
     """
     line = np.sort(points)
     if line.size < 2 * min_points or line[-1] <= line[0]:

@@ -184,9 +184,9 @@ def laplace(solutions: list[Solution], values: Array, sigma: float, prior: Prior
 
     Gaussian about the highest point near each solution, cut at the bounds of a uniform prior. All points
     of a complex solution's orbit of phases are as probable, and all orbits of the same intensity as long, so
-    that the phase drops out of the weights; -u of a real solution is not counted, which the bounds must forbid
-    or the prior make as probable. With bounds pass all real solutions, not only the non-negative: one that
-    lies a standard deviation outside still has some of the probability.
+    that the phase drops out of the weights; -u of a real solution is not counted, which the bounds must
+    forbid or the prior make as probable. With bounds pass all real solutions, not only the non-negative:
+    one that lies a standard deviation outside still has some of the probability.
 
     Good where solutions lie several standard deviations apart and the Hessian hardly changes over one. It is
     wrong without a word where a zero is so near the unit circle that two solutions merge within the noise.

@@ -1,4 +1,4 @@
-"""The enumeration against counting and exact intensities, its weights against a search and against sampling."""
+"""The enumeration against counting and exact intensities, its weights against a search and sampling."""
 
 import numpy as np
 import pytest
@@ -117,6 +117,31 @@ def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6
     nearest = np.argmin(distances, axis=0)
     shares = np.bincount(nearest, weights=w, minlength=len(peaks)) / w.sum()
     return shares, w.sum() ** 2 / np.sum(w**2) / draws
+
+
+def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.01, spread=0.05):
+    """All phases are as probable: a window about each peak's phase takes the same share of each solution."""
+    u = complex_object(3, 5)
+    values, prior = intensity(u), GaussianPrior(0, 0.7)
+    peaks = laplace(enumerate_objects(values, real=False), values, sigma, prior)
+    rng = np.random.default_rng(2)
+    masses = []
+    for peak in peaks:
+        x = np.concatenate([peak.u.real, peak.u.imag])
+        along = np.concatenate([-peak.u.imag, peak.u.real])  # of a turn by one radian
+        factor = np.linalg.cholesky(peak.covariance + spread**2 * np.outer(along, along))
+        scale = np.sqrt(8 / rng.chisquare(8, size=20_000))[:, None]
+        noise = rng.normal(size=(20_000, x.size))
+        drawn = x + (noise * scale) @ factor.T
+        drawn = drawn[:, :5] + 1j * drawn[:, 5:]
+        log_q = -0.5 * (8 + x.size) * np.log1p(np.sum((noise * scale) ** 2, axis=1) / 8)
+        log_q -= np.log(np.diag(factor)).sum()
+        phase = np.angle(drawn @ peak.u.conj())
+        log_p = log_posterior(drawn, values, sigma, prior) - 0.5 * (phase / spread) ** 2
+        masses.append(np.exp(log_p - log_q).mean())
+    weights = [peak.weight for peak in peaks]
+    assert max(weights) > 1.2 * min(weights)
+    np.testing.assert_allclose(weights, np.array(masses) / sum(masses), rtol=0.05)
 
 
 @pytest.mark.parametrize("seed", [1, 8])
