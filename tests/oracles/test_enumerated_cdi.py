@@ -119,7 +119,7 @@ def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6
     return shares, w.sum() ** 2 / np.sum(w**2) / draws
 
 
-def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.01, spread=0.05):
+def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.01, spread=0.01):
     """All phases are as probable: a window about each peak's phase takes the same share of each solution."""
     u = complex_object(3, 5)
     values, prior = intensity(u), GaussianPrior(0, 0.7)
