@@ -119,7 +119,7 @@ def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6
     return shares, w.sum() ** 2 / np.sum(w**2) / draws
 
 
-def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.01, spread=0.01):
+def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.002, spread=0.003):
     """All phases are as probable: a window about each peak's phase takes the same share of each solution."""
     u = complex_object(3, 5)
     values, prior = intensity(u), GaussianPrior(0, 0.7)
@@ -130,8 +130,8 @@ def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.01,
         x = np.concatenate([peak.u.real, peak.u.imag])
         along = np.concatenate([-peak.u.imag, peak.u.real])  # of a turn by one radian
         factor = np.linalg.cholesky(peak.covariance + spread**2 * np.outer(along, along))
-        scale = np.sqrt(8 / rng.chisquare(8, size=20_000))[:, None]
-        noise = rng.normal(size=(20_000, x.size))
+        scale = np.sqrt(8 / rng.chisquare(8, size=40_000))[:, None]
+        noise = rng.normal(size=(40_000, x.size))
         drawn = x + (noise * scale) @ factor.T
         drawn = drawn[:, :5] + 1j * drawn[:, 5:]
         log_q = -0.5 * (8 + x.size) * np.log1p(np.sum((noise * scale) ** 2, axis=1) / 8)
