@@ -123,7 +123,8 @@ def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.002
     """All phases are as probable: a window about each peak's phase takes the same share of each solution."""
     u = complex_object(3, 5)
     values, prior = intensity(u), GaussianPrior(0, 0.7)
-    peaks = laplace(enumerate_objects(values, real=False), values, sigma, prior)
+    solutions = enumerate_objects(values, real=False)
+    peaks = laplace(solutions, values, sigma, prior)
     rng = np.random.default_rng(2)
     masses = []
     for peak in peaks:
@@ -141,7 +142,9 @@ def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.002
         masses.append(np.exp(log_p - log_q).mean())
     weights = [peak.weight for peak in peaks]
     assert max(weights) > 1.2 * min(weights)
-    np.testing.assert_allclose(weights, np.array(masses) / sum(masses), rtol=0.05)
+    # twins weigh exactly the same: their mean has less of the sampling's noise
+    sampled = (np.array(masses) + np.array(masses)[[s.twin for s in solutions]]) / (2 * sum(masses))
+    np.testing.assert_allclose(weights, sampled, rtol=0.05)
 
 
 @pytest.mark.parametrize("seed", [1, 8])
