@@ -14,6 +14,7 @@ from nfphasing_bluesky.core.errors import (
 )
 from nfphasing_bluesky.core.frame import Frame, Origin
 from nfphasing_bluesky.core.geometry import CurveGeometry, DetectorGeometry, Geometry, HologramGeometry
+from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.posterior import (
     Axis,
     DensityInfo,
@@ -33,8 +34,10 @@ from nfphasing_bluesky.core.settings import (
     StreamSettings,
     settings_sha256,
 )
+from nfphasing_bluesky.core.symmetry import Symmetry
 
 __all__ = [
+    "Alignment",
     "Axis",
     "CurveGeometry",
     "DataKeyError",
@@ -47,6 +50,7 @@ __all__ = [
     "Geometry",
     "GeometryError",
     "HologramGeometry",
+    "Mode",
     "ModelError",
     "ModelInfo",
     "ModelIntegrityError",
@@ -62,8 +66,10 @@ __all__ = [
     "StorageError",
     "StreamSettings",
     "Summary",
+    "Symmetry",
     "TransportError",
     "Trust",
     "Verdict",
+    "find_modes",
     "settings_sha256",
 ]

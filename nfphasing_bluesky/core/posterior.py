@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.frame import Origin
 from nfphasing_bluesky.core.geometry import FloatArray
+from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 
 
 class Verdict(StrEnum):
@@ -142,6 +143,10 @@ class Posterior:
     def summary(self) -> dict[str, Summary]:
         """Summaries of every parameter."""
         return {name: Summary.of(draws, self.units[name]) for name, draws in self.parameters.items()}
+
+    def modes(self, align: Alignment | None = None) -> tuple[Mode, ...]:
+        """The answers among the samples, the heaviest first; see `find_modes`."""
+        return find_modes(self.samples, align)
 
 
 @dataclass(frozen=True)
