@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from tests.benchmarks import inference, scans, storing
+from tests.benchmarks import holography, inference, scans, storing
 from tests.benchmarks.figures import Figure, machine, show, write
 
 THREADS = 2
@@ -28,6 +28,8 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "derived runs": lambda: storing.derived_runs(stored),
         "worker memory": lambda: scans.worker_memory(300),
         "wire": lambda: scans.wire_rate((500,), 2_000 if quick else 20_000),
+        "holograms": lambda: holography.speed("holography", few),
+        "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
         "device": lambda: inference.device_rates(few),
     }
 
