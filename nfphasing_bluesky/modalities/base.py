@@ -292,6 +292,10 @@ class Modality(Protocol):
         """Start the weights of an untrained network from simulated frames, where that helps."""
         ...
 
+    def settle(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Adjust a trained network to fresh frames, where it needs that, before it is shipped."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """Tensors of the prior that belong into the model's weights; empty when there are none."""
         ...

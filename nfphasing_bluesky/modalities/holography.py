@@ -33,7 +33,7 @@ PHASE_RAD = (-2.5, 0.25)
 GRAIN = 0.01
 """Standard deviation of white noise on the phase, over its peak: no sample is a picture."""
 
-INITIALISED = 128
+INITIALISED, SETTLED = 128, 1024
 PIXELS_AT_ONCE = 2**21
 CANVAS = 2
 """Sides of the frames that training tiles are cut from, in tiles."""
@@ -261,6 +261,16 @@ class Holography:
         assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
         side = self.settings.tile
         network.initialise(draws.theta.view(-1, 1, side, side), batch.log_scale)
+
+    def settle(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Fit the whitening of the flow's noise to fresh frames."""
+        assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
+        side, parts = self.settings.tile, []
+        for _ in range(SETTLED // INITIALISED):
+            draws = self.sample_prior(INITIALISED, generator)
+            batch, _ = self.simulate(draws, generator)
+            parts.append((*self.context(batch), draws.theta.view(-1, 1, side, side)))
+        network.whiten(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: the prior is a program."""

@@ -21,6 +21,7 @@ from nfphasing_bluesky.flows.image import (
 from nfphasing_bluesky.modalities.base import Anchors, Draws
 from nfphasing_bluesky.modalities.tiles import Tiling, tiling
 
+WHITENED_AT_ONCE = 50
 PIXELS_AT_ONCE = 2**22
 """Draws times pixels that go through the flow together."""
 
@@ -136,7 +137,9 @@ class ImagePosterior(nn.Module):
         super().__init__()
         encoder = settings.encoder.model_copy(update={"extras": extras})
         self.encoder = ImageEncoder(channels, encoder)
-        self.flow: ImageFlow = build_image_flow(len(lower), self.encoder.widths, settings.flow)
+        self.flow: ImageFlow = build_image_flow(
+            len(lower), self.encoder.widths, settings.flow, side=settings.tile
+        )
         self.box = ImageBox(torch.tensor(lower), torch.tensor(upper))
         self.tile = settings.tile
         for weight in self.parameters():
@@ -162,6 +165,18 @@ class ImagePosterior(nn.Module):
         scaled = y * log_scale.exp()[:, None, None, None]
         u, log_det = self.box.inverse(scaled + self._centre(scaled))
         return u, log_det + log_scale * y[0, 0].numel()
+
+    @torch.no_grad()
+    def whiten(self, channels: Tensor, extra: Tensor, u: Tensor) -> None:
+        """Fit the flow's whitening to true images u (n, C, tile, tile) of fresh frames."""
+        parts: list[list[Tensor]] = []
+        for rows in torch.arange(len(u)).split(WHITENED_AT_ONCE):
+            distribution = self(channels[rows], extra[rows])
+            y, _ = self.unbounded(u[rows], distribution.log_scale)
+            coloured = self.flow(distribution.features).coloured(y)
+            parts.append([z for z, _ in coloured])
+        for whitening, noise in zip(self.flow.ordered_whitenings(), zip(*parts, strict=True), strict=True):
+            whitening.fit(torch.cat(noise))
 
     def _centre(self, like: Tensor) -> Tensor:
         """(C, 1, 1) coordinate of u = 0."""

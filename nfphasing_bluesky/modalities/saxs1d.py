@@ -139,5 +139,8 @@ class Saxs1D(ABC):
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:  # noqa: B027  anchors do
         """Nothing: the flow begins at the anchors."""
 
+    def settle(self, network: nn.Module, generator: torch.Generator) -> None:  # noqa: B027  calibrated as it is
+        """Nothing to adjust."""
+
     def fit_prior(self, generator: torch.Generator) -> None:  # noqa: B027  most priors are analytic
         """Make the prior ready to be sampled; nothing to do where it is analytic."""

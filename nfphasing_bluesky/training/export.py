@@ -25,6 +25,7 @@ def export(trainer: Trainer, folder: Path, name: str | None = None) -> StoredMod
     network = trainer.modality.network()
     network.load_state_dict({k: v.cpu() for k, v in trainer.average.items()})
     network.eval()
+    trainer.modality.settle(network, torch.Generator().manual_seed(trainer.settings.seed + 999_983))
     fitted = EmbeddingReference.fit(_embeddings(trainer, network, 1))
     distance = fitted.distance(_embeddings(trainer, network, 2))
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}

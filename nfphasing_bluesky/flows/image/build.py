@@ -20,6 +20,7 @@ from nfphasing_bluesky.flows.image.level import Level
 from nfphasing_bluesky.flows.image.networks import ConvConditioner, Trunk
 from nfphasing_bluesky.flows.image.settings import TokenFlowSettings, WaveletFlowSettings
 from nfphasing_bluesky.flows.image.transformer import TokenConditioner
+from nfphasing_bluesky.flows.image.whitening import Whitening
 
 # Correlating the coefficients of a pixel costs n^2 / 2; beyond the bands of one Haar level it isn't worth it.
 MOST_CORRELATED = 6
@@ -31,6 +32,7 @@ def build_image_flow(
     settings: WaveletFlowSettings | TokenFlowSettings | None = None,
     lower: Tensor | Sequence[float] | None = None,
     upper: Tensor | Sequence[float] | None = None,
+    side: int = 64,
 ) -> ImageFlow:
     """Build box -> Haar levels, each a Gaussian and couplings.
 
@@ -40,6 +42,7 @@ def build_image_flow(
         settings: architecture of either flow; a wavelet flow by default.
         lower: (C,) lower bounds of u; None, as `upper`, for all of R.
         upper: (C,) upper bounds of u.
+        side: of the images that it is trained on, px.
 
     Raises:
         SettingsError: the encoder has another number of resolutions than the flow, or bounds that don't fit.
@@ -52,12 +55,18 @@ def build_image_flow(
             "as many as the flow halves the image; set the encoder's widths to that many"
         )
     levels = [_level(settings, channels, feature_widths, 0, (0,))]
+    resolution = max(1, side // 2**depth)
+    whitenings = [Whitening(channels, resolution)]
     finest = 0
     for step in reversed(settings.steps):
         maps = tuple(range(finest, finest + step.bit_length() - 1))
         levels.append(_level(settings, channels, feature_widths, step, maps))
+        whitenings.append(Whitening(channels * (step**2 - 1), resolution))
+        resolution *= step
         finest += len(maps)
-    return ImageFlow(levels, settings.steps, channels, feature_widths, _box(channels, lower, upper))
+    return ImageFlow(
+        levels, whitenings, settings.steps, channels, feature_widths, _box(channels, lower, upper)
+    )
 
 
 def _level(

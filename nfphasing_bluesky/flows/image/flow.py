@@ -12,6 +12,7 @@ from nfphasing_bluesky.flows.image.box import ImageBox
 from nfphasing_bluesky.flows.image.encoder import ImageEncoder, ImageFeatures
 from nfphasing_bluesky.flows.image.haar import merge_levels, split_levels, unsqueeze
 from nfphasing_bluesky.flows.image.level import Level
+from nfphasing_bluesky.flows.image.whitening import Whitening
 
 
 class ImageFlowDistribution:
@@ -74,7 +75,14 @@ class ImageFlowDistribution:
             z = z.unflatten(-1, self.shape)
         flat = self._checked(z)
         log_prob = _normal_log_prob(flat)
-        base, *details = split_levels(flat, self.flow.steps)
+        coloured = []
+        for whitening, part in zip(
+            self.flow.ordered_whitenings(), split_levels(flat, self.flow.steps), strict=True
+        ):
+            part, log_det = whitening.inverse(part)
+            log_prob = log_prob - log_det
+            coloured.append(part)
+        base, *details = coloured
         first, *others = self.flow.ordered_levels()
         y, log_det = first.inverse(base, None, self.features.maps)
         log_prob = log_prob - log_det
@@ -107,7 +115,15 @@ class ImageFlowDistribution:
         return self.rsample(shape, generator)
 
     def _levels_to_latent(self, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Noise and log|det| of each level, base first, for y (N, C, H, W)."""
+        """White noise and log|det| of each level, base first, for y (N, C, H, W)."""
+        results = []
+        for whitening, (z, log_det) in zip(self.flow.ordered_whitenings(), self.coloured(y), strict=True):
+            z, term = whitening(z)
+            results.append((z, log_det + term))
+        return results
+
+    def coloured(self, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Noise before any whitening, and log|det| of each level, base first, for y (N, C, H, W)."""
         base, *details = split_levels(y, self.flow.steps)
         first, *others = self.flow.ordered_levels()
         results = [first(base, None, self.features.maps)]
@@ -143,6 +159,7 @@ class ImageFlow(nn.Module):
 
     Args:
         levels: base first, then coarse to fine.
+        whitenings: one a level.
         steps: factors of resolution between levels, finest first.
         channels: C.
         feature_widths: channels of the encoder's maps, coarse to fine.
@@ -152,6 +169,7 @@ class ImageFlow(nn.Module):
     def __init__(
         self,
         levels: Sequence[Level],
+        whitenings: Sequence[Whitening],
         steps: Sequence[int],
         channels: int,
         feature_widths: Sequence[int],
@@ -159,6 +177,7 @@ class ImageFlow(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
+        self.whitenings = nn.ModuleList(whitenings)
         self.steps = tuple(steps)
         self.channels = channels
         self.feature_widths = tuple(feature_widths)
@@ -177,6 +196,10 @@ class ImageFlow(nn.Module):
     def ordered_levels(self) -> list[Level]:
         """Base, then coarse to fine."""
         return [level for level in self.levels if isinstance(level, Level)]
+
+    def ordered_whitenings(self) -> list[Whitening]:
+        """Those of `ordered_levels`."""
+        return [whitening for whitening in self.whitenings if isinstance(whitening, Whitening)]
 
     @torch.no_grad()
     def initialise(self, u: Tensor) -> None:
