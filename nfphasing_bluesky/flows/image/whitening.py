@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nfphasing_bluesky.flows.transforms import full_precision
+
 SHRINKAGE = 8.0
 """Components count as if so many frames had shown a size of 1."""
 
@@ -63,4 +65,5 @@ class Whitening(nn.Module):
 
     def _scaled(self, z: Tensor, log_scale: Tensor) -> Tensor:
         rows, columns = (cosine_matrix(n, z) for n in z.shape[-2:])
-        return rows.mT @ ((rows @ z @ columns.mT) * log_scale.exp()) @ columns
+        with full_precision(z):
+            return rows.mT @ ((rows @ z @ columns.mT) * log_scale.exp()) @ columns
