@@ -13,7 +13,15 @@ from nfphasing_bluesky.core.errors import (
     TransportError,
 )
 from nfphasing_bluesky.core.frame import Frame, Origin
-from nfphasing_bluesky.core.geometry import CurveGeometry, DetectorGeometry, Geometry, HologramGeometry
+from nfphasing_bluesky.core.geometry import (
+    CurveGeometry,
+    DetectorGeometry,
+    EffectiveBeam,
+    Geometry,
+    HologramGeometry,
+    effective_beam,
+    fresnel_number,
+)
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.posterior import (
     Axis,
@@ -37,6 +45,9 @@ from nfphasing_bluesky.core.settings import (
 from nfphasing_bluesky.core.symmetry import Symmetry
 
 __all__ = [
+    "EffectiveBeam",
+    "effective_beam",
+    "fresnel_number",
     "Alignment",
     "Axis",
     "CurveGeometry",

@@ -1,6 +1,7 @@
 """Geometries: what a frame's points or pixels mean."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,25 @@ class DetectorGeometry:
                 raise GeometryError(f"{name}={value!r}, expected a positive length in metres")
         if not all(np.isfinite(p) and p > 0 for p in self.pixel_size_m):
             raise GeometryError(f"pixel_size_m={self.pixel_size_m!r}, expected two positive lengths, m")
+
+
+class EffectiveBeam(NamedTuple):
+    """The parallel beam equivalent to a cone beam: magnification, pixel and distance, m."""
+
+    magnification: Any
+    pixel_m: Any
+    distance_m: Any
+
+
+def fresnel_number(pixel_m: Any, wavelength_m: Any, distance_m: Any) -> Any:
+    """Fr = dx^2 / (lambda z), of numbers or arrays, m."""
+    return pixel_m * pixel_m / (wavelength_m * distance_m)
+
+
+def effective_beam(focus_sample_m: Any, sample_detector_m: Any, detector_pixel_m: Any) -> EffectiveBeam:
+    """Fresnel scaling theorem: M = (z01 + z12) / z01, dx = dp / M, z = z12 / M (Paganin 2006, app. B)."""
+    magnification = (focus_sample_m + sample_detector_m) / focus_sample_m
+    return EffectiveBeam(magnification, detector_pixel_m / magnification, sample_detector_m / magnification)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, Origin
-from nfphasing_bluesky.physics.propagate import cone_beam, pixel_fresnel_number
+from nfphasing_bluesky.core import (
+    Frame,
+    FrameError,
+    GeometryError,
+    HologramGeometry,
+    Origin,
+    effective_beam,
+    fresnel_number,
+)
 
 NAMES = (
     "fresnel_number",
@@ -37,10 +44,13 @@ def hologram_geometry(values: Mapping[str, float], where: str, advice: str) -> H
     Raises:
         GeometryError: too little is known, or a value that cannot be.
     """
+    lengths = {name: value for name, value in values.items() if name.endswith("_m")}
+    if wrong := [f"{name}={value!r}" for name, value in lengths.items() if not value > 0]:
+        raise GeometryError(f"{where}: {', '.join(wrong)}, expected positive lengths in metres")
     wavelength, pixel = values.get("wavelength_m"), values.get("pixel_size_m")
     distance, focus = values.get("distance_m"), values.get("focus_to_sample_m")
     if pixel is not None and distance is not None and focus is not None:
-        beam = cone_beam(focus, distance, pixel)
+        beam = effective_beam(focus, distance, pixel)
         pixel, distance = float(beam.pixel_m), float(beam.distance_m)
     number = values.get("fresnel_number")
     if number is None:
@@ -49,7 +59,7 @@ def hologram_geometry(values: Mapping[str, float], where: str, advice: str) -> H
                 f"{where}: neither fresnel_number nor all of wavelength_m, distance_m and pixel_size_m, but "
                 f"{', '.join(sorted(values)) or 'nothing'}; {advice}"
             )
-        number = float(pixel_fresnel_number(pixel, wavelength, distance))
+        number = float(fresnel_number(pixel, wavelength, distance))
     return HologramGeometry(
         fresnel_number=number,
         beta_over_delta=values.get("beta_over_delta", 0.0),

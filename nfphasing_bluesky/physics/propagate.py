@@ -22,12 +22,19 @@ phase that changes by less than pi from pixel to pixel; light that leaves the fi
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.core import FrameError, GeometryError, SettingsError
+from nfphasing_bluesky.core import (
+    EffectiveBeam,
+    FrameError,
+    GeometryError,
+    SettingsError,
+    effective_beam,
+    fresnel_number,
+)
 
 Boundary = Literal["constant", "replicate", "periodic"]
 Scalar = float | Tensor
@@ -36,18 +43,10 @@ _SMALLEST = 1e-5
 """Fresnel number below which the sum for the impulse response grows beyond a million terms."""
 
 
-class EffectiveBeam(NamedTuple):
-    """The parallel beam equivalent to a cone beam: magnification, pixel and distance, m."""
-
-    magnification: Scalar
-    pixel_m: Scalar
-    distance_m: Scalar
-
-
 def pixel_fresnel_number(pixel_m: Scalar, wavelength_m: Scalar, distance_m: Scalar) -> Scalar:
     """Fr = dx^2 / (lambda z), of numbers or tensors."""
     _positive(pixel_m=pixel_m, wavelength_m=wavelength_m, distance_m=distance_m)
-    return pixel_m * pixel_m / (wavelength_m * distance_m)
+    return fresnel_number(pixel_m, wavelength_m, distance_m)
 
 
 def cone_beam(focus_sample_m: Scalar, sample_detector_m: Scalar, detector_pixel_m: Scalar) -> EffectiveBeam:
@@ -57,8 +56,7 @@ def cone_beam(focus_sample_m: Scalar, sample_detector_m: Scalar, detector_pixel_
         sample_detector_m=sample_detector_m,
         detector_pixel_m=detector_pixel_m,
     )
-    magnification = (focus_sample_m + sample_detector_m) / focus_sample_m
-    return EffectiveBeam(magnification, detector_pixel_m / magnification, sample_detector_m / magnification)
+    return effective_beam(focus_sample_m, sample_detector_m, detector_pixel_m)
 
 
 def far_field_pixel_m(

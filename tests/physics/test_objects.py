@@ -87,10 +87,10 @@ def test_the_mixture_is_reproducible_and_honours_dtype():
     assert random_objects(0, (32, 32), generator=seeded()).maps.shape == (0, 32, 32)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_objects_live_on_the_generators_device():
-    drawn = random_objects(100, (64, 64), generator=torch.Generator("cuda").manual_seed(0))
-    assert {x.device.type for x in drawn} == {"cuda"}
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def test_objects_live_on_the_generators_device(device):
+    drawn = random_objects(100, (64, 64), generator=torch.Generator(device).manual_seed(0))
+    assert {x.device.type for x in drawn} == {device}
     assert torch.isfinite(drawn.maps).all()
 
 

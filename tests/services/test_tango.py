@@ -9,7 +9,7 @@ import tango
 from tango_device.properties import DEFAULTS
 from tango_device.registration import register
 
-TEXT = {"verdict", "reason", "raw_uid", "model", "model_sha256", "State", "Status"}
+TEXT = {"verdict", "density_unit", "reason", "raw_uid", "model", "model_sha256", "State", "Status"}
 
 
 @pytest.fixture
