@@ -195,16 +195,9 @@ class Reconstructor:
         draws, log_q = distribution.draw(normal[..., :width])
         tail = normal[..., width:].reshape(len(batch) * s, -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
-        ess = None
-        if self.modality.has_log_prior:
-            ess = self._ess(draws, evaluated.log_likelihood, log_q, len(batch))
+        ess = self._ess(draws, evaluated.log_likelihood, log_q, len(batch))
         acceptance: list[float] | None = None
         if self.settings.polish_steps:
-            if not self.modality.has_log_prior:
-                raise SettingsError(
-                    f"polish_steps={self.settings.polish_steps}, expected 0 for {self.modality.name}: "
-                    "the exact posterior needs log p(theta), which is not known"
-                )
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)
         tensors = {
@@ -283,6 +276,11 @@ class Reconstructor:
     def _polish(
         self, distribution: Any, draws: Draws, batch: Any, s: int, origins: Sequence[Origin], seed: int
     ) -> tuple[Draws, list[float]]:
+        if not self.modality.has_log_prior:
+            raise SettingsError(
+                f"polish_steps={self.settings.polish_steps}, expected 0 for {self.modality.name}: the exact "
+                "posterior needs log p(theta), which is not known"
+            )
         parts, rates = [], []
         for b, origin in enumerate(origins):
 
@@ -297,8 +295,13 @@ class Reconstructor:
         joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))
         return joined, rates
 
-    def _ess(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor:
-        """(B,) effective sample size over the number of draws, from the first `WEIGHED` of each frame."""
+    def _ess(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor | None:
+        """(B,) effective sample size over the number of draws, from the first `WEIGHED` of each frame.
+
+        None where log p(theta) is not known.
+        """
+        if not self.modality.has_log_prior:
+            return None
         index = torch.arange(len(draws), device=log_q.device).view(frames, -1)[:, :WEIGHED]
         flat = index.reshape(-1)
         log_w = log_weights(log_likelihood[flat], self.modality.log_prior(draws.at(flat)), log_q[flat])

@@ -40,7 +40,8 @@ MOST_NATS = 15.0
 def data_nll(distribution: Distribution, draws: Draws) -> Tensor:
     """Mean of -log q(class, theta | I) over simulated frames with known theta, nats.
 
-    A frame above `MOST_NATS` enters with its logarithm: its anchor lies far off, and it must not take over.
+    A frame above `MOST_NATS` a parameter enters with its logarithm: its anchor lies far off, and it must not
+    take over.
     """
     nats, most = -distribution.log_prob(draws), MOST_NATS * draws.theta.shape[1]
     return torch.where(nats > most, most * (1 + (nats / most).clamp_min(1.0).log()), nats).mean()
