@@ -168,8 +168,8 @@ def median_sigma(batch: HologramBatch) -> Tensor:
 def measured(intensity: Tensor, photons: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Count holograms (B, H, W) behind a structured beam; the normalised image, its sigma and its mask.
 
-    One to 100 empty images are averaged for the flat; in half of the frames up to 1 % of
-    the pixels are dead.
+    One to 100 empty images are averaged for the flat; in half of the frames up to 1 % of the pixels are dead,
+    and an eighth has a gap of 1 to 6 pixels between detector modules, half of them each way.
     """
     b, device = len(intensity), generator.device
     shape = (intensity.shape[1], intensity.shape[2])
@@ -177,7 +177,18 @@ def measured(intensity: Tensor, photons: Tensor, generator: torch.Generator) -> 
     empty = 100 ** torch.rand(b, generator=generator, device=device)
     image, sigma = flat_corrected(intensity, flat, photons, empty, generator)
     share = 0.01 * (2 * torch.rand(b, generator=generator, device=device) - 1).clamp_min(0.0)
-    return image, sigma, dead_pixels(b, shape, share, generator)
+    return image, sigma, dead_pixels(b, shape, share, generator) | _random_gaps(b, shape, generator)
+
+
+def _random_gaps(n: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """(n, H, W) True in the gap of some frames."""
+    device = generator.device
+    kind, width, place = torch.rand(3, n, generator=generator, device=device)
+    wide = (1 + 6 * width).long()[:, None]
+    lines = [torch.arange(pixels, device=device) - (place[:, None] * pixels).long() for pixels in shape]
+    rows, columns = ((line >= 0) & (line < wide) for line in lines)
+    rows, columns = rows & (kind < 0.0625)[:, None], columns & (kind > 0.9375)[:, None]
+    return rows[:, :, None] | columns[:, None, :]
 
 
 def collate(frames: Sequence[Frame], sigma_floor: float) -> HologramBatch:
