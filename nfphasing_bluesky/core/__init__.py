@@ -19,6 +19,7 @@ from nfphasing_bluesky.core.geometry import (
     EffectiveBeam,
     Geometry,
     HologramGeometry,
+    PtychographyGeometry,
     effective_beam,
     fresnel_number,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Policy",
     "Posterior",
     "Prediction",
+    "PtychographyGeometry",
     "ReconstructionSettings",
     "Settings",
     "SettingsError",

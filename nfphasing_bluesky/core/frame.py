@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.errors import FrameError
-from nfphasing_bluesky.core.geometry import CurveGeometry, FloatArray, Geometry
+from nfphasing_bluesky.core.geometry import CurveGeometry, FloatArray, Geometry, PtychographyGeometry
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Frame:
         sigma: standard deviation of `intensity`, same shape; None where it was not measured.
         mask: same shape, True where a pixel or point must not be used; None for none.
         origin: provenance.
+        neighbours: other frames of the scan that saw parts of the same object, for models that look at them.
     """
 
     intensity: FloatArray
@@ -38,6 +39,7 @@ class Frame:
     sigma: FloatArray | None = None
     mask: NDArray[np.bool_] | None = None
     origin: Origin = field(default_factory=Origin)
+    neighbours: tuple["Frame", ...] = ()
 
     def __post_init__(self) -> None:
         intensity = np.asarray(self.intensity)
@@ -78,6 +80,11 @@ class Frame:
         if self.sigma is not None:
             good &= np.isfinite(self.sigma) & (self.sigma > 0)
         return good
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """Row and column of pixel [0, 0] in a larger object's pixels; None where the frame is on its own."""
+        return self.geometry.position_px if isinstance(self.geometry, PtychographyGeometry) else None
 
     def with_origin(self, **changes: object) -> "Frame":
         """Return the same frame with fields of its origin replaced."""

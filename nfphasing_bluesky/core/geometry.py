@@ -129,4 +129,48 @@ class HologramGeometry:
             )
 
 
-Geometry = CurveGeometry | DetectorGeometry | HologramGeometry
+@dataclass(frozen=True, eq=False)
+class PtychographyGeometry:
+    """Geometry of one frame of a ptychographic scan with a known probe.
+
+    The frame shows |D(probe transmission)|^2 summed over the probe's modes, D the unitary Fourier transform,
+    or Fresnel propagation where a Fresnel number is given.
+
+    Args:
+        probe: (P, H, W) complex modes at the sample, photons^(1/2) per pixel; one array serves a whole scan.
+        position_px: row and column of the frame's pixel [0, 0] in the object's pixels.
+        fresnel_number: pixel Fresnel number of the near field; None in the far field.
+        centred: the direct beam of a far-field frame is at [H // 2, W // 2], else at [0, 0].
+        pixel_size_m: of the object, m, or None.
+        wavelength_m: X-ray wavelength, m, or None.
+    """
+
+    probe: NDArray[np.complexfloating]
+    position_px: tuple[float, float]
+    fresnel_number: float | None = None
+    centred: bool = True
+    pixel_size_m: float | None = None
+    wavelength_m: float | None = None
+
+    def __post_init__(self) -> None:
+        probe = np.asarray(self.probe)
+        if probe.ndim == 2:
+            probe = probe[None]
+        if probe.ndim != 3 or probe.dtype.kind != "c":
+            raise GeometryError(
+                f"probe is {probe.dtype} {probe.shape}, expected complex (H, W) or (P, H, W), P modes"
+            )
+        if not np.isfinite(probe).all() or not np.abs(probe).max() > 0:
+            raise GeometryError("probe is not finite, or dark everywhere; reconstruct or load it again")
+        if len(self.position_px) != 2 or not np.isfinite(self.position_px).all():
+            raise GeometryError(
+                f"position_px={self.position_px!r}, expected row and column in pixels of the object"
+            )
+        for name in ("fresnel_number", "pixel_size_m", "wavelength_m"):
+            value = getattr(self, name)
+            if not (value is None or (np.isfinite(value) and value > 0)):
+                raise GeometryError(f"{name}={value!r}, expected a positive number; check its sign and unit")
+        object.__setattr__(self, "probe", probe)
+
+
+Geometry = CurveGeometry | DetectorGeometry | HologramGeometry | PtychographyGeometry

@@ -121,6 +121,7 @@ class Posterior:
         units: name -> unit of each parameter.
         classes: class -> posterior probability; empty for models with no classes.
         labels: (S,) index of each draw's class in `classes`; empty for models with no classes.
+        place: row and column of u's pixel [0, 0] in the larger object that the scan is about; None for none.
         prediction: posterior-predictive pattern.
         trust: checks and verdict.
         origin: of the frame.
@@ -139,6 +140,7 @@ class Posterior:
     origin: Origin = field(default_factory=Origin)
     latency_s: float = 0.0
     labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    place: tuple[float, float] | None = None
 
     def summary(self) -> dict[str, Summary]:
         """Summaries of every parameter."""
@@ -159,7 +161,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a loaded model is and infers; everything documents and Tango need to declare their data keys."""
+    """What a loaded model is and infers; everything documents and Tango need to declare their data keys.
+
+    `neighbours` is the number of other frames of the scan that it looks at to reconstruct one.
+    """
 
     name: str
     modality: str
@@ -168,3 +173,4 @@ class ModelInfo:
     density: DensityInfo
     parameters: tuple[Parameter, ...]
     classes: tuple[str, ...] = ()
+    neighbours: int = 0

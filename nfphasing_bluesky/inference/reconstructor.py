@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ class Reconstructor:
             density=modality.density_info,
             parameters=modality.parameters,
             classes=tuple(c.name for c in modality.classes) if len(modality.classes) > 1 else (),
+            neighbours=modality.neighbours,
         )
 
     @classmethod
@@ -351,8 +353,8 @@ def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cut(posterior: Posterior, frame: Frame) -> Posterior:
-    """Take the padding off the prediction."""
+    """Take the padding off the prediction, and say where in the object the frame lies."""
     shape = tuple(slice(0, n) for n in frame.intensity.shape)
     p = posterior.prediction
-    object.__setattr__(posterior, "prediction", Prediction(p.mean[shape], p.lower[shape], p.upper[shape]))
-    return posterior
+    prediction = Prediction(p.mean[shape], p.lower[shape], p.upper[shape])
+    return replace(posterior, prediction=prediction, place=frame.place)

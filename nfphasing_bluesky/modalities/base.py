@@ -197,6 +197,11 @@ class Modality(Protocol):
         ...
 
     @property
+    def neighbours(self) -> int:
+        """Other frames of the scan that it looks at beside the one to reconstruct; mostly 0."""
+        ...
+
+    @property
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         ...

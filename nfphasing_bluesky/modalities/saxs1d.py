@@ -58,6 +58,7 @@ class Saxs1D(ABC):
         return max(len(c.free) for c in self.classes)
 
     has_log_prior: ClassVar[bool] = True
+    neighbours: ClassVar[int] = 0
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def latents(self, batch: CurveBatch) -> int:
