@@ -19,9 +19,11 @@ from nfphasing_bluesky.core.geometry import (
     EffectiveBeam,
     Geometry,
     HologramGeometry,
+    PlaneGeometry,
     PtychographyGeometry,
     effective_beam,
     fresnel_number,
+    plane_of,
 )
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.posterior import (
@@ -69,6 +71,7 @@ __all__ = [
     "NFPhasingError",
     "Origin",
     "Parameter",
+    "PlaneGeometry",
     "Policy",
     "Posterior",
     "Prediction",
@@ -84,5 +87,6 @@ __all__ = [
     "Trust",
     "Verdict",
     "find_modes",
+    "plane_of",
     "settings_sha256",
 ]

@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.errors import FrameError
-from nfphasing_bluesky.core.geometry import CurveGeometry, FloatArray, Geometry, PtychographyGeometry
+from nfphasing_bluesky.core.geometry import (
+    CurveGeometry,
+    FloatArray,
+    Geometry,
+    PlaneGeometry,
+    PtychographyGeometry,
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Frame:
             return self.geometry.q_inv_angstrom.shape
         if intensity.ndim != 2:
             raise FrameError(f"{self.origin.label}: intensity has shape {intensity.shape}, expected (H, W)")
+        if isinstance(self.geometry, PlaneGeometry):
+            return self.geometry.shape
         return intensity.shape
 
     @property

@@ -173,4 +173,72 @@ class PtychographyGeometry:
         object.__setattr__(self, "probe", probe)
 
 
-Geometry = CurveGeometry | DetectorGeometry | HologramGeometry | PtychographyGeometry
+@dataclass(frozen=True, eq=False)
+class PlaneGeometry:
+    """Geometry of a 2-D small-angle pattern of known q: of a detector after calibration, or reduced.
+
+    Args:
+        qx_inv_angstrom: (W,) along a row, or (H, W) of every pixel, 1/angstrom.
+        qy_inv_angstrom: (H,) along a column, or (H, W), 1/angstrom.
+        absolute: True when intensities are on an absolute scale, 1/cm.
+        contrast_inv_cm2: scattering-length-density contrast of particle to solvent, 1/cm^2, or None.
+        q_relative_error: standard deviation of the common relative error of q (wavelength, distance).
+    """
+
+    qx_inv_angstrom: FloatArray
+    qy_inv_angstrom: FloatArray
+    absolute: bool = False
+    contrast_inv_cm2: float | None = None
+    q_relative_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        qx, qy = (np.asarray(q, dtype=np.float64) for q in (self.qx_inv_angstrom, self.qy_inv_angstrom))
+        if (qx.ndim, qy.ndim) not in ((1, 1), (2, 2)) or (qx.ndim == 2 and qx.shape != qy.shape):
+            raise GeometryError(
+                f"qx has shape {qx.shape} and qy {qy.shape}, expected axes (W,) and (H,), or (H, W) both"
+            )
+        if not (np.isfinite(qx).all() and np.isfinite(qy).all()):
+            raise GeometryError("qx or qy holds NaN or infinite values, expected finite q, 1/angstrom")
+        if not (np.isfinite(self.q_relative_error) and self.q_relative_error >= 0):
+            raise GeometryError(f"q_relative_error={self.q_relative_error!r}, expected 0 or a positive number")
+        object.__setattr__(self, "qx_inv_angstrom", qx)
+        object.__setattr__(self, "qy_inv_angstrom", qy)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) of the frame."""
+        if self.qx_inv_angstrom.ndim == 2:
+            return self.qx_inv_angstrom.shape
+        return (self.qy_inv_angstrom.size, self.qx_inv_angstrom.size)
+
+    def maps(self) -> tuple[FloatArray, FloatArray]:
+        """(H, W) qx and qy of every pixel, 1/angstrom."""
+        if self.qx_inv_angstrom.ndim == 2:
+            return self.qx_inv_angstrom, self.qy_inv_angstrom
+        qx, qy = np.meshgrid(self.qx_inv_angstrom, self.qy_inv_angstrom)
+        return qx, qy
+
+
+def plane_of(geometry: DetectorGeometry, shape: tuple[int, int]) -> PlaneGeometry:
+    """q of the pixels of a detector without tilts; qx grows with the column, qy with the row.
+
+    Args:
+        geometry: of the detector.
+        shape: (H, W) of its frames.
+    """
+    if any(geometry.rotations_rad):
+        raise GeometryError(
+            f"rotations_rad={geometry.rotations_rad}, expected none; pass the q of every pixel as a PlaneGeometry"
+        )
+    y, x = (
+        (np.arange(n) + 0.5) * pixel - poni
+        for n, pixel, poni in zip(shape, geometry.pixel_size_m, geometry.poni_m, strict=True)
+    )
+    x, y = np.meshgrid(x, y)
+    r = np.hypot(x, y)
+    q = 4e-10 * np.pi / geometry.wavelength_m * np.sin(0.5 * np.arctan2(r, geometry.distance_m))
+    along = q / np.where(r > 0, r, 1.0)
+    return PlaneGeometry(along * x, along * y)
+
+
+Geometry = CurveGeometry | DetectorGeometry | HologramGeometry | PtychographyGeometry | PlaneGeometry

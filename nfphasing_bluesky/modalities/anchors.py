@@ -1,7 +1,7 @@
-"""Back-projection of curves: the best fit of a class, and its curvature, before any network.
+"""Back-projection of curves and patterns: the best fit of a class, and its curvature, before any network.
 
 A library of prior objects gives the start (variable projection: scale and background are solved for),
-Levenberg-Marquardt steps on the whole curve give the fit, and the Gauss-Newton Hessian the covariance. All of
+Levenberg-Marquardt steps on all points give the fit, and the Gauss-Newton Hessian the covariance. All of
 it happens in the coordinates y of the flow's box, in which uniform priors are standard normal.
 
 Where the fit failed, or is not yet there, the covariance is widened by how far it is from a good one.
@@ -9,6 +9,7 @@ Where the fit failed, or is not yet there, the covariance is widened by how far 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,13 +37,58 @@ def anchor_features(dimension: int) -> int:
     return 2 * dimension + 3
 
 
+class Measured(Protocol):
+    """B measurements of Q points each, as a fit sees them; a `CurveBatch` is one.
+
+    `q` (B, ...) is what a target's curve takes beside theta: where the points are.
+    """
+
+    def __len__(self) -> int: ...
+
+    def at(self, index: Tensor) -> Self:
+        """Return the measurements that an index picks."""
+        ...
+
+    @property
+    def q(self) -> Tensor:
+        """(B, ...) where the points are."""
+        ...
+
+    @property
+    def intensity(self) -> Tensor:
+        """(B, Q)."""
+        ...
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, Q) bool, True = do not use."""
+        ...
+
+    @property
+    def root_weight(self) -> Tensor:
+        """(B, Q) 1/sigma, float64, zero where masked."""
+        ...
+
+
+M_contra = TypeVar("M_contra", bound=Measured, contravariant=True)
+M = TypeVar("M", bound=Measured)
+
+
+class Starts(Protocol[M_contra]):
+    """Where fits begin."""
+
+    def best(self, batch: M_contra, count: int) -> Tensor:
+        """(B, count, D) objects in box coordinates."""
+        ...
+
+
 @dataclass(frozen=True)
 class Target:
     """One class as a fit sees it.
 
     Args:
         box: of its free parameters.
-        curve: (N, D) theta and (N, Q) q to (N, Q) P(q).
+        curve: (N, D) theta and (N, ...) q to (N, Q) P(q).
         slopes: the same to P(q) and (N, D, Q) its derivatives by theta.
         background: mean and standard deviation of the background over scale.
         starts: objects of the library that a fit starts from.
@@ -56,34 +102,26 @@ class Target:
 
 
 class Library:
-    """Curves of M prior objects of one class on the encoder's grid.
+    """Curves of M prior objects of one class on a common grid of Q points.
 
     Args:
-        y: (M, D) objects, in box coordinates.
-        target: the class.
-        grid: of the curves.
+        y: (M, D) objects.
+        shape: (M, Q) their curves, of unit scale and without background.
+        background: mean and standard deviation of the background over scale.
     """
 
-    def __init__(self, y: Tensor, target: Target, grid: LogGrid) -> None:
-        self.y, self.grid, self.background = y, grid, target.background
-        q = bin_centres(grid).to(y)
-        curves = [target.curve(_theta(target, part), q.expand(len(part), -1)) for part in y.split(512)]
-        self.shape = torch.cat(curves).T.contiguous()
+    def __init__(self, y: Tensor, shape: Tensor, background: tuple[float, float]) -> None:
+        self.y, self.background = y, background
+        self.shape = shape.T.contiguous()
         self.square = self.shape.square()
 
-    def best(self, batch: CurveBatch, count: int) -> Tensor:
-        """(B, count, D) objects whose curves fit best, scale and background solved for."""
-        if self.y.device != batch.q.device:
-            self.y, self.shape = self.y.to(batch.q.device), self.shape.to(batch.q.device)
-            self.square = self.square.to(batch.q.device)
-        bins = bin_curve(batch.q, batch.intensity, batch.sigma, batch.mask, self.grid)
-        variance = bins.variance + (LIBRARY_ERROR * bins.intensity).square()
-        weight = torch.where(bins.filled, variance.clamp_min(1e-30).reciprocal(), 0.0)
-        parts = zip(weight.split(CHUNK), bins.intensity.split(CHUNK), strict=True)
-        chosen = [self._misfit(w, y).topk(count, dim=1, largest=False).indices for w, y in parts]
-        return self.y[torch.cat(chosen)]
+    def on(self, device: torch.device) -> None:
+        """Move to a device, once."""
+        if self.y.device != device:
+            self.y, self.shape = self.y.to(device), self.shape.to(device)
+            self.square = self.square.to(device)
 
-    def _misfit(self, weight: Tensor, intensity: Tensor) -> Tensor:
+    def misfit(self, weight: Tensor, intensity: Tensor) -> Tensor:
         """(B, M) chi^2 but for a constant of each curve."""
         pp, p = weight @ self.square, weight @ self.shape
         py, y = (weight * intensity) @ self.shape, (weight * intensity).sum(1, keepdim=True)
@@ -95,6 +133,32 @@ class Library:
         determinant = (pp * one - p.square()).clamp_min(1e-12 * pp * one)
         s, b = (one * py - p * y) / determinant, (pp * y - p * py) / determinant
         return torch.where(s > 0, -(s * py + b * y), 0.0)
+
+
+class CurveLibrary(Library):
+    """Curves of M prior objects of one class on the encoder's grid.
+
+    Args:
+        y: (M, D) objects, in box coordinates.
+        target: the class.
+        grid: of the curves.
+    """
+
+    def __init__(self, y: Tensor, target: Target, grid: LogGrid) -> None:
+        self.grid = grid
+        q = bin_centres(grid).to(y)
+        curves = [target.curve(_theta(target, part), q.expand(len(part), -1)) for part in y.split(512)]
+        super().__init__(y, torch.cat(curves), target.background)
+
+    def best(self, batch: CurveBatch, count: int) -> Tensor:
+        """(B, count, D) objects whose curves fit best, scale and background solved for."""
+        self.on(batch.q.device)
+        bins = bin_curve(batch.q, batch.intensity, batch.sigma, batch.mask, self.grid)
+        variance = bins.variance + (LIBRARY_ERROR * bins.intensity).square()
+        weight = torch.where(bins.filled, variance.clamp_min(1e-30).reciprocal(), 0.0)
+        parts = zip(weight.split(CHUNK), bins.intensity.split(CHUNK), strict=True)
+        chosen = [self.misfit(w, y).topk(count, dim=1, largest=False).indices for w, y in parts]
+        return self.y[torch.cat(chosen)]
 
 
 @dataclass
@@ -132,13 +196,13 @@ class _Fit:
 
 
 @torch.no_grad()
-def fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
-    """Anchor of every curve of a batch. Each curve's depends on that curve alone."""
+def fit(target: Target, library: Starts[M], batch: M) -> Anchor:
+    """Anchor of every measurement of a batch. Each one's depends on that one alone."""
     parts = [_fit(target, library, batch.at(rows)) for rows in torch.arange(len(batch)).split(FITTED_AT_ONCE)]
     return Anchor(*(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features")))
 
 
-def _fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
+def _fit(target: Target, library: Starts[M], batch: M) -> Anchor:
     starts = library.best(batch, target.starts)
     count = starts.shape[1]
     rows = torch.arange(len(batch), device=starts.device).repeat_interleave(count)
@@ -159,7 +223,7 @@ def _fit(target: Target, library: Library, batch: CurveBatch) -> Anchor:
     return _anchor(state, batch)
 
 
-def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
+def _advance(target: Target, batch: Measured, state: _Fit) -> _Fit:
     """One damped step; where it made things worse, the old point with more damping.
 
     Elsewhere the damping follows from how much of the promised descent came true: Nielsen, IMM-REP-1999-05.
@@ -181,12 +245,12 @@ def _advance(target: Target, batch: CurveBatch, state: _Fit) -> _Fit:
     return out
 
 
-def _evaluate(target: Target, batch: CurveBatch, y: Tensor) -> _Fit:
+def _evaluate(target: Target, batch: Measured, y: Tensor) -> _Fit:
     """Objective, Gauss-Newton Hessian and negative gradient at y (N, D), without scale and background."""
     d = y.shape[1]
     y = y.double()
     shape, slopes = target.slopes(_theta(target, y), batch.q)
-    root = batch.weight.double().sqrt()
+    root = batch.root_weight
     design = torch.empty(len(y), d + 2, shape.shape[1], dtype=y.dtype, device=y.device)
     torch.mul(shape, root, out=design[:, d])
     design[:, d + 1] = root
@@ -272,7 +336,7 @@ def _theta(target: Target, y: Tensor) -> Tensor:
     return target.box.inverse(y, y)[0].float()
 
 
-def _anchor(state: _Fit, batch: CurveBatch) -> Anchor:
+def _anchor(state: _Fit, batch: Measured) -> Anchor:
     points = (~batch.mask).sum(1).double()
     sound = torch.isfinite(state.objective + state.decrement) & torch.isfinite(state.data).all(2).all(1)
     if not sound.all():

@@ -18,7 +18,7 @@ from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.anchors import (
     LIBRARY,
     STARTS,
-    Library,
+    CurveLibrary,
     Target,
     anchor_features,
     finite_differences,
@@ -116,7 +116,7 @@ def _cylinder(q: Tensor, t: Tensor) -> Tensor:
 FORWARD: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_sphere, _core_shell, _ellipsoid, _cylinder)
 
 
-_LIBRARIES: dict[str, dict[int, Library]] = {}
+_LIBRARIES: dict[str, dict[int, CurveLibrary]] = {}
 """Libraries of all instances, by the digest of their grid: ellipsoids and cylinders take seconds."""
 
 
@@ -131,7 +131,7 @@ class SaxsParticles(Saxs1D):
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         self.settings = settings or NetworkSettings()
-        self._libraries: dict[int, Library] = _LIBRARIES.setdefault(self.settings.encoder.grid.digest(), {})
+        self._libraries: dict[int, CurveLibrary] = _LIBRARIES.setdefault(self.settings.encoder.grid.digest(), {})
         self._boxes: dict[tuple[int, torch.device], Box] = {}
         self.classes = CLASSES
         self.axis = torch.linspace(0.0, 500.0, 251)
@@ -217,14 +217,14 @@ class SaxsParticles(Saxs1D):
             starts=MANY_STARTS.get(CLASSES[k].name, STARTS),
         )
 
-    def _library(self, k: int) -> Library:
+    def _library(self, k: int) -> CurveLibrary:
         """Prior objects of class k, always the same ones."""
         generator = torch.Generator().manual_seed(k)
         size = LARGE_LIBRARIES.get(CLASSES[k].name, LIBRARY)
         theta = self.sample_prior(size * len(self.classes), generator)
         mine = theta.theta[theta.label == k, : len(self.classes[k].free)].double()
         y, _ = self.box(k)(mine, mine)
-        return Library(y.clamp(-4, 4).float(), self._target(k), self.settings.encoder.grid)
+        return CurveLibrary(y.clamp(-4, 4).float(), self._target(k), self.settings.encoder.grid)
 
     def forward(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N, Q) P(q) of each draw on its frame's q."""

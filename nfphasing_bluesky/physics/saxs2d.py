@@ -126,7 +126,7 @@ def cylinder(
     across = q * (1 - u.square()).sqrt() * radius.double()[:, None, None]
     disc = torch.zeros_like(across)
     for t, w in zip(size.unbind(1), weight.unbind(1), strict=True):
-        disc = disc + w[:, None, None] * _disc(across * t[:, None, None]).square()
+        disc = disc + w[:, None, None] * disc_amplitude(across * t[:, None, None]).square()
     return _of_revolution(plane, disc * torch.sinc(half / pi).square(), orientation).to(radius.dtype)
 
 
@@ -266,7 +266,7 @@ def _ball(x: Tensor) -> Tensor:
     return torch.where(small, 1 - z / 10 + z.square() / 280, 3 * (y.sin() - y * y.cos()) / y**3)
 
 
-def _disc(x: Tensor) -> Tensor:
+def disc_amplitude(x: Tensor) -> Tensor:
     """2 J1(x) / x, even in x, by sixth-order interpolation: 1e-12.
 
     torch's own Bessel functions have no derivative, and errors of 5e-7 between 5 and 8.
