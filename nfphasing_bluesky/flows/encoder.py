@@ -37,18 +37,22 @@ class CurveNetwork(nn.Module):
     """Residual MLP of channels (B, C, N) and extra scalars (B, K) to a context (B, E).
 
     Args:
-        settings: architecture; `grid.points` is N, `extras` is K, `context` is E.
+        settings: architecture; `extras` is K, `context` is E.
         channels: C.
+        points: N; that of the settings' grid when None.
     """
 
-    def __init__(self, settings: EncoderSettings, channels: int = len(CHANNELS)) -> None:
+    def __init__(
+        self, settings: EncoderSettings, channels: int = len(CHANNELS), points: int | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.stem: nn.Conv1d | None = None
-        features = channels * settings.grid.points
+        points = settings.grid.points if points is None else points
+        features = channels * points
         if settings.stem_channels:
             self.stem = nn.Conv1d(channels, settings.stem_channels, kernel_size=5, padding=2)
-            features += settings.stem_channels * settings.grid.points
+            features += settings.stem_channels * points
         self.first = nn.Linear(features + settings.extras, settings.width)
         self.blocks = nn.Sequential(*(NormedBlock(settings.width) for _ in range(settings.blocks)))
         self.norm = nn.LayerNorm(settings.width)

@@ -10,9 +10,10 @@ from nfphasing_bluesky.modalities.base import Modality
 from nfphasing_bluesky.modalities.holography import Holography
 from nfphasing_bluesky.modalities.saxs1d_particles import SaxsParticles
 from nfphasing_bluesky.modalities.saxs1d_pr import SaxsPairDistance
+from nfphasing_bluesky.modalities.saxs2d_oriented import SaxsOriented
 
 REGISTRY: Mapping[str, type[Modality]] = {
-    kind.name: kind for kind in (SaxsParticles, SaxsPairDistance, Holography)
+    kind.name: kind for kind in (SaxsParticles, SaxsPairDistance, Holography, SaxsOriented)
 }
 
 

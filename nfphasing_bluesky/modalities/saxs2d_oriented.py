@@ -1,0 +1,425 @@
+"""`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point nearly one way; u = their projection.
+
+Free coordinates are chosen so that the prior is uniform in a box: logarithms of lengths, ratios and spreads,
+polydispersities and angles as they are. Classes are equally probable. Angles and their spreads are those of
+`physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter; parallelepipeds spin about their side c (psi
+is not measured, and reported densities have a random one). I(q) = s (P(q) + beta) per pixel.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.flows import Anchor, Box
+from nfphasing_bluesky.modalities import patterns, polar
+from nfphasing_bluesky.modalities.anchors import Target, anchor_features, finite_differences, fit
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.curves import size_factor
+from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.pattern_library import FittedPatterns, PatternLibrary
+from nfphasing_bluesky.modalities.pattern_network import (
+    PHI,
+    PatternNetworkSettings,
+    PatternPosterior,
+    turned_bounds,
+)
+from nfphasing_bluesky.modalities.patterns import PatternBatch
+from nfphasing_bluesky.physics import projected_density, uniaxial
+from nfphasing_bluesky.physics.oriented import Orientation
+
+STARTS = 3
+AT_ONCE = 64
+"""Patterns that are computed together; their temporaries stay in the cache."""
+
+PD = (0.01, 0.3)
+
+
+def _box(name: str, size: tuple[float, float], **others: tuple[float, float]) -> ClassSpec:
+    degrees = math.pi / 180
+    bounds = {
+        "log_size": _log(*size),
+        "phi": (-math.inf, math.inf),
+        "theta": (30 * degrees, 90 * degrees),
+        "log_spread": _log(3 * degrees, 35 * degrees),
+        "log_tilt_spread": _log(3 * degrees, 35 * degrees),
+        **others,
+    }
+    return ClassSpec(
+        name, tuple(bounds), tuple(b[0] for b in bounds.values()), tuple(b[1] for b in bounds.values())
+    )
+
+
+def _log(low: float, high: float) -> tuple[float, float]:
+    return math.log(low), math.log(high)
+
+
+CLASSES = (
+    _box("cylinder", (15, 120), log_length=_log(30, 500), polydispersity=PD),
+    _box("ellipsoid", (15, 100), log_aspect=_log(0.2, 5), polydispersity=PD),
+    _box("parallelepiped", (20, 150), log_length=_log(30, 500), polydispersity=PD, log_ratio=_log(1, 4)),
+)
+
+PARAMETERS = (
+    Parameter("radius_angstrom", "angstrom", "cylinder radius"),
+    Parameter("polar_radius_angstrom", "angstrom", "radius along the ellipsoid's axis"),
+    Parameter("equatorial_radius_angstrom", "angstrom", "radius across the ellipsoid's axis"),
+    Parameter("side_a_angstrom", "angstrom", "longer side of the parallelepiped's cross section"),
+    Parameter("side_b_angstrom", "angstrom", "shorter side of the parallelepiped's cross section"),
+    Parameter("length_angstrom", "angstrom", "length along the axis of cylinders and parallelepipeds"),
+    Parameter("polydispersity", "", "relative standard deviation of radius, of both radii, or of sides a and b"),
+    Parameter("phi_deg", "degree", "azimuth of the axis in the detector, from x to y; repeats after 180"),
+    Parameter("theta_deg", "degree", "angle of the axis to the beam; 90 lies in the detector's plane"),
+    Parameter("orientation_spread_deg", "degree", "standard deviation of phi"),
+    Parameter("tilt_spread_deg", "degree", "standard deviation of theta"),
+    Parameter("i0", "", "forward intensity per pixel, in the frame's units"),
+    Parameter("background", "", "flat background per pixel, in the frame's units"),
+)
+
+CHORD = "angstrom"
+ELECTRONS = "e/angstrom^2"
+HALF_FIELD_ANGSTROM, FIELD_PIXELS = 260.0, 64
+
+
+def _ellipsoid_radii(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Polar and equatorial radius from log of (polar equatorial^2)^(1/3) and log(polar/equatorial)."""
+    return (t[:, 0] + t[:, 5] * (2 / 3)).exp(), (t[:, 0] - t[:, 5] / 3).exp()
+
+
+def _sides(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sides a >= b and c from log of (a b)^(1/2), log c and log(a/b)."""
+    return (t[:, 0] + t[:, 7] / 2).exp(), (t[:, 0] - t[:, 7] / 2).exp(), t[:, 5].exp()
+
+
+def lengths(k: int, t: Tensor) -> tuple[Tensor, ...]:
+    """Lengths of objects (N, D) of class k, angstrom: as `uniaxial` and `projected_density` take them."""
+    if k == 0:
+        return t[:, 0].exp(), t[:, 5].exp()
+    return _ellipsoid_radii(t) if k == 1 else _sides(t)
+
+
+INTENSITY: tuple[Callable[..., Tensor], ...] = (
+    uniaxial.cylinder,
+    uniaxial.ellipsoid,
+    uniaxial.parallelepiped,
+)
+PROJECTION: tuple[Callable[..., Tensor], ...] = (
+    projected_density.cylinder,
+    projected_density.ellipsoid,
+    projected_density.parallelepiped,
+)
+NAMES = (
+    ("radius", "length"),
+    ("polar_radius", "equatorial_radius"),
+    ("side_a", "side_b", "length"),
+)
+
+_RINGS: dict[str, uniaxial.Rings] = {}
+_LIBRARIES: dict[int, PatternLibrary] = {}
+"""Of all instances: they do not depend on any settings."""
+
+
+def pattern_rings(device: torch.device) -> uniaxial.Rings:
+    """Moduli of the polar bins, prepared once for each device."""
+    if str(device) not in _RINGS:
+        _RINGS[str(device)] = uniaxial.rings(polar.moduli()).to(device)
+    return _RINGS[str(device)]
+
+
+def harmonics(k: int, t: Tensor, q_top: Tensor) -> Tensor:
+    """(N, 3 R, K) patterns of objects (N, D) of class k as `polar.synthesised` takes them."""
+    rings, parts = pattern_rings(t.device), []
+    for rows in torch.arange(len(t), device=t.device).split(AT_ONCE):
+        x, top = t[rows].double(), q_top[rows].double()
+        values = INTENSITY[k](rings, *(size * top for size in lengths(k, x)), x[:, 6])
+        parts.append(uniaxial.harmonics(rings, values, x[:, 2], x[:, 3].exp(), x[:, 4].exp()))
+    return torch.cat(parts)
+
+
+class SaxsOriented:
+    """The modality."""
+
+    name = "saxs2d-oriented"
+    classes = CLASSES
+    parameters = PARAMETERS
+    background = BackgroundPrior(1e-6, 0.3)
+    neighbours = 0
+    noise_columns = 4
+    has_log_prior = True
+    disagreement = ""
+    training: Mapping[str, Any] = MappingProxyType(
+        {"batch": 64, "reuse": 4, "round_batches": 8, "warmup": 100, "physics_weight": 0.0}
+    )
+
+    def __init__(self, settings: PatternNetworkSettings | None = None) -> None:
+        self.settings = settings or PatternNetworkSettings()
+        self.axis = torch.linspace(-HALF_FIELD_ANGSTROM, HALF_FIELD_ANGSTROM, FIELD_PIXELS)
+        values = self.axis.double().numpy()
+        axes = (Axis("y", values, "angstrom"), Axis("x", np.array(values), "angstrom"))
+        self.density_info = DensityInfo("projected density", CHORD, axes)
+        self._boxes: dict[tuple[int, str], Box] = {}
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "SaxsOriented":
+        """Make it from what a card and weights hold."""
+        return cls(PatternNetworkSettings(**network))
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated patterns cover."""
+        low, high = patterns.Q_TOP
+        return {
+            "q_top_inv_angstrom": (0.99 * low, 1.01 * high),
+            "points": (0.5 * polar.RINGS * polar.SECTORS, float(polar.RINGS * polar.SECTORS)),
+        }
+
+    @property
+    def width(self) -> int:
+        """D of the padded theta."""
+        return max(len(c.free) for c in CLASSES)
+
+    def latents(self, batch: PatternBatch) -> int:
+        """D, whatever the pattern."""
+        return self.width
+
+    def fit_prior(self, generator: torch.Generator) -> None:
+        """Nothing to do."""
+
+    def _bounds(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D) bounds, half a turn for phi, zero where padded."""
+        table = torch.zeros(2, len(CLASSES), self.width)
+        for k, spec in enumerate(CLASSES):
+            for row, values in enumerate(turned_bounds(spec)):
+                table[row, k, : len(values)] = torch.tensor(values)
+        low, high = table.to(label.device)
+        return low[label], high[label]
+
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Equal shares of the classes (in random order), uniform in each class's box; any phi."""
+        device = generator.device
+        label = torch.arange(n, device=device) % len(CLASSES)
+        label = label[torch.randperm(n, generator=generator, device=device)]
+        inside = inner * torch.ones(self.width, device=device)
+        inside[PHI] = 1.0
+        u = 0.5 + inside * (torch.rand(n, self.width, generator=generator, device=device) - 0.5)
+        lower, upper = self._bounds(label)
+        return Draws(label, lower + u * (upper - lower), torch.arange(n, device=device))
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """-log K - log volume of the box, phi over half a turn; minus infinity outside."""
+        lower, upper = self._bounds(draws.label)
+        volume = torch.where(upper > lower, (upper - lower).clamp_min(1e-30).log(), 0.0).sum(-1)
+        inside = ((draws.theta >= lower) & (draws.theta <= upper)) | (upper <= lower)
+        inside[:, PHI] = draws.theta[:, PHI].isfinite()
+        return torch.where(inside.all(-1), -volume - math.log(len(CLASSES)), -torch.inf)
+
+    def simulate(
+        self, draws: Draws, generator: torch.Generator
+    ) -> tuple[PatternBatch, Mapping[str, Tensor]]:
+        """Measure N objects with a geometry that is slightly wrong; also the truth of every parameter.
+
+        theta is the apparent object, the one that the nominal q implies; see `Saxs1D.simulate`.
+        """
+        n, device = len(draws), generator.device
+        exposure = patterns.random_exposure(n, generator)
+        beta = self.background.sample(n, generator)
+        error = patterns.Q_RELATIVE_ERROR * torch.rand(n, generator=generator, device=device)
+        expected = torch.cat(
+            [self._at_fine_bins(draws.at(rows), exposure, rows) for rows in torch.arange(n).split(AT_ONCE)]
+        )
+        batch, scale = patterns.measured(exposure, expected + beta[:, None, None], error, generator)
+        factor = size_factor(error, torch.randn(n, generator=generator, device=device))
+        hidden = {"scale": scale, "beta": beta, "q_scale": factor, "axis": batch.axis}
+        return batch, self.report(draws, hidden)
+
+    def _at_fine_bins(self, draws: Draws, exposure: patterns.Exposure, rows: Tensor) -> Tensor:
+        azimuth, variance, radial = polar.Sectors(*(v[rows] for v in vars(exposure.true).values())).places()
+        coefficients = self._harmonics(draws, exposure.q_top[rows])
+        waves = polar.waves(azimuth, variance, coefficients.shape[2])
+        return polar.synthesised(coefficients, draws.theta[:, PHI], waves, radial)
+
+    def _harmonics(self, draws: Draws, q_top: Tensor) -> Tensor:
+        count = pattern_rings(q_top.device).legendre.shape[1]
+        out = torch.zeros(len(draws), 3 * polar.RINGS, count, dtype=torch.float64, device=q_top.device)
+        for k in range(len(CLASSES)):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                out = out.index_copy(0, chosen, harmonics(k, draws.theta[chosen], q_top[chosen]))
+        return out
+
+    def batch_key(self, frame: Frame) -> str:
+        """Frames of any size become bins: all share a batch."""
+        return ""
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> PatternBatch:
+        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
+        return patterns.collate(frames, sigma_floor)
+
+    def usable(self, batch: PatternBatch) -> Tensor:
+        """(B,) bool: frames with enough signal that `collate` would take them."""
+        return patterns.usable(batch)
+
+    def context(self, batch: PatternBatch) -> tuple[Tensor, Tensor]:
+        """Map (B, C, N) around the pattern's axis; the axis and scalars (B, 1 + E)."""
+        return patterns.context(batch)
+
+    def agreement(self, batch: PatternBatch, anchors: Anchors) -> Tensor:
+        """(B,) NaN: the chi-squared tells what is no such particle."""
+        return batch.intensity.new_full((len(batch),), torch.nan)
+
+    def features(self, batch: PatternBatch) -> Mapping[str, Tensor]:
+        """Name -> (B,) properties that `ranges` bounds."""
+        return patterns.features(batch)
+
+    def network(self) -> nn.Module:
+        """Untrained encoder, class head and one flow per class."""
+        features = [anchor_features(len(c.free)) for c in CLASSES]
+        return PatternPosterior(
+            CLASSES, self.settings, patterns.MAP, patterns.CHANNELS, patterns.EXTRAS, features
+        )
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Nothing: the flow begins at the anchors."""
+
+    def settle(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Nothing to adjust."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the prior is analytic."""
+        return {}
+
+    def box(self, k: int, device: torch.device | str = "cpu") -> Box:
+        """Box of the free parameters of class k, phi from the pattern's axis, float64."""
+        key = (k, str(device))
+        if key not in self._boxes:
+            lower, upper = turned_bounds(CLASSES[k])
+            self._boxes[key] = Box(torch.tensor(lower), torch.tensor(upper)).to(device, torch.float64)
+        return self._boxes[key]
+
+    def anchors(self, batch: PatternBatch) -> Anchors:
+        """Where a fit of each class puts the posterior of each frame, found when asked for."""
+
+        def find(k: int, frames: Tensor) -> Anchor:
+            device = batch.intensity.device
+            if k not in _LIBRARIES:
+                _LIBRARIES[k] = PatternLibrary(k, self.box(k), self.background.moments(), harmonics)
+            parts = []
+            for rows in frames.split(AT_ONCE):
+                fitted = FittedPatterns.of(batch.at(rows), pattern_rings(device).legendre.shape[1])
+                parts.append(fit(self._target(k, fitted, device), _LIBRARIES[k], fitted))
+            return Anchor(
+                *(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
+            )
+
+        return Anchors(len(batch), find)
+
+    def _target(self, k: int, fitted: FittedPatterns, device: torch.device) -> Target:
+        box = self.box(k, device)
+
+        def curve(theta: Tensor, q: Tensor) -> Tensor:
+            coefficients = harmonics(k, theta, fitted.source.q_top[q])
+            return fitted.patterns(coefficients, theta[:, PHI], q)
+
+        return Target(
+            box,
+            curve,
+            lambda theta, q: finite_differences(curve, box, theta, q),
+            self.background.moments(),
+            STARTS,
+        )
+
+    def forward(self, draws: Draws, batch: PatternBatch) -> Tensor:
+        """(N, R, A) P(q) of each draw at its frame's bins."""
+        coefficients = self._harmonics(draws, batch.q_top[draws.frame])
+        phi = draws.theta[:, PHI] - batch.axis.to(draws.theta)[draws.frame]
+        frames, each = _grouped(draws.frame)
+        parts = []
+        step = max(1, AT_ONCE // each)
+        for some in torch.arange(len(frames), device=frames.device).split(step):
+            rows = slice(int(some[0]) * each, (int(some[-1]) + 1) * each)
+            part = batch.at(frames[some])
+            waves, radial = part.waves(coefficients.shape[2]), part.radial
+            parts.append(polar.synthesised(coefficients[rows], phi[rows], waves, radial))
+        return torch.cat(parts)
+
+    def log_likelihood(self, draws: Draws, batch: PatternBatch) -> Tensor:
+        """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""
+        return self._condition(draws, batch)[0].log_evidence
+
+    def _condition(self, draws: Draws, batch: PatternBatch) -> tuple[ScaleBackground, Tensor]:
+        shape = self.forward(draws, batch)
+        frames, _ = _grouped(draws.frame)
+        intensity, weight = batch.intensity[frames].flatten(1), batch.root_weight[frames].square().flatten(1)
+        return condition(shape.flatten(1), intensity, weight, self.background), shape
+
+    def evaluate(self, draws: Draws, batch: PatternBatch, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model; scale and background by their exact conditional."""
+        linear, shape = self._condition(draws, batch)
+        scale, beta = linear.draw(noise)
+        empty = torch.zeros_like(scale)
+        normal, turn = (empty, empty) if noise is None else noise[:, 2:].to(scale).unbind(1)
+        factor = size_factor(batch.q_relative_error[draws.frame].to(scale), normal)
+        contrast = batch.contrast[draws.frame]
+        nuisance = {
+            "scale": scale,
+            "beta": beta,
+            "q_scale": factor,
+            "axis": batch.axis[draws.frame],
+            "psi": math.pi * torch.special.ndtr(turn),
+            "contrast": torch.where(contrast.isfinite(), contrast, 1.0),
+        }
+        predicted = (scale[:, None, None] * (shape + beta[:, None, None])).to(batch.intensity.dtype)
+        return Evaluated(linear.log_evidence, nuisance, predicted)
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, Y, X) projection of a particle of mean size and orientation, in the units of `density_of`."""
+        axis = self.axis.to(draws.theta)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        out = draws.theta.new_zeros(len(draws), *y.shape)
+        for k, project in enumerate(PROJECTION):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                t = draws.theta[chosen]
+                view = Orientation(t[:, 2], t[:, PHI], nuisance["psi"][chosen])
+                stretch = nuisance["q_scale"][chosen].to(t)
+                out[chosen] = project(x, y, *(size * stretch for size in lengths(k, t)), view)
+        return out * nuisance["contrast"].to(out)[:, None, None]
+
+    def density_of(self, batch: PatternBatch, index: int) -> DensityInfo:
+        """Electrons per square angstrom when the contrast is known, else the length of the beam's path."""
+        known = bool(batch.contrast[index].isfinite())
+        return replace(self.density_info, units=ELECTRONS) if known else self.density_info
+
+    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of every reported parameter; NaN where a class lacks it. phi is within 90 of the axis."""
+        t = draws.theta
+        out = {p.name: torch.full_like(t[:, 0], torch.nan) for p in PARAMETERS}
+        stretch = nuisance["q_scale"].to(t)
+        for k, names in enumerate(NAMES):
+            chosen = draws.label == k
+            for name, value in zip(names, lengths(k, t[chosen]), strict=True):
+                out[f"{name}_angstrom"][chosen] = value * stretch[chosen]
+        axis = nuisance["axis"].to(t)
+        turns = ((t[:, PHI] - axis + math.pi / 2) / math.pi).floor()
+        out["polydispersity"] = t[:, 6].clone()
+        out["phi_deg"] = (t[:, PHI] - math.pi * turns).rad2deg()
+        out["theta_deg"] = t[:, 2].rad2deg()
+        out["orientation_spread_deg"] = t[:, 3].exp().rad2deg()
+        out["tilt_spread_deg"] = t[:, 4].exp().rad2deg()
+        out["i0"] = nuisance["scale"].to(t)
+        out["background"] = (nuisance["scale"] * nuisance["beta"]).to(t)
+        return out
+
+
+def _grouped(frame: Tensor) -> tuple[Tensor, int]:
+    """Frames of groups of draws that follow each other, and the draws in each."""
+    frames, counts = frame.unique_consecutive(return_counts=True)
+    if len(counts) and bool((counts == counts[0]).all()):
+        return frames, int(counts[0])
+    return frame, 1
