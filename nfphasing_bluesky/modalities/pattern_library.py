@@ -38,7 +38,8 @@ class FittedPatterns:
     @classmethod
     def of(cls, batch: PatternBatch, count: int) -> "FittedPatterns":
         """Prepare a batch for K harmonics."""
-        return cls(batch, batch.waves(count), torch.arange(len(batch), device=batch.intensity.device))
+        rows = torch.arange(len(batch), device=batch.intensity.device)
+        return cls(batch, batch.waves(count, torch.float32), rows)
 
     def __len__(self) -> int:
         return len(self.q)
@@ -70,7 +71,7 @@ class FittedPatterns:
         waves, radial = self.waves, self.source.radial
         if len(rows) != len(waves) or not torch.equal(rows, torch.arange(len(waves), device=rows.device)):
             waves, radial = waves[rows], radial[rows]
-        return polar.synthesised(harmonics, phi, waves, radial).flatten(1)
+        return polar.synthesised(harmonics.float(), phi, waves, radial.float()).flatten(1)
 
 
 class PatternLibrary:
@@ -99,7 +100,7 @@ class PatternLibrary:
         parts = []
         for part in theta.split(64):
             coefficients = harmonics(k, part, torch.ones(len(part), dtype=torch.float64))
-            parts.append(_joined(polar.synthesised(coefficients, part[:, PHI], waves, radial)).float() / 4)
+            parts.append(_joined(polar.synthesised(coefficients.double(), part[:, PHI], waves, radial)).float() / 4)
         self.library = Library(theta, torch.cat(parts), background)
 
     def _objects(self, generator: torch.Generator) -> Tensor:

@@ -29,7 +29,7 @@ from nfphasing_bluesky.physics.noise import poisson_counts
 Q_TOP = (0.05, 0.2)
 """Largest q of a pattern, 1/angstrom; pixels beyond the upper one are not looked at."""
 SIDES = (64, 160)
-COUNTS = (300.0, 1e7)
+COUNTS = (1e3, 1e7)
 FLOOR = (0.003, 0.03)
 Q_RELATIVE_ERROR = 0.01
 CENTRE_ERROR_PX = 0.3
@@ -81,9 +81,9 @@ class PatternBatch:
         """(B, R, A) 1/sigma, float64, zero where masked."""
         return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal())
 
-    def waves(self, count: int) -> Tensor:
+    def waves(self, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """(B, R, 2 K, A) see `polar.waves`."""
-        return polar.waves(self.azimuth.double(), self.azimuth_variance.double(), count)
+        return polar.waves(self.azimuth.to(dtype), self.azimuth_variance.to(dtype), count)
 
 
 def binned(

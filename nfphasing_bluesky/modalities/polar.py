@@ -127,12 +127,13 @@ def moduli(device: torch.device | str = "cpu") -> Tensor:
 
 def waves(azimuth: Tensor, variance: Tensor, count: int) -> Tensor:
     """(B, R, 2 K, A) cosines, then sines, of even multiples of the azimuths (B, R, A), averaged over bins."""
-    even = 2 * torch.arange(count, dtype=torch.float64, device=azimuth.device)[:, None]
-    turn = torch.polar(torch.ones_like(azimuth), 2 * azimuth)[:, :, None]
-    ones = torch.ones_like(turn)
-    power = torch.cat([ones, turn.expand(-1, -1, count - 1, -1).cumprod(2)], 2)
-    damped = power * torch.exp(-0.5 * even.square() * variance[:, :, None])
-    return torch.cat([damped.real, damped.imag], 2)
+    even = 2 * torch.arange(count, dtype=azimuth.dtype, device=azimuth.device)[:, None]
+    phase, blur = even * azimuth[:, :, None], torch.exp(-0.5 * even.square() * variance[:, :, None])
+    frames, rings, _, places = phase.shape
+    out = phase.new_empty(frames, rings, 2 * count, places)
+    torch.mul(phase.cos(), blur, out=out[:, :, :count])
+    torch.mul(phase.sin(), blur, out=out[:, :, count:])
+    return out
 
 
 def synthesised(harmonics: Tensor, phi: Tensor, waves: Tensor, radial: Tensor) -> Tensor:
@@ -146,8 +147,8 @@ def synthesised(harmonics: Tensor, phi: Tensor, waves: Tensor, radial: Tensor) -
     """
     frames, rings, _, count = waves.shape
     each = len(phi) // frames
-    even = 2 * torch.arange(harmonics.shape[2], dtype=torch.float64, device=phi.device)
-    turn = (phi.double()[:, None] * even)[:, None]
+    even = 2 * torch.arange(harmonics.shape[2], dtype=harmonics.dtype, device=phi.device)
+    turn = (phi.to(harmonics)[:, None] * even)[:, None]
     both = torch.cat([harmonics * turn.cos(), harmonics * turn.sin()], 2)
     both = both.view(frames, each, rings, 3, -1).transpose(1, 2).flatten(2, 3)
     values = (both @ waves).view(frames, rings, each, 3, count)
@@ -191,12 +192,13 @@ def expected_counts(counts: Tensor, pixels: Tensor) -> Tensor:
     """(B, R, A) counts per pixel as a bin and its neighbours tell, for its variance.
 
     A bin with few counts is given the mean of the three by three around it, or its fluctuations would pull the
-    fit to where they are low; one with many its own. Empty surroundings count as one photon.
+    fit to where they are low; one with many its own. Empty surroundings are given that of their ring.
     """
+    ring = (counts.sum(2, keepdim=True) + 1) / pixels.sum(2, keepdim=True).clamp_min(1.0)
 
     def around(values: Tensor) -> Tensor:
         padded = torch.cat([values[:, :, -1:], values, values[:, :, :1]], 2)[:, None]
         return torch.nn.functional.avg_pool2d(padded, 3, 1, (1, 0), divisor_override=1)[:, 0]
 
-    near = (around(counts) + 1) / around(pixels).clamp_min(1.0)
+    near = (around(counts) + 1) / (around(pixels) + 1 / ring)
     return (counts + TRUSTED) / (pixels + TRUSTED / near)

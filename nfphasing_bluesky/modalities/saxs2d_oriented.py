@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import patterns, polar
-from nfphasing_bluesky.modalities.anchors import Target, anchor_features, finite_differences, fit
+from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import size_factor
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
@@ -35,10 +35,12 @@ from nfphasing_bluesky.physics import projected_density, uniaxial
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS = 3
-AT_ONCE = 64
-"""Patterns that are computed together; their temporaries stay in the cache."""
+AT_ONCE, FEW = 64, 8
+"""Patterns that are computed together, at bins and at fine bins; their temporaries stay in the cache."""
 
 PD = (0.01, 0.3)
+ORIENTATION = (PHI, 2, 3, 4)
+"""Columns of theta that do not change the particle."""
 
 
 def _box(name: str, size: tuple[float, float], **others: tuple[float, float]) -> ClassSpec:
@@ -125,21 +127,45 @@ _LIBRARIES: dict[int, PatternLibrary] = {}
 """Of all instances: they do not depend on any settings."""
 
 
-def pattern_rings(device: torch.device) -> uniaxial.Rings:
-    """Moduli of the polar bins, prepared once for each device."""
-    if str(device) not in _RINGS:
-        _RINGS[str(device)] = uniaxial.rings(polar.moduli()).to(device)
-    return _RINGS[str(device)]
+def pattern_rings(device: torch.device, dtype: torch.dtype = torch.float64) -> uniaxial.Rings:
+    """Moduli of the polar bins, prepared once for each device and dtype."""
+    key = f"{device} {dtype}"
+    if key not in _RINGS:
+        _RINGS[key] = uniaxial.rings(polar.moduli()).to(device, dtype)
+    return _RINGS[key]
 
 
-def harmonics(k: int, t: Tensor, q_top: Tensor) -> Tensor:
+def harmonics(k: int, t: Tensor, q_top: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """(N, 3 R, K) patterns of objects (N, D) of class k as `polar.synthesised` takes them."""
-    rings, parts = pattern_rings(t.device), []
-    for rows in torch.arange(len(t), device=t.device).split(AT_ONCE):
-        x, top = t[rows].double(), q_top[rows].double()
-        values = INTENSITY[k](rings, *(size * top for size in lengths(k, x)), x[:, 6])
-        parts.append(uniaxial.harmonics(rings, values, x[:, 2], x[:, 3].exp(), x[:, 4].exp()))
+    rings = pattern_rings(t.device, dtype)
+    parts = [
+        _oriented(rings, _multipoles(rings, k, t[rows], q_top[rows]), t[rows])
+        for rows in torch.arange(len(t), device=t.device).split(AT_ONCE)
+    ]
     return torch.cat(parts)
+
+
+def _multipoles(rings: uniaxial.Rings, k: int, t: Tensor, q_top: Tensor) -> Tensor:
+    x = t.double()
+    values = INTENSITY[k](rings, *(size * q_top.double() for size in lengths(k, x)), x[:, 6])
+    return uniaxial.multipoles(rings, values)
+
+
+def _oriented(rings: uniaxial.Rings, multipoles: Tensor, t: Tensor) -> Tensor:
+    return uniaxial.harmonics(rings, multipoles, t[:, 2], t[:, 3].exp(), t[:, 4].exp())
+
+
+def _moved_harmonics(k: int, moved: Tensor, q_top: Tensor) -> Tensor:
+    """(N, 1 + D, 3 R, K) in float32, of objects of which the i-th after the first is moved along i.
+
+    The particle itself is computed anew only where its size changes.
+    """
+    rings = pattern_rings(moved.device, torch.float32)
+    sizes = [0] + [1 + i for i in range(moved.shape[2]) if i not in ORIENTATION]
+    own = _multipoles(rings, k, moved[:, sizes].flatten(0, 1), q_top.repeat_interleave(len(sizes)))
+    own = own.view(len(moved), len(sizes), *own.shape[1:])
+    place = [sizes.index(i) if i in sizes else 0 for i in range(moved.shape[1])]
+    return _oriented(rings, own[:, place].flatten(0, 1), moved.flatten(0, 1))
 
 
 class SaxsOriented:
@@ -231,7 +257,7 @@ class SaxsOriented:
         beta = self.background.sample(n, generator)
         error = patterns.Q_RELATIVE_ERROR * torch.rand(n, generator=generator, device=device)
         expected = torch.cat(
-            [self._at_fine_bins(draws.at(rows), exposure, rows) for rows in torch.arange(n).split(AT_ONCE)]
+            [self._at_fine_bins(draws.at(rows), exposure, rows) for rows in torch.arange(n).split(FEW)]
         )
         batch, scale = patterns.measured(exposure, expected + beta[:, None, None], error, generator)
         factor = size_factor(error, torch.randn(n, generator=generator, device=device))
@@ -240,17 +266,18 @@ class SaxsOriented:
 
     def _at_fine_bins(self, draws: Draws, exposure: patterns.Exposure, rows: Tensor) -> Tensor:
         azimuth, variance, radial = polar.Sectors(*(v[rows] for v in vars(exposure.true).values())).places()
-        coefficients = self._harmonics(draws, exposure.q_top[rows])
-        waves = polar.waves(azimuth, variance, coefficients.shape[2])
-        return polar.synthesised(coefficients, draws.theta[:, PHI], waves, radial)
+        coefficients = self._harmonics(draws, exposure.q_top[rows], torch.float32)
+        waves = polar.waves(azimuth.float(), variance.float(), coefficients.shape[2])
+        at_bins = polar.synthesised(coefficients, draws.theta[:, PHI], waves, radial.float())
+        return at_bins.double().clamp_min(0.0)
 
-    def _harmonics(self, draws: Draws, q_top: Tensor) -> Tensor:
+    def _harmonics(self, draws: Draws, q_top: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         count = pattern_rings(q_top.device).legendre.shape[1]
-        out = torch.zeros(len(draws), 3 * polar.RINGS, count, dtype=torch.float64, device=q_top.device)
+        out = torch.zeros(len(draws), 3 * polar.RINGS, count, dtype=dtype, device=q_top.device)
         for k in range(len(CLASSES)):
             chosen = (draws.label == k).nonzero()[:, 0]
             if chosen.numel():
-                out = out.index_copy(0, chosen, harmonics(k, draws.theta[chosen], q_top[chosen]))
+                out = out.index_copy(0, chosen, harmonics(k, draws.theta[chosen], q_top[chosen], dtype))
         return out
 
     def batch_key(self, frame: Frame) -> str:
@@ -323,16 +350,19 @@ class SaxsOriented:
         box = self.box(k, device)
 
         def curve(theta: Tensor, q: Tensor) -> Tensor:
-            coefficients = harmonics(k, theta, fitted.source.q_top[q])
+            coefficients = harmonics(k, theta, fitted.source.q_top[q], torch.float32)
             return fitted.patterns(coefficients, theta[:, PHI], q)
 
-        return Target(
-            box,
-            curve,
-            lambda theta, q: finite_differences(curve, box, theta, q),
-            self.background.moments(),
-            STARTS,
-        )
+        def curves(moved: Tensor, q: Tensor) -> Tensor:
+            each = moved.shape[1]
+            coefficients = _moved_harmonics(k, moved, fitted.source.q_top[q])
+            phi = moved[..., PHI].flatten()
+            return fitted.patterns(coefficients, phi, q.repeat_interleave(each)).unflatten(0, (-1, each))
+
+        def slopes(theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+            return differences(curves, box, theta, q)
+
+        return Target(box, curve, slopes, self.background.moments(), STARTS)
 
     def forward(self, draws: Draws, batch: PatternBatch) -> Tensor:
         """(N, R, A) P(q) of each draw at its frame's bins."""

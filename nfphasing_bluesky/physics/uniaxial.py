@@ -13,7 +13,7 @@ spreads phi about the tilted particle, this about the beam.
 
 Letters: N particles, R moduli q over q_top, M cosines, L even degrees, K even harmonics of the azimuth, T points
 of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Schulz distributed, `polydispersity`
-their relative standard deviation. Work is done in float64. I(0) = 1, as <F^2> / <F^2(0)>.
+their relative standard deviation. Work is done in the dtype of the rings. I(0) = 1, as <F^2> / <F^2(0)>.
 """
 
 from dataclasses import dataclass, fields
@@ -54,9 +54,9 @@ class Rings:
     across: Tensor
     table: Tensor
 
-    def to(self, device: torch.device | str) -> "Rings":
-        """Return them on another device."""
-        return Rings(*(getattr(self, f.name).to(device) for f in fields(self)))
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float64) -> "Rings":
+        """Return them on another device, and for work in another precision."""
+        return Rings(*(getattr(self, f.name).to(device, dtype) for f in fields(self)))
 
 
 def rings(modulus: Tensor, degree: int = 80) -> Rings:
@@ -88,7 +88,7 @@ def cylinder(rings: Rings, radius: Tensor, length: Tensor, polydispersity: Tenso
     sizes = schulz_sizes(polydispersity, _SIZES)
     share = sizes.weights * sizes.values**4
     share = share / share.sum(1, keepdim=True)
-    x = (radius.double()[:, None] * sizes.values)[:, :, None] * rings.table
+    x = (radius.double()[:, None] * sizes.values)[:, :, None] * rings.table.double()
     disc = (share[:, :, None] * disc_amplitude(x).square()).sum(1)
     return _section(rings, disc) * _rod(rings, length)
 
@@ -97,7 +97,7 @@ def parallelepiped(rings: Rings, a: Tensor, b: Tensor, c: Tensor, polydispersity
     """(N, R, M) intensity of parallelepipeds spinning about c; the sides a and b are distributed, each alone."""
     spin = (torch.arange(_SPINS, dtype=torch.float64, device=a.device) + 0.5) * (pi / 2 / _SPINS)
     variance = relative_variance(polydispersity)[:, None, None]
-    half = 0.5 * rings.table
+    half = 0.5 * rings.table.double()
     first = _slit(a.double()[:, None, None] * half * spin.cos()[:, None], variance)
     second = _slit(b.double()[:, None, None] * half * spin.sin()[:, None], variance)
     return _section(rings, (first * second).mean(1)) * _rod(rings, c)
@@ -105,34 +105,39 @@ def parallelepiped(rings: Rings, a: Tensor, b: Tensor, c: Tensor, polydispersity
 
 def ellipsoid(rings: Rings, polar: Tensor, equatorial: Tensor, polydispersity: Tensor) -> Tensor:
     """(N, R, M) intensity of ellipsoids of revolution; both radii are distributed, as one."""
-    p, e = polar.double()[:, None, None], equatorial.double()[:, None, None]
+    p, e = (radius.to(rings.modulus)[:, None, None] for radius in (polar, equatorial))
     u2 = rings.cosine.square()
     x = rings.modulus[:, None] * (u2 * p.square() + (1 - u2) * e.square()).sqrt()
     top = torch.maximum(p, e)[:, 0] * (1 + 4 / _FINE_TABLE)
     grid = torch.linspace(0, 1, _FINE_TABLE, dtype=torch.float64, device=x.device)
-    values = sphere_average(top * grid, relative_variance(polydispersity)[:, None])
-    return _interpolated(values, x / top[:, :, None] * (_FINE_TABLE - 1))
+    values = sphere_average(top.double() * grid, relative_variance(polydispersity)[:, None])
+    return _interpolated(values.to(x), x / top[:, :, None] * (_FINE_TABLE - 1))
 
 
-def harmonics(rings: Rings, values: Tensor, theta: Tensor, spread: Tensor, tilt_spread: Tensor) -> Tensor:
-    """(N, R, K) coefficients of cos(2 k (azimuth - phi)) of the patterns, from `values` (N, R, M).
+def multipoles(rings: Rings, values: Tensor) -> Tensor:
+    """(N, R, L) Legendre coefficients of intensities (N, R, M)."""
+    return values @ rings.legendre
+
+
+def harmonics(rings: Rings, multipoles: Tensor, theta: Tensor, spread: Tensor, tilt_spread: Tensor) -> Tensor:
+    """(N, R, K) coefficients of cos(2 k (azimuth - phi)) of the patterns.
 
     Args:
-        rings: of the values.
-        values: intensity at moduli and cosines.
+        rings: of the multipoles.
+        multipoles: (N, R, L).
         theta: (N,) angle of the axis to the beam.
         spread: (N,) standard deviation of phi.
         tilt_spread: (N,) standard deviation of theta.
     """
     count = rings.legendre.shape[1]
-    even = 2 * torch.arange(count, dtype=torch.float64, device=values.device)
+    even = 2 * torch.arange(count, dtype=torch.float64, device=theta.device)
     variance = tilt_spread.double().square()[:, None]
     # E[cos(d) cos(2 j d)] / E[cos(d)]
     blur = sum(torch.exp(-0.5 * (even + sign * 2) * even * variance) for sign in (1, -1)) / 2
     waves = (even * (pi / 2 - theta.double())[:, None]).cos() * blur
-    mixing = (waves @ rings.elevations).view(-1, count, count)
-    damped = mixing * torch.exp(-0.5 * (even * spread.double()[:, None]).square())[:, None]
-    return (values @ rings.legendre) @ damped
+    mixing = (waves.to(multipoles) @ rings.elevations).view(-1, count, count)
+    damping = torch.exp(-0.5 * (even * spread.double()[:, None]).square()).to(mixing)
+    return multipoles @ (mixing * damping[:, None])
 
 
 def _elevations(degrees: np.ndarray) -> Tensor:
@@ -157,11 +162,11 @@ def _cosine_transform(count: int) -> Tensor:
 
 def _section(rings: Rings, table: Tensor) -> Tensor:
     """(N, R, M) from a table (N, T) in the component of q across the axis."""
-    return (table @ rings.across).view(len(table), len(rings.modulus), -1)
+    return (table.to(rings.across) @ rings.across).view(len(table), len(rings.modulus), -1)
 
 
 def _rod(rings: Rings, length: Tensor) -> Tensor:
-    half = length.double()[:, None, None] * (0.5 / pi) * (rings.modulus[:, None] * rings.cosine)
+    half = length.to(rings.modulus)[:, None, None] * (0.5 / pi) * (rings.modulus[:, None] * rings.cosine)
     return torch.sinc(half).square()
 
 
