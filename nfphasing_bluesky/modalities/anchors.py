@@ -92,6 +92,7 @@ class Target:
         slopes: the same to P(q) and (N, D, Q) its derivatives by theta.
         background: mean and standard deviation of the background over scale.
         starts: objects of the library that a fit starts from.
+        steps: of a fit, at most.
     """
 
     box: Box
@@ -99,6 +100,7 @@ class Target:
     slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     background: tuple[float, float]
     starts: int = STARTS
+    steps: int = STEPS
 
 
 class Library:
@@ -212,7 +214,7 @@ def _fit(target: Target, library: Starts[M], batch: M) -> Anchor:
         state = _advance(target, batch.at(rows), state)
     best = state.objective.view(-1, count).argmin(1) + torch.arange(len(batch), device=rows.device) * count
     state = state.at(best)
-    for _ in range(STEPS - TRIALS):
+    for _ in range(target.steps - TRIALS):
         active = (state.decrement > CONVERGED).nonzero()[:, 0]
         if not active.numel():
             break

@@ -32,7 +32,7 @@ SIDES = (64, 160)
 COUNTS = (1e3, 1e7)
 FLOOR = (0.003, 0.03)
 Q_RELATIVE_ERROR = 0.01
-CENTRE_ERROR_PX = 0.3
+CENTRE_ERROR_PX = 0.1
 MIN_BINS = 200
 MIN_SIGNAL_TO_NOISE = 10.0
 CONTEXT = 2
@@ -319,9 +319,10 @@ def measured(
     counts = log_uniform(COUNTS, n, generator).double()
     scale = counts / (pixels * expected).sum((1, 2)).clamp_min(1e-300)
     floor = log_uniform(FLOOR, n, generator).double()
-    # each bin joins `SPLIT` fine ones
+    # so that the mean over the fine bins that are joined is uneven by the floor
+    share = pixels / polar.neighbouring(pixels).clamp_min(1.0)
     uneven = torch.randn(expected.shape, generator=generator, device=expected.device)
-    uneven = 1 + polar.SPLIT**0.5 * floor[:, None, None] * uneven
+    uneven = 1 + floor[:, None, None] * share.clamp_min(1e-3).rsqrt() * uneven
     mean = (scale[:, None, None] * pixels * expected * uneven).clamp_min(0.0)
     sums = poisson_counts(mean, generator).double()
     nothing = torch.full((n,), torch.nan, device=expected.device)

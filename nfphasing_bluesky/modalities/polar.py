@@ -82,6 +82,13 @@ def joined_parts(values: Tensor) -> Tensor:
     return values.unflatten(2, (-1, SPLIT))
 
 
+def neighbouring(values: Tensor) -> Tensor:
+    """(B, R, F) sums over as many fine sectors around each as are joined, the outermost two counted half."""
+    weights = values.new_tensor([0.5, *[1.0] * (SPLIT - 1), 0.5])[None, None]
+    padded = torch.cat([values[:, :, -SPLIT // 2 :], values, values[:, :, : SPLIT // 2]], 2)
+    return torch.nn.functional.conv1d(padded.flatten(0, 1)[:, None], weights)[:, 0].view_as(values)
+
+
 def bin_index(qx: Tensor, qy: Tensor, used: Tensor, q_top: Tensor) -> Tensor:
     """(B, P) index of each pixel's fine bin in the flat (B, R, F), one past the end for pixels not used."""
     rho = torch.hypot(qx, qy) / q_top[:, None]

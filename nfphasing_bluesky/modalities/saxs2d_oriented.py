@@ -1,7 +1,7 @@
 """`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point nearly one way; u = their projection.
 
 Free coordinates are chosen so that the prior is uniform in a box: logarithms of lengths, ratios and spreads,
-polydispersities and angles as they are. Classes are equally probable. Angles and their spreads are those of
+polydispersities and angles as they are; the tilt is 90 degrees - theta. Classes are equally probable. Angles and their spreads are those of
 `physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter; parallelepipeds spin about their side c (psi
 is not measured, and reported densities have a random one). I(q) = s (P(q) + beta) per pixel.
 """
@@ -34,7 +34,7 @@ from nfphasing_bluesky.modalities.patterns import PatternBatch
 from nfphasing_bluesky.physics import projected_density, uniaxial
 from nfphasing_bluesky.physics.oriented import Orientation
 
-STARTS = 3
+STARTS, STEPS = 6, 16
 AT_ONCE, FEW = 64, 8
 """Patterns that are computed together, at bins and at fine bins; their temporaries stay in the cache."""
 
@@ -48,7 +48,7 @@ def _box(name: str, size: tuple[float, float], **others: tuple[float, float]) ->
     bounds = {
         "log_size": _log(*size),
         "phi": (-math.inf, math.inf),
-        "theta": (30 * degrees, 90 * degrees),
+        "tilt": (0.0, 60 * degrees),
         "log_spread": _log(3 * degrees, 35 * degrees),
         "log_tilt_spread": _log(3 * degrees, 35 * degrees),
         **others,
@@ -152,7 +152,7 @@ def _multipoles(rings: uniaxial.Rings, k: int, t: Tensor, q_top: Tensor) -> Tens
 
 
 def _oriented(rings: uniaxial.Rings, multipoles: Tensor, t: Tensor) -> Tensor:
-    return uniaxial.harmonics(rings, multipoles, t[:, 2], t[:, 3].exp(), t[:, 4].exp())
+    return uniaxial.harmonics(rings, multipoles, math.pi / 2 - t[:, 2], t[:, 3].exp(), t[:, 4].exp())
 
 
 def _moved_harmonics(k: int, moved: Tensor, q_top: Tensor) -> Tensor:
@@ -362,7 +362,7 @@ class SaxsOriented:
         def slopes(theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
             return differences(curves, box, theta, q)
 
-        return Target(box, curve, slopes, self.background.moments(), STARTS)
+        return Target(box, curve, slopes, self.background.moments(), STARTS, STEPS)
 
     def forward(self, draws: Draws, batch: PatternBatch) -> Tensor:
         """(N, R, A) P(q) of each draw at its frame's bins."""
@@ -416,7 +416,7 @@ class SaxsOriented:
             chosen = (draws.label == k).nonzero()[:, 0]
             if chosen.numel():
                 t = draws.theta[chosen]
-                view = Orientation(t[:, 2], t[:, PHI], nuisance["psi"][chosen])
+                view = Orientation(math.pi / 2 - t[:, 2], t[:, PHI], nuisance["psi"][chosen])
                 stretch = nuisance["q_scale"][chosen].to(t)
                 out[chosen] = project(x, y, *(size * stretch for size in lengths(k, t)), view)
         return out * nuisance["contrast"].to(out)[:, None, None]
@@ -439,7 +439,7 @@ class SaxsOriented:
         turns = ((t[:, PHI] - axis + math.pi / 2) / math.pi).floor()
         out["polydispersity"] = t[:, 6].clone()
         out["phi_deg"] = (t[:, PHI] - math.pi * turns).rad2deg()
-        out["theta_deg"] = t[:, 2].rad2deg()
+        out["theta_deg"] = 90 - t[:, 2].rad2deg()
         out["orientation_spread_deg"] = t[:, 3].exp().rad2deg()
         out["tilt_spread_deg"] = t[:, 4].exp().rad2deg()
         out["i0"] = nuisance["scale"].to(t)
