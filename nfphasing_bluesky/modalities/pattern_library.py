@@ -1,6 +1,5 @@
 """Where fits of patterns begin: objects of one class in units of 1/q_top, so that one library serves all q."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, pi
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from nfphasing_bluesky.flows import Box
 from nfphasing_bluesky.modalities import patterns, polar
 from nfphasing_bluesky.modalities.anchors import CHUNK, Library
+from nfphasing_bluesky.modalities.oriented_shapes import LENGTH_COLUMNS, harmonics, pattern_rings
 from nfphasing_bluesky.modalities.pattern_network import PHI
 from nfphasing_bluesky.modalities.patterns import PatternBatch
 
@@ -17,8 +17,6 @@ SIZE = 6144
 ERROR = 0.15
 """Relative, of a library that is coarse in six dimensions."""
 AXIS_ERROR_RAD = 0.12
-LENGTHS = {0: (0, 5), 1: (0,), 2: (0, 5)}
-"""Columns of theta that are logarithms of lengths."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +79,13 @@ class PatternLibrary:
         k: the class.
         box: of its parameters, phi from the pattern's axis.
         background: mean and standard deviation of the background over scale.
-        harmonics: of objects of a class at q_top.
     """
 
-    def __init__(
-        self,
-        k: int,
-        box: Box,
-        background: tuple[float, float],
-        harmonics: Callable[[int, Tensor, Tensor], Tensor],
-    ) -> None:
-        self.box, self.lengths = box, LENGTHS[k]
+    def __init__(self, k: int, box: Box, background: tuple[float, float]) -> None:
+        self.box, self.lengths = box, LENGTH_COLUMNS[k]
         theta = self._objects(torch.Generator().manual_seed(k))
         centre, spread = _full_bins()
-        waves = polar.waves(centre, spread, 41)
+        waves = polar.waves(centre, spread, pattern_rings(centre.device).legendre.shape[1])
         radial = torch.tensor([2 / 9, 5 / 9, 2 / 9], dtype=torch.float64)
         radial = radial.expand(1, polar.RINGS, polar.SECTORS, 3)
         parts = []

@@ -1,13 +1,13 @@
 """`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point nearly one way; u = their projection.
 
-Free coordinates are chosen so that the prior is uniform in a box: logarithms of lengths, ratios and spreads,
-polydispersities and angles as they are; the tilt is 90 degrees - theta. Classes are equally probable. Angles and their spreads are those of
-`physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter; parallelepipeds spin about their side c (psi
-is not measured, and reported densities have a random one). I(q) = s (P(q) + beta) per pixel.
+The prior is uniform in the box of the free coordinates (`oriented_shapes`); classes are equally probable. Angles
+and their spreads are those of `physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter; parallelepipeds
+spin about their side c (psi is not measured, and reported densities have a random one). I(q) = s (P(q) + beta)
+per pixel.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +20,21 @@ from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import size_factor
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.oriented_shapes import (
+    AT_ONCE,
+    CLASSES,
+    NAMES,
+    PROJECTION,
+    harmonics,
+    lengths,
+    moved_harmonics,
+    pattern_rings,
+    spreads,
+    tilt,
+)
 from nfphasing_bluesky.modalities.pattern_library import FittedPatterns, PatternLibrary
 from nfphasing_bluesky.modalities.pattern_network import (
     PHI,
@@ -31,42 +43,11 @@ from nfphasing_bluesky.modalities.pattern_network import (
     turned_bounds,
 )
 from nfphasing_bluesky.modalities.patterns import PatternBatch
-from nfphasing_bluesky.physics import projected_density, uniaxial
 from nfphasing_bluesky.physics.oriented import Orientation
 
-STARTS, STEPS = 6, 16
-AT_ONCE, FEW = 64, 8
-"""Patterns that are computed together, at bins and at fine bins; their temporaries stay in the cache."""
-
-PD = (0.01, 0.3)
-ORIENTATION = (PHI, 2, 3, 4)
-"""Columns of theta that do not change the particle."""
-
-
-def _box(name: str, size: tuple[float, float], **others: tuple[float, float]) -> ClassSpec:
-    degrees = math.pi / 180
-    bounds = {
-        "log_size": _log(*size),
-        "phi": (-math.inf, math.inf),
-        "tilt": (0.0, 60 * degrees),
-        "log_spread": _log(3 * degrees, 35 * degrees),
-        "log_tilt_spread": _log(3 * degrees, 35 * degrees),
-        **others,
-    }
-    return ClassSpec(
-        name, tuple(bounds), tuple(b[0] for b in bounds.values()), tuple(b[1] for b in bounds.values())
-    )
-
-
-def _log(low: float, high: float) -> tuple[float, float]:
-    return math.log(low), math.log(high)
-
-
-CLASSES = (
-    _box("cylinder", (15, 120), log_length=_log(30, 500), polydispersity=PD),
-    _box("ellipsoid", (15, 100), log_aspect=_log(0.2, 5), polydispersity=PD),
-    _box("parallelepiped", (20, 150), log_length=_log(30, 500), polydispersity=PD, log_ratio=_log(1, 4)),
-)
+STARTS, STEPS = 3, 14
+FEW = 8
+"""Patterns that are simulated together."""
 
 PARAMETERS = (
     Parameter("radius_angstrom", "angstrom", "cylinder radius"),
@@ -89,83 +70,8 @@ ELECTRONS = "e/angstrom^2"
 HALF_FIELD_ANGSTROM, FIELD_PIXELS = 260.0, 64
 
 
-def _ellipsoid_radii(t: Tensor) -> tuple[Tensor, Tensor]:
-    """Polar and equatorial radius from log of (polar equatorial^2)^(1/3) and log(polar/equatorial)."""
-    return (t[:, 0] + t[:, 5] * (2 / 3)).exp(), (t[:, 0] - t[:, 5] / 3).exp()
-
-
-def _sides(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sides a >= b and c from log of (a b)^(1/2), log c and log(a/b)."""
-    return (t[:, 0] + t[:, 7] / 2).exp(), (t[:, 0] - t[:, 7] / 2).exp(), t[:, 5].exp()
-
-
-def lengths(k: int, t: Tensor) -> tuple[Tensor, ...]:
-    """Lengths of objects (N, D) of class k, angstrom: as `uniaxial` and `projected_density` take them."""
-    if k == 0:
-        return t[:, 0].exp(), t[:, 5].exp()
-    return _ellipsoid_radii(t) if k == 1 else _sides(t)
-
-
-INTENSITY: tuple[Callable[..., Tensor], ...] = (
-    uniaxial.cylinder,
-    uniaxial.ellipsoid,
-    uniaxial.parallelepiped,
-)
-PROJECTION: tuple[Callable[..., Tensor], ...] = (
-    projected_density.cylinder,
-    projected_density.ellipsoid,
-    projected_density.parallelepiped,
-)
-NAMES = (
-    ("radius", "length"),
-    ("polar_radius", "equatorial_radius"),
-    ("side_a", "side_b", "length"),
-)
-
-_RINGS: dict[str, uniaxial.Rings] = {}
 _LIBRARIES: dict[int, PatternLibrary] = {}
 """Of all instances: they do not depend on any settings."""
-
-
-def pattern_rings(device: torch.device, dtype: torch.dtype = torch.float64) -> uniaxial.Rings:
-    """Moduli of the polar bins, prepared once for each device and dtype."""
-    key = f"{device} {dtype}"
-    if key not in _RINGS:
-        _RINGS[key] = uniaxial.rings(polar.moduli()).to(device, dtype)
-    return _RINGS[key]
-
-
-def harmonics(k: int, t: Tensor, q_top: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(N, 3 R, K) patterns of objects (N, D) of class k as `polar.synthesised` takes them."""
-    rings = pattern_rings(t.device, dtype)
-    parts = [
-        _oriented(rings, _multipoles(rings, k, t[rows], q_top[rows]), t[rows])
-        for rows in torch.arange(len(t), device=t.device).split(AT_ONCE)
-    ]
-    return torch.cat(parts)
-
-
-def _multipoles(rings: uniaxial.Rings, k: int, t: Tensor, q_top: Tensor) -> Tensor:
-    x = t.double()
-    values = INTENSITY[k](rings, *(size * q_top.double() for size in lengths(k, x)), x[:, 6])
-    return uniaxial.multipoles(rings, values)
-
-
-def _oriented(rings: uniaxial.Rings, multipoles: Tensor, t: Tensor) -> Tensor:
-    return uniaxial.harmonics(rings, multipoles, math.pi / 2 - t[:, 2], t[:, 3].exp(), t[:, 4].exp())
-
-
-def _moved_harmonics(k: int, moved: Tensor, q_top: Tensor) -> Tensor:
-    """(N, 1 + D, 3 R, K) in float32, of objects of which the i-th after the first is moved along i.
-
-    The particle itself is computed anew only where its size changes.
-    """
-    rings = pattern_rings(moved.device, torch.float32)
-    sizes = [0] + [1 + i for i in range(moved.shape[2]) if i not in ORIENTATION]
-    own = _multipoles(rings, k, moved[:, sizes].flatten(0, 1), q_top.repeat_interleave(len(sizes)))
-    own = own.view(len(moved), len(sizes), *own.shape[1:])
-    place = [sizes.index(i) if i in sizes else 0 for i in range(moved.shape[1])]
-    return _oriented(rings, own[:, place].flatten(0, 1), moved.flatten(0, 1))
 
 
 class SaxsOriented:
@@ -335,7 +241,7 @@ class SaxsOriented:
         def find(k: int, frames: Tensor) -> Anchor:
             device = batch.intensity.device
             if k not in _LIBRARIES:
-                _LIBRARIES[k] = PatternLibrary(k, self.box(k), self.background.moments(), harmonics)
+                _LIBRARIES[k] = PatternLibrary(k, self.box(k), self.background.moments())
             parts = []
             for rows in frames.split(AT_ONCE):
                 fitted = FittedPatterns.of(batch.at(rows), pattern_rings(device).legendre.shape[1])
@@ -355,7 +261,7 @@ class SaxsOriented:
 
         def curves(moved: Tensor, q: Tensor) -> Tensor:
             each = moved.shape[1]
-            coefficients = _moved_harmonics(k, moved, fitted.source.q_top[q])
+            coefficients = moved_harmonics(k, moved, fitted.source.q_top[q])
             phi = moved[..., PHI].flatten()
             return fitted.patterns(coefficients, phi, q.repeat_interleave(each)).unflatten(0, (-1, each))
 
@@ -416,7 +322,7 @@ class SaxsOriented:
             chosen = (draws.label == k).nonzero()[:, 0]
             if chosen.numel():
                 t = draws.theta[chosen]
-                view = Orientation(math.pi / 2 - t[:, 2], t[:, PHI], nuisance["psi"][chosen])
+                view = Orientation(math.pi / 2 - tilt(k, t), t[:, PHI], nuisance["psi"][chosen])
                 stretch = nuisance["q_scale"][chosen].to(t)
                 out[chosen] = project(x, y, *(size * stretch for size in lengths(k, t)), view)
         return out * nuisance["contrast"].to(out)[:, None, None]
@@ -435,13 +341,12 @@ class SaxsOriented:
             chosen = draws.label == k
             for name, value in zip(names, lengths(k, t[chosen]), strict=True):
                 out[f"{name}_angstrom"][chosen] = value * stretch[chosen]
+            out["theta_deg"][chosen] = 90 - tilt(k, t[chosen]).rad2deg()
         axis = nuisance["axis"].to(t)
         turns = ((t[:, PHI] - axis + math.pi / 2) / math.pi).floor()
         out["polydispersity"] = t[:, 6].clone()
         out["phi_deg"] = (t[:, PHI] - math.pi * turns).rad2deg()
-        out["theta_deg"] = 90 - t[:, 2].rad2deg()
-        out["orientation_spread_deg"] = t[:, 3].exp().rad2deg()
-        out["tilt_spread_deg"] = t[:, 4].exp().rad2deg()
+        out["orientation_spread_deg"], out["tilt_spread_deg"] = (v.rad2deg() for v in spreads(t))
         out["i0"] = nuisance["scale"].to(t)
         out["background"] = (nuisance["scale"] * nuisance["beta"]).to(t)
         return out
