@@ -11,9 +11,9 @@ from nfphasing_bluesky.modalities import patterns, polar
 from nfphasing_bluesky.modalities.anchors import CHUNK, Library
 from nfphasing_bluesky.modalities.oriented_shapes import LENGTH_COLUMNS, harmonics, pattern_rings
 from nfphasing_bluesky.modalities.pattern_network import PHI
-from nfphasing_bluesky.modalities.patterns import PatternBatch
+from nfphasing_bluesky.modalities.patterns import CONTEXT, PatternBatch
 
-SIZE = 6144
+SIZE = 4096
 ERROR = 0.15
 """Relative, of a library that is coarse in six dimensions."""
 AXIS_ERROR_RAD = 0.12
@@ -90,8 +90,9 @@ class PatternLibrary:
         radial = radial.expand(1, polar.RINGS, polar.SECTORS, 3)
         parts = []
         for part in theta.split(64):
-            coefficients = harmonics(k, part, torch.ones(len(part), dtype=torch.float64))
-            parts.append(_joined(polar.synthesised(coefficients.double(), part[:, PHI], waves, radial)).float() / 4)
+            coefficients = harmonics(k, part, torch.ones(len(part)), torch.float32)
+            found = polar.synthesised(coefficients, part[:, PHI], waves.float(), radial.float())
+            parts.append(_joined(found) / CONTEXT**2)
         self.library = Library(theta, torch.cat(parts), background)
 
     def _objects(self, generator: torch.Generator) -> Tensor:
@@ -134,7 +135,7 @@ class PatternLibrary:
 
 def _joined(values: Tensor) -> Tensor:
     """(N, Q') sums over groups of bins."""
-    parts = values.unflatten(2, (-1, patterns.CONTEXT)).unflatten(1, (-1, patterns.CONTEXT))
+    parts = values.unflatten(2, (-1, CONTEXT)).unflatten(1, (-1, CONTEXT))
     return parts.sum((2, 4)).flatten(1)
 
 

@@ -46,8 +46,8 @@ from nfphasing_bluesky.modalities.patterns import PatternBatch
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS, STEPS = 3, 14
-FEW = 8
-"""Patterns that are simulated together."""
+FEW, FITTED = 8, 16
+"""Patterns that are simulated and fitted together."""
 
 PARAMETERS = (
     Parameter("radius_angstrom", "angstrom", "cylinder radius"),
@@ -243,7 +243,7 @@ class SaxsOriented:
             if k not in _LIBRARIES:
                 _LIBRARIES[k] = PatternLibrary(k, self.box(k), self.background.moments())
             parts = []
-            for rows in frames.split(AT_ONCE):
+            for rows in frames.split(FITTED):
                 fitted = FittedPatterns.of(batch.at(rows), pattern_rings(device).legendre.shape[1])
                 parts.append(fit(self._target(k, fitted, device), _LIBRARIES[k], fitted))
             return Anchor(
