@@ -116,7 +116,9 @@ def pattern_rings(device: torch.device, dtype: torch.dtype = torch.float64) -> u
     """Moduli of the polar bins, prepared once for each device and dtype."""
     key = f"{device} {dtype}"
     if key not in _RINGS:
-        _RINGS[key] = uniaxial.rings(polar.moduli()).to(device, dtype)
+        if not _RINGS:
+            _RINGS["cpu torch.float64"] = uniaxial.rings(polar.moduli())
+        _RINGS[key] = _RINGS["cpu torch.float64"].to(device, dtype)
     return _RINGS[key]
 
 

@@ -11,8 +11,8 @@ of the axis; the elevation 90 degrees - theta spreads with the weight cos(dtheta
 theta = 90 degrees that is sasmodels' jitter of theta and phi (`oriented`), not cut off; elsewhere sasmodels
 spreads phi about the tilted particle, this about the beam.
 
-Letters: N particles, R moduli q over q_top, M cosines, L even degrees, K even harmonics of the azimuth, T points
-of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Schulz distributed, `polydispersity`
+Letters: N particles, R moduli q over q_top, M cosines, L even degrees, K even harmonics of the azimuth, T
+points of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Schulz distributed, `polydispersity`
 their relative standard deviation. Work is done in the dtype of the rings. I(0) = 1, as <F^2> / <F^2(0)>.
 """
 
@@ -94,7 +94,7 @@ def cylinder(rings: Rings, radius: Tensor, length: Tensor, polydispersity: Tenso
 
 
 def parallelepiped(rings: Rings, a: Tensor, b: Tensor, c: Tensor, polydispersity: Tensor) -> Tensor:
-    """(N, R, M) intensity of parallelepipeds spinning about c; the sides a and b are distributed, each alone."""
+    """(N, R, M) intensity of parallelepipeds spinning about c; sides a and b are distributed, each alone."""
     spin = (torch.arange(_SPINS, dtype=torch.float64, device=a.device) + 0.5) * (pi / 2 / _SPINS)
     variance = relative_variance(polydispersity)[:, None, None]
     half = 0.5 * rings.table.double()
@@ -146,8 +146,8 @@ def _elevations(degrees: np.ndarray) -> Tensor:
     cosines = np.cos(angles)
     transform = _cosine_transform(count).numpy()
     values = eval_legendre(degrees[:, None, None], cosines[:, None] * cosines)
-    terms = np.einsum("je,lea,ka->jlk", transform, values, transform)
-    return torch.from_numpy(np.ascontiguousarray(terms.reshape(count, -1)))
+    terms = (transform @ values @ transform.T).transpose(1, 0, 2)
+    return torch.from_numpy(np.ascontiguousarray(terms).reshape(count, -1))
 
 
 def _cosine_angles(count: int) -> Tensor:
