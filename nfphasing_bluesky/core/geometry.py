@@ -200,7 +200,9 @@ class PlaneGeometry:
         if not (np.isfinite(qx).all() and np.isfinite(qy).all()):
             raise GeometryError("qx or qy holds NaN or infinite values, expected finite q, 1/angstrom")
         if not (np.isfinite(self.q_relative_error) and self.q_relative_error >= 0):
-            raise GeometryError(f"q_relative_error={self.q_relative_error!r}, expected 0 or a positive number")
+            raise GeometryError(
+                f"q_relative_error={self.q_relative_error!r}, expected 0 or a positive number"
+            )
         object.__setattr__(self, "qx_inv_angstrom", qx)
         object.__setattr__(self, "qy_inv_angstrom", qy)
 
@@ -220,7 +222,7 @@ class PlaneGeometry:
 
 
 def plane_of(geometry: DetectorGeometry, shape: tuple[int, int]) -> PlaneGeometry:
-    """q of the pixels of a detector without tilts; qx grows with the column, qy with the row.
+    """Give the q of the pixels of a detector without tilts; qx grows with the column, qy with the row.
 
     Args:
         geometry: of the detector.
@@ -228,7 +230,7 @@ def plane_of(geometry: DetectorGeometry, shape: tuple[int, int]) -> PlaneGeometr
     """
     if any(geometry.rotations_rad):
         raise GeometryError(
-            f"rotations_rad={geometry.rotations_rad}, expected none; pass the q of every pixel as a PlaneGeometry"
+            f"rotations_rad={geometry.rotations_rad}, expected none; pass q of every pixel as a PlaneGeometry"
         )
     y, x = (
         (np.arange(n) + 0.5) * pixel - poni

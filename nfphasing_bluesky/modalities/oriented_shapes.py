@@ -1,10 +1,10 @@
 """The particles of `saxs2d-oriented`: free coordinates, the lengths and angles they stand for, patterns.
 
-A pattern shows a particle's extent within the detector's plane: a long tilted cylinder looks like a shorter one.
-So that posteriors have no curved ridges, the free length is the one seen: L cos(tilt) exp(-s^2 / 2) with s the
-spread of the tilt, and for ellipsoids the ratio of the extents seen along and across the axis. The prior is
-uniform in these coordinates; their tilt is 90 degrees - theta. An ellipsoid that is extended along a line is a
-prolate one along it or an oblate one across it, and only the spread can tell: they are two classes.
+A pattern shows a particle's extent within the detector's plane: a long tilted cylinder looks like a shorter
+one. So that posteriors have no curved ridges, the free length is the one seen: L cos(tilt) exp(-s^2 / 2) with
+s the spread of the tilt, and for ellipsoids the ratio of the extents seen along and across the axis. The
+prior is uniform in these coordinates; their tilt is 90 degrees - theta. An ellipsoid that is extended along a
+line is a prolate one along it or an oblate one across it, and only the spread can tell: they are two classes.
 """
 
 import math
@@ -55,9 +55,7 @@ CLASSES = (
     _box("cylinder", (15, 120), log_length=_log(30, 400), polydispersity=PD),
     _box("prolate_ellipsoid", (10, 80), log_seen_ratio=_log(1.05, 3), polydispersity=PD),
     _box("oblate_ellipsoid", (20, 150), LEAN, log_seen_ratio=_log(0.2, 0.95), polydispersity=PD),
-    _box(
-        "parallelepiped", (20, 150), log_length=_log(30, 400), polydispersity=PD, log_side_ratio=_log(1, 4)
-    ),
+    _box("parallelepiped", (20, 150), log_length=_log(30, 400), polydispersity=PD, log_side_ratio=_log(1, 4)),
 )
 
 LENGTH_COLUMNS = ((0, 5), (0,), (0,), (0, 5))

@@ -1,4 +1,4 @@
-"""Where fits of patterns begin: objects of one class in units of 1/q_top, so that one library serves all q."""
+"""Where fits of patterns begin: objects in units of 1/q_top, so that one library serves all q."""
 
 from dataclasses import dataclass
 from math import log, pi

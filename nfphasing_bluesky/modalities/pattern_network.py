@@ -1,7 +1,7 @@
 """The network of oriented particles: angles in the detector's plane are learnt from the pattern's own axis.
 
-A pattern repeats after half a turn, so phi has no edge; the flow sees it from -90 to 90 degrees around an axis
-found in the pattern itself, which puts posteriors away from the ends of that interval.
+A pattern repeats after half a turn, so phi has no edge; the flow sees it from -90 to 90 degrees around an
+axis found in the pattern itself, which puts posteriors away from the ends of that interval.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def around(phi: Tensor, axis: Tensor) -> Tensor:
 
 
 class TurnedFlow(FlowDistribution):
-    """A flow over theta whose azimuth is counted from the axis (B,) of each context; theta has the true one."""
+    """A flow over theta whose azimuth is counted from each context's axis (B,); theta has the true one."""
 
     def __init__(self, flow: ConditionalFlow, context: Tensor, anchor: Anchor | None, axis: Tensor) -> None:
         super().__init__(flow, context, anchor)
@@ -106,7 +106,7 @@ class PatternPosterior(nn.Module):
         self.mixture = MixtureOfFlows(flows, encoder.context)
 
     def forward(self, channels: Tensor, extra: Tensor, anchors: Anchors) -> TurnedDistribution:
-        """Condition on (B, C, N) channels, (B, 1 + E) axis and scalars, and the anchors of the same frames."""
+        """Condition on (B, C, N) channels, (B, 1 + E) axis and scalars, and anchors of the same frames."""
         embedding = self.encoder(channels, extra[:, 1:])
         return TurnedDistribution(self.mixture(embedding), embedding, anchors, self.width, extra[:, 0])
 

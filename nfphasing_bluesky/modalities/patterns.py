@@ -1,8 +1,8 @@
 """Patterns of oriented particles as tensors: how frames become a batch, what a network sees, perturbations.
 
-The noise is Gaussian. Counts are Poisson, but a bin joins many pixels, and then scale and background, in which
-the model is linear, can be integrated out exactly; sigma comes from the counts of a bin and its neighbours
-(`polar.expected_counts`). Frames that are no counts any more bring their own sigma.
+The noise is Gaussian. Counts are Poisson, but a bin joins many pixels, and then scale and background, in
+which the model is linear, can be integrated out exactly; sigma comes from the counts of a bin and its
+neighbours (`polar.expected_counts`). Frames that are no counts any more bring their own sigma.
 """
 
 from collections.abc import Mapping, Sequence
@@ -149,8 +149,8 @@ def _plane(frame: Frame) -> PlaneGeometry:
     if isinstance(geometry, PlaneGeometry):
         return geometry
     raise GeometryError(
-        f"{frame.origin.label}: found a {type(geometry).__name__}, expected a PlaneGeometry (q of the pixels) or "
-        "a DetectorGeometry; pass one of them"
+        f"{frame.origin.label}: found a {type(geometry).__name__}, expected a PlaneGeometry (q of the "
+        "pixels) or a DetectorGeometry; pass one of them"
     )
 
 
@@ -161,14 +161,14 @@ def _row(frame: Frame, sigma_floor: float) -> PatternBatch:
     used = frame.usable & (q > 0) & (q <= Q_TOP[1])
     if not used.any():
         raise FrameError(
-            f"{label}: no usable pixel has 0 < q <= {Q_TOP[1]:g} 1/angstrom; the smallest q is {q.min():.3g}; "
-            "check the mask, NaN values and the unit of q"
+            f"{label}: no usable pixel has 0 < q <= {Q_TOP[1]:g} 1/angstrom; the smallest q is "
+            f"{q.min():.3g}; check the mask, NaN values and the unit of q"
         )
     values = np.where(used, frame.intensity, 0.0)
     if frame.sigma is None and values.min() < 0:
         raise FrameError(
-            f"{label}: the smallest intensity is {values.min():.3g}, expected counts; mask bad pixels, or pass "
-            "sigma where the frame is no counts any more"
+            f"{label}: the smallest intensity is {values.min():.3g}, expected counts; mask bad pixels, or "
+            "pass sigma where the frame is no counts any more"
         )
     tensors = (torch.from_numpy(np.ascontiguousarray(v).reshape(1, -1)) for v in (qx, qy, used, values))
     x, y, inside, intensity = tensors

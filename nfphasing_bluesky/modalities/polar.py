@@ -1,10 +1,10 @@
 """Patterns in polar bins: pixels become bins, and the model is evaluated at them as if at the pixels.
 
 I(q) = I(-q), so half a turn holds everything. Pixels are summed into 48 rings of |q| / q_top and 192 fine
-sectors, the sectors are turned to the pattern's own axis in whole fine sectors, and groups of four become the 48
-that are kept. A bin knows where its pixels lie: the mean weights of the three moduli of its ring from which the
-model is interpolated, and mean and variance of their azimuth. So a bin with a few pixels in a corner of it is
-compared with the model there, and a full one with the model's mean over it.
+sectors, the sectors are turned to the pattern's own axis in whole fine sectors, and groups of four become the
+48 that are kept. A bin knows where its pixels lie: the mean weights of the three moduli of its ring from
+which the model is interpolated, and mean and variance of their azimuth. So a bin with a few pixels in a
+corner of it is compared with the model there, and a full one with the model's mean over it.
 
 Letters: B frames, P pixels, R rings, F fine sectors, A sectors (azimuths), K even harmonics, N patterns.
 """
@@ -166,9 +166,10 @@ def synthesised(harmonics: Tensor, phi: Tensor, waves: Tensor, radial: Tensor) -
 def principal_axis(pixels: Tensor, mean: Tensor, azimuth: Tensor) -> Tensor:
     """(B,) azimuth, rad, 45 degrees before the direction in which the pattern is extended.
 
-    Rods and discs then lie at -45 and 45 degrees from it, far from where angles wrap. Each ring gives mean and
-    second harmonic by least squares over the sectors it has; a mirror axis is common to all rings, whatever the
-    signs of their harmonics, so their squares give the line, and their sum which of its two directions.
+    Rods and discs then lie at -45 and 45 degrees from it, far from where angles wrap. Each ring gives mean
+    and second harmonic by least squares over the sectors it has; a mirror axis is common to all rings,
+    whatever the signs of their harmonics, so their squares give the line, and their sum which of its two
+    directions.
 
     Args:
         pixels: (B, R, F) number, 0 where there are none.
@@ -198,8 +199,8 @@ def whole_steps(axis: Tensor) -> Tensor:
 def expected_counts(counts: Tensor, pixels: Tensor) -> Tensor:
     """(B, R, A) counts per pixel as a bin and its neighbours tell, for its variance.
 
-    A bin with few counts is given the mean of the three by three around it, or its fluctuations would pull the
-    fit to where they are low; one with many its own. Empty surroundings are given that of their ring.
+    A bin with few counts is given the mean of the three by three around it, or its fluctuations would pull
+    the fit to where they are low; one with many its own. Empty surroundings are given that of their ring.
     """
     ring = (counts.sum(2, keepdim=True) + 1) / pixels.sum(2, keepdim=True).clamp_min(1.0)
 

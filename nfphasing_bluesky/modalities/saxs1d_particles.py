@@ -131,7 +131,9 @@ class SaxsParticles(Saxs1D):
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         self.settings = settings or NetworkSettings()
-        self._libraries: dict[int, CurveLibrary] = _LIBRARIES.setdefault(self.settings.encoder.grid.digest(), {})
+        self._libraries: dict[int, CurveLibrary] = _LIBRARIES.setdefault(
+            self.settings.encoder.grid.digest(), {}
+        )
         self._boxes: dict[tuple[int, torch.device], Box] = {}
         self.classes = CLASSES
         self.axis = torch.linspace(0.0, 500.0, 251)

@@ -1,9 +1,9 @@
-"""`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point nearly one way; u = their projection.
+"""`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point one way; u = projection.
 
-The prior is uniform in the box of the free coordinates (`oriented_shapes`); classes are equally probable. Angles
-and their spreads are those of `physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter; parallelepipeds
-spin about their side c (psi is not measured, and reported densities have a random one). I(q) = s (P(q) + beta)
-per pixel.
+The prior is uniform in the box of the free coordinates (`oriented_shapes`); classes are equally probable.
+Angles and their spreads are those of `physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter;
+parallelepipeds spin about their side c (psi is not measured, and reported densities have a random one). I(q)
+= s (P(q) + beta) per pixel.
 """
 
 import math
@@ -56,7 +56,9 @@ PARAMETERS = (
     Parameter("side_a_angstrom", "angstrom", "longer side of the parallelepiped's cross section"),
     Parameter("side_b_angstrom", "angstrom", "shorter side of the parallelepiped's cross section"),
     Parameter("length_angstrom", "angstrom", "length along the axis of cylinders and parallelepipeds"),
-    Parameter("polydispersity", "", "relative standard deviation of radius, of both radii, or of sides a and b"),
+    Parameter(
+        "polydispersity", "", "relative standard deviation of radius, of both radii, or of sides a and b"
+    ),
     Parameter("phi_deg", "degree", "azimuth of the axis in the detector, from x to y; repeats after 180"),
     Parameter("theta_deg", "degree", "angle of the axis to the beam; 90 lies in the detector's plane"),
     Parameter("orientation_spread_deg", "degree", "standard deviation of phi"),
@@ -151,9 +153,7 @@ class SaxsOriented:
         inside[:, PHI] = draws.theta[:, PHI].isfinite()
         return torch.where(inside.all(-1), -volume - math.log(len(CLASSES)), -torch.inf)
 
-    def simulate(
-        self, draws: Draws, generator: torch.Generator
-    ) -> tuple[PatternBatch, Mapping[str, Tensor]]:
+    def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[PatternBatch, Mapping[str, Tensor]]:
         """Measure N objects with a geometry that is slightly wrong; also the truth of every parameter.
 
         theta is the apparent object, the one that the nominal q implies; see `Saxs1D.simulate`.

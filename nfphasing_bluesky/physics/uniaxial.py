@@ -1,19 +1,21 @@
 """Patterns of particles that turn freely about their own axis, hundreds at a time, in polar harmonics.
 
-Uniaxial particles (a cylinder, an ellipsoid of revolution, a parallelepiped spinning about its side c) scatter
-g(q, u), u the cosine of q to the axis. With the axis elevated by e out of the detector's plane, at azimuth 0,
-u = cos(e) cos(a) at azimuth a, and Legendre polynomials of that are sums of cos(2 j e) cos(2 k a): Gaussian
-spreads of both angles are factors of the terms, whatever their width. `saxs2d` computes the same at any pixel
-to 1e-9; here the grid of moduli is common to all particles, so that nearly all of it is matrix products.
+Uniaxial particles (a cylinder, an ellipsoid of revolution, a parallelepiped spinning about its side c)
+scatter g(q, u), u the cosine of q to the axis. With the axis elevated by e out of the detector's plane, at
+azimuth 0, u = cos(e) cos(a) at azimuth a, and Legendre polynomials of that are sums of cos(2 j e) cos(2 k a):
+Gaussian spreads of both angles are factors of the terms, whatever their width. `saxs2d` computes the same at
+any pixel to 1e-9; here the grid of moduli is common to all particles, so that nearly all of it is matrix
+products.
 
-Orientation is sasmodels' of a particle in the detector's plane: theta is the angle to the beam, phi the azimuth
-of the axis; the elevation 90 degrees - theta spreads with the weight cos(dtheta) and the azimuth without. For
-theta = 90 degrees that is sasmodels' jitter of theta and phi (`oriented`), not cut off; elsewhere sasmodels
-spreads phi about the tilted particle, this about the beam.
+Orientation is sasmodels' of a particle in the detector's plane: theta is the angle to the beam, phi the
+azimuth of the axis; the elevation 90 degrees - theta spreads with the weight cos(dtheta) and the azimuth
+without. For theta = 90 degrees that is sasmodels' jitter of theta and phi (`oriented`), not cut off;
+elsewhere sasmodels spreads phi about the tilted particle, this about the beam.
 
 Letters: N particles, R moduli q over q_top, M cosines, L even degrees, K even harmonics of the azimuth, T
-points of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Schulz distributed, `polydispersity`
-their relative standard deviation. Work is done in the dtype of the rings. I(0) = 1, as <F^2> / <F^2(0)>.
+points of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Schulz distributed,
+`polydispersity` their relative standard deviation. Work is done in the dtype of the rings. I(0) = 1, as <F^2>
+/ <F^2(0)>.
 """
 
 from dataclasses import dataclass, fields
@@ -184,9 +186,5 @@ def _interpolated(values: Tensor, position: Tensor) -> Tensor:
     cell = position.detach().floor().clamp(0, values.shape[1] - 3)
     f = position - cell
     index = cell.long().flatten(1)
-    a, b, c, d = (
-        values.gather(1, (index + shift).abs()).view_as(position) for shift in (-1, 0, 1, 2)
-    )
-    return b + f * (
-        (c - b) - (1 - f) * ((c - 2 * b + a) * (2 - f) + (d - 2 * c + b) * (1 + f)) / 6
-    )
+    a, b, c, d = (values.gather(1, (index + shift).abs()).view_as(position) for shift in (-1, 0, 1, 2))
+    return b + f * ((c - b) - (1 - f) * ((c - 2 * b + a) * (2 - f) + (d - 2 * c + b) * (1 + f)) / 6)
