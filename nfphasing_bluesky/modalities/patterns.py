@@ -128,7 +128,7 @@ def binned(
         azimuth=mean,
         azimuth_variance=spread,
         radial=radial,
-        axis=(steps * (pi / polar.FINE)).double(),
+        axis=steps.double() * (pi / polar.FINE),
         q_top=q_top.double(),
         contrast=contrast,
         q_relative_error=q_relative_error,

@@ -12,6 +12,7 @@ from nfphasing_bluesky.core import (
     GeometryError,
     NFPhasingError,
     Origin,
+    PlaneGeometry,
 )
 
 Q = np.linspace(0.01, 0.3, 20)
@@ -79,3 +80,24 @@ def test_every_error_is_ours_and_the_builtin_it_refines():
     assert issubclass(GeometryError, ValueError)
     assert issubclass(DataKeyError, KeyError)
     assert str(DataKeyError("no such key; expected 'a'")) == "no such key; expected 'a'"
+
+
+@pytest.mark.parametrize(
+    ("qx", "qy", "said"),
+    [
+        (np.ones((3, 4)), np.ones((3, 5)), r"\(3, 4\) and qy \(3, 5\)"),
+        (np.ones((3, 4)), np.ones(3), "expected axes"),
+        (np.array([0.0, np.nan]), np.ones(2), "NaN"),
+    ],
+)
+def test_q_of_a_plane_must_match(qx, qy, said):
+    with pytest.raises(GeometryError, match=said):
+        PlaneGeometry(qx, qy)
+
+
+def test_a_plane_has_the_shape_of_its_frame():
+    plane = PlaneGeometry(np.linspace(-1, 1, 5), np.linspace(-1, 1, 4))
+    assert plane.shape == (4, 5) == plane.maps()[0].shape
+    assert plane.maps()[0][0, 4] == 1 and plane.maps()[1][3, 0] == 1
+    with pytest.raises(FrameError, match=r"shape \(5, 4\), expected \(4, 5\)"):
+        Frame(np.ones((5, 4)), plane)

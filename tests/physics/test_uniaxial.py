@@ -1,4 +1,4 @@
-"""Uniaxial patterns in polar harmonics against patterns of every pixel, which are checked against sasmodels."""
+"""Uniaxial patterns in polar harmonics against those of every pixel, which are checked against sasmodels."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_a_tilted_particle_spreads_about_the_beam(rings):
 def test_a_spinning_parallelepiped_is_the_mean_over_psi(rings, plane):
     a, b, c = 60.0, 35.0, 160.0
     values = uniaxial.parallelepiped(rings, *(tensor(Q_TOP * s) for s in (a, b, c)), tensor(0.0))
-    psi = (torch.arange(48, dtype=torch.float64) + 0.5) * torch.pi / 96
+    psi = (torch.arange(72, dtype=torch.float64) + 0.5) * torch.pi / 72
     ones = torch.ones_like(psi)
     view = Orientation(degrees(70) * ones, degrees(30) * ones, psi)
     near = saxs2d.parallelepiped(plane, a * ones, b * ones, c * ones, view).mean(0)
