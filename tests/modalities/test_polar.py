@@ -116,7 +116,8 @@ def test_a_turned_pattern_is_the_same_in_its_own_frame():
     ratio = (second.intensity / first.intensity.clamp_min(1.0))[both]
     assert float((ratio - 1).abs().median()) < 0.02
     contexts = [patterns.context(b) for b in (first, second)]
-    assert float((contexts[0][0] - contexts[1][0]).abs().mean()) < 0.02
+    filled = (contexts[0][0][0, 3] > 0) & (contexts[1][0][0, 3] > 0)
+    assert float((contexts[0][0] - contexts[1][0])[0, :, filled].abs().median()) < 0.02
     torch.testing.assert_close(contexts[0][1][:, 1:], contexts[1][1][:, 1:], atol=1e-2, rtol=1e-2)
 
 
@@ -141,7 +142,7 @@ def test_sigma_of_counts_is_that_of_the_mean():
         assert float(pull.square().mean()) == pytest.approx(1, abs=0.15)
         # no pull to where counts are low by chance
         weight = pixels / found
-        assert float((weight * counts / pixels).sum() / weight.sum()) == pytest.approx(level, rel=0.06)
+        assert float((weight * counts / pixels).sum() / weight.sum()) == pytest.approx(level, rel=0.05)
 
 
 def test_sizes_of_sasmodels_are_nearly_those_of_schulz():
