@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfphasing_bluesky.modalities import polar
 from nfphasing_bluesky.modalities.base import ClassSpec
-from nfphasing_bluesky.modalities.pattern_network import PHI
+from nfphasing_bluesky.modalities.oriented_network import PHI
 from nfphasing_bluesky.physics import projected_density, uniaxial
 
 AT_ONCE = 64

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import Anchor, Box
-from nfphasing_bluesky.modalities import patterns, polar
+from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
 from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import size_factor
@@ -35,14 +35,14 @@ from nfphasing_bluesky.modalities.oriented_shapes import (
     spreads,
     tilt,
 )
-from nfphasing_bluesky.modalities.pattern_library import FittedPatterns, PatternLibrary
-from nfphasing_bluesky.modalities.pattern_network import (
+from nfphasing_bluesky.modalities.oriented_library import FittedPatterns, PatternLibrary
+from nfphasing_bluesky.modalities.oriented_network import (
     PHI,
     PatternNetworkSettings,
     PatternPosterior,
     turned_bounds,
 )
-from nfphasing_bluesky.modalities.patterns import PatternBatch
+from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS, STEPS = 3, 14
@@ -107,7 +107,7 @@ class SaxsOriented:
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Feature -> range that the simulated patterns cover."""
-        low, high = patterns.Q_TOP
+        low, high = oriented_patterns.Q_TOP
         return {
             "q_top_inv_angstrom": (0.99 * low, 1.01 * high),
             "points": (0.5 * polar.RINGS * polar.SECTORS, float(polar.RINGS * polar.SECTORS)),
@@ -159,18 +159,18 @@ class SaxsOriented:
         theta is the apparent object, the one that the nominal q implies; see `Saxs1D.simulate`.
         """
         n, device = len(draws), generator.device
-        exposure = patterns.random_exposure(n, generator)
+        exposure = oriented_patterns.random_exposure(n, generator)
         beta = self.background.sample(n, generator)
-        error = patterns.Q_RELATIVE_ERROR * torch.rand(n, generator=generator, device=device)
+        error = oriented_patterns.Q_RELATIVE_ERROR * torch.rand(n, generator=generator, device=device)
         expected = torch.cat(
             [self._at_fine_bins(draws.at(rows), exposure, rows) for rows in torch.arange(n).split(FEW)]
         )
-        batch, scale = patterns.measured(exposure, expected + beta[:, None, None], error, generator)
+        batch, scale = oriented_patterns.measured(exposure, expected + beta[:, None, None], error, generator)
         factor = size_factor(error, torch.randn(n, generator=generator, device=device))
         hidden = {"scale": scale, "beta": beta, "q_scale": factor, "axis": batch.axis}
         return batch, self.report(draws, hidden)
 
-    def _at_fine_bins(self, draws: Draws, exposure: patterns.Exposure, rows: Tensor) -> Tensor:
+    def _at_fine_bins(self, draws: Draws, exposure: oriented_patterns.Exposure, rows: Tensor) -> Tensor:
         azimuth, variance, radial = polar.Sectors(*(v[rows] for v in vars(exposure.true).values())).places()
         coefficients = self._harmonics(draws, exposure.q_top[rows], torch.float32)
         waves = polar.waves(azimuth.float(), variance.float(), coefficients.shape[2])
@@ -192,15 +192,15 @@ class SaxsOriented:
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> PatternBatch:
         """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
-        return patterns.collate(frames, sigma_floor)
+        return oriented_patterns.collate(frames, sigma_floor)
 
     def usable(self, batch: PatternBatch) -> Tensor:
         """(B,) bool: frames with enough signal that `collate` would take them."""
-        return patterns.usable(batch)
+        return oriented_patterns.usable(batch)
 
     def context(self, batch: PatternBatch) -> tuple[Tensor, Tensor]:
         """Map (B, C, N) around the pattern's axis; the axis and scalars (B, 1 + E)."""
-        return patterns.context(batch)
+        return oriented_patterns.context(batch)
 
     def agreement(self, batch: PatternBatch, anchors: Anchors) -> Tensor:
         """(B,) NaN: the chi-squared tells what is no such particle."""
@@ -208,13 +208,13 @@ class SaxsOriented:
 
     def features(self, batch: PatternBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""
-        return patterns.features(batch)
+        return oriented_patterns.features(batch)
 
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow per class."""
         features = [anchor_features(len(c.free)) for c in CLASSES]
         return PatternPosterior(
-            CLASSES, self.settings, patterns.MAP, patterns.CHANNELS, patterns.EXTRAS, features
+            CLASSES, self.settings, oriented_patterns.MAP, oriented_patterns.CHANNELS, oriented_patterns.EXTRAS, features
         )
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import Frame, PlaneGeometry
-from nfphasing_bluesky.modalities import Draws, modality, patterns, polar
+from nfphasing_bluesky.modalities import Draws, modality, oriented_patterns, polar
 from nfphasing_bluesky.physics import saxs2d
 from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes, schulz_sizes
 
@@ -57,7 +57,7 @@ def subject():
 )
 def test_the_model_at_bins_is_the_mean_over_their_pixels(subject, side, length, median, rms):
     """Relative errors, largest in the minima; reduced data are good to a per cent."""
-    batch = patterns.collate([frame(pixels(side, length=length), 1e6)], 0.0)
+    batch = oriented_patterns.collate([frame(pixels(side, length=length), 1e6)], 0.0)
     expected = 1e6 * subject.forward(truth(length), batch)[0]
     filled = ~batch.mask[0]
     error = ((expected - batch.intensity[0]).abs() / (expected + 1.0))[filled]
@@ -82,7 +82,7 @@ def test_bins_keep_what_pixels_know(subject):
     by_pixel = slopes(lambda **k: scale * pixels(side, **k))[:, inside]
     information = by_pixel @ (by_pixel / mean[inside]).T
     geometry = PlaneGeometry(axes(side, 0.3), axes(side, -0.3))
-    batch = patterns.collate([Frame(mean, geometry, mask=~inside)], 0.0)
+    batch = oriented_patterns.collate([Frame(mean, geometry, mask=~inside)], 0.0)
     filled = ~batch.mask[0]
 
     def at_bins(**k) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_bins_keep_what_pixels_know(subject):
 
 @pytest.mark.parametrize("phi", [-90.0, -61.0, -45.0, -10.0, 0.0, 33.0, 45.0, 80.0, 89.5, 135.0])
 def test_the_axis_follows_the_pattern_at_every_angle(phi):
-    batch = patterns.collate([frame(pixels(96, phi=phi), 1e4)], 0.0)
+    batch = oriented_patterns.collate([frame(pixels(96, phi=phi), 1e4)], 0.0)
     relative = (phi - float(batch.axis.rad2deg()) + 90) % 180 - 90
     assert relative == pytest.approx(-45.0, abs=2.0)
 
@@ -109,13 +109,13 @@ def test_the_axis_follows_the_pattern_at_every_angle(phi):
 def test_a_turned_pattern_is_the_same_in_its_own_frame():
     """Up to where pixels lie in bins; a step of the fine sectors is 0.94 degrees."""
     step = 180 / polar.FINE
-    first, second = (patterns.collate([frame(pixels(301, phi=PHI + a), 1e4)], 0.0) for a in (0, 40 * step))
+    first, second = (oriented_patterns.collate([frame(pixels(301, phi=PHI + a), 1e4)], 0.0) for a in (0, 40 * step))
     assert float(second.axis - first.axis) == pytest.approx(np.radians(40 * step), abs=1e-9)
     both = ~first.mask & ~second.mask
     both[:, :4] = False
     ratio = (second.intensity / first.intensity.clamp_min(1.0))[both]
     assert float((ratio - 1).abs().median()) < 0.02
-    contexts = [patterns.context(b) for b in (first, second)]
+    contexts = [oriented_patterns.context(b) for b in (first, second)]
     filled = (contexts[0][0][0, 3] > 0) & (contexts[1][0][0, 3] > 0)
     assert float((contexts[0][0] - contexts[1][0])[0, :, filled].abs().median()) < 0.02
     torch.testing.assert_close(contexts[0][1][:, 1:], contexts[1][1][:, 1:], atol=1e-2, rtol=1e-2)
@@ -127,7 +127,7 @@ def test_the_axis_survives_missing_pixels():
     mask[70:78], mask[:, 30:36] = True, True
     mask[:64, :64] = True  # the other quarter has the same
     masked = Frame(whole.intensity, whole.geometry, mask=mask)
-    first, second = (float(patterns.collate([f], 0.0).axis) for f in (whole, masked))
+    first, second = (float(oriented_patterns.collate([f], 0.0).axis) for f in (whole, masked))
     assert second == pytest.approx(first, abs=np.radians(3))
 
 

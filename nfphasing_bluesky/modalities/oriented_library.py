@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.flows import Box
-from nfphasing_bluesky.modalities import patterns, polar
+from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import CHUNK, Library
 from nfphasing_bluesky.modalities.oriented_shapes import LENGTH_COLUMNS, harmonics, pattern_rings
-from nfphasing_bluesky.modalities.pattern_network import PHI
-from nfphasing_bluesky.modalities.patterns import CONTEXT, PatternBatch
+from nfphasing_bluesky.modalities.oriented_network import PHI
+from nfphasing_bluesky.modalities.oriented_patterns import CONTEXT, PatternBatch
 
 SIZE = 4096
 ERROR = 0.15
@@ -100,8 +100,8 @@ class PatternLibrary:
         u = torch.rand(SIZE, len(self.box.lower), generator=generator, dtype=torch.float64)
         lower, upper = self.box.lower.clone(), self.box.upper.clone()
         for column in self.lengths:
-            lower[column] += log(patterns.Q_TOP[0])
-            upper[column] += log(patterns.Q_TOP[1])
+            lower[column] += log(oriented_patterns.Q_TOP[0])
+            upper[column] += log(oriented_patterns.Q_TOP[1])
         theta = lower + u * (upper - lower)
         off = torch.randn(SIZE, generator=generator, dtype=torch.float64) * AXIS_ERROR_RAD
         theta[:, PHI] = torch.where(u[:, PHI] < 0.5, -pi / 4, pi / 4) + off
