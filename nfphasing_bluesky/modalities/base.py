@@ -105,6 +105,17 @@ class Evaluated:
     predicted: Tensor
 
 
+def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
+    """(B,) mean squared residual over sigma of (B, ...) patterns, over the points that are not masked.
+
+    Infinite for a prediction that is not finite, which fits nothing.
+    """
+    usable = ~batch.mask
+    pull = torch.where(usable, (batch.intensity - predicted) / batch.sigma, 0.0).double()
+    chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
+    return chi2.nan_to_num(torch.inf)
+
+
 class Distribution(Protocol):
     """q(class, theta | I) for B frames, as networks give it."""
 
@@ -259,6 +270,10 @@ class Modality(Protocol):
 
         Uniform in 0..1 over frames of the prior. It finds what the prior can explain as something else.
         """
+        ...
+
+    def reduced_chi2(self, batch: Any, predicted: Tensor) -> Tensor:
+        """(B,) misfit of patterns predicted for the frames of a batch, about 1 for one that fits."""
         ...
 
     def forward(self, draws: Draws, batch: Any) -> Tensor:

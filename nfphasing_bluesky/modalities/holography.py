@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities import holograms
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.objects import random_objects
+from nfphasing_bluesky.physics.patches import cut, within
 
 FRESNEL_NUMBER = (1e-3, 0.1)
 BETA_OVER_DELTA = (1e-3, 0.1)
@@ -128,7 +129,7 @@ class Holography:
         # on the grid that tiles of a frame lie on
         places = torch.randint(0, (large - side) // 8 + 1, (n, 2), generator=generator, device=device) * 8
         corner = torch.where(whole[:, None], corner, places)
-        theta = holograms.cut(phase, corner, (side, side)).flatten(1)
+        theta = cut(phase, corner, (side, side)).flatten(1)
         label = torch.zeros(n, dtype=torch.long, device=device)
         return TileDraws(label, theta, torch.arange(n, device=device), phase, corner, whole)
 
@@ -148,7 +149,7 @@ class Holography:
         measured = holograms.measured(clean, photons, generator)
         channels, log_scale = holograms.context(*measured, geometry)
         shape = (side, side)
-        image, sigma, mask, channels = (holograms.cut(v, tiles.corner, shape) for v in (*measured, channels))
+        image, sigma, mask, channels = (cut(v, tiles.corner, shape) for v in (*measured, channels))
         # of these, nothing but the tile was seen
         own = tiles.whole.nonzero()[:, 0]
         channels[own], log_scale[own] = holograms.context(image[own], sigma[own], mask[own], geometry.at(own))
@@ -187,6 +188,10 @@ class Holography:
         """(B,) NaN: every pixel of a hologram knows of every pixel of the object."""
         return batch.intensity.new_full((len(batch),), torch.nan)
 
+    def reduced_chi2(self, batch: HologramBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma."""
+        return gaussian_chi2(batch, predicted)
+
     def forward(self, draws: Draws, batch: HologramBatch) -> Tensor:
         """(N, H, W) expected holograms; differentiable in theta."""
         phase = draws.theta.unflatten(1, batch.intensity.shape[1:])
@@ -194,8 +199,8 @@ class Holography:
         if batch.surroundings is None:
             return holograms.expected(phase, geometry)
         corner = batch.corner[draws.frame]
-        whole = holograms.within(batch.surroundings[draws.frame], corner, phase)
-        return holograms.cut(holograms.expected(whole, geometry), corner, (phase.shape[1], phase.shape[2]))
+        whole = within(batch.surroundings[draws.frame], corner, phase)
+        return cut(holograms.expected(whole, geometry), corner, (phase.shape[1], phase.shape[2]))
 
     def log_likelihood(self, draws: Draws, batch: HologramBatch) -> Tensor:
         """(N,) -chi^2 / 2 of the draws' holograms; differentiable in theta."""
@@ -262,7 +267,7 @@ class Holography:
         batch, _ = self.simulate(draws, generator)
         assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
         side = self.settings.tile
-        network.initialise(draws.theta.view(-1, 1, side, side), batch.log_scale)
+        network.initialise(*self.context(batch), draws.theta.view(-1, 1, side, side))
 
     def settle(self, network: nn.Module, generator: torch.Generator) -> None:
         """Fit the whitening of the flow's noise to fresh frames."""

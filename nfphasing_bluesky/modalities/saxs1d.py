@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import resample_curve
 from nfphasing_bluesky.modalities import curves
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.network import NetworkSettings
 
@@ -124,6 +124,10 @@ class Saxs1D(ABC):
     def agreement(self, batch: CurveBatch, anchors: Anchors) -> Tensor:
         """(B,) NaN: particles of a class can't explain what they are not, so the chi-squared tells."""
         return batch.intensity.new_full((len(batch),), torch.nan)
+
+    def reduced_chi2(self, batch: CurveBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma."""
+        return gaussian_chi2(batch, predicted)
 
     def density_of(self, batch: CurveBatch, index: int) -> DensityInfo:
         """What u is for one frame: its units may depend on what is known of the frame."""
