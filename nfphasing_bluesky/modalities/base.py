@@ -300,6 +300,10 @@ class Modality(Protocol):
         """Name -> (N,) values of every reported parameter; NaN where a class lacks it."""
         ...
 
+    def seen(self, batch: Any) -> Tensor:
+        """(B, ...) bool: pixels of u, or of each of its parts, that the frame says something of."""
+        ...
+
     def features(self, batch: Any) -> Mapping[str, Tensor]:
         """Name -> (B,) properties of the frames that `ranges` bounds: q range, points, noise."""
         ...

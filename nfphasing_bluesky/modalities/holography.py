@@ -246,6 +246,10 @@ class Holography:
             "phase_spread_rad": draws.theta.std(1),
         }
 
+    def seen(self, batch: HologramBatch) -> Tensor:
+        """(B, H, W) bool: all."""
+        return torch.ones_like(batch.mask)
+
     def features(self, batch: HologramBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""
         return {

@@ -178,8 +178,8 @@ def _channels(group: Group, found: GroupEstimate, number: Tensor) -> tuple[Tenso
 def collate(frames: Sequence[Frame], neighbours: int) -> PatternBatch:
     """Turn frames of one shape and kind into a batch. Raises FrameError or GeometryError for a bad one."""
     geometries = [geometry_of(frame) for frame in frames]
-    groups = [[frame, *frame.neighbours[:neighbours]] for frame in frames]
-    rows = [[_counts(frame, g) for frame in group] for group, g in zip(groups, geometries, strict=True)]
+    pairs = [_group(frame, neighbours) for frame in frames]
+    groups, rows = [[f for f, _ in pair] for pair in pairs], [[c for _, c in pair] for pair in pairs]
     own = [row[0] for row in rows]
     fresnel = torch.tensor([g.fresnel_number or np.nan for g in geometries], dtype=torch.float64)
     centred = geometries[0].centred
@@ -233,7 +233,24 @@ def geometry_of(frame: Frame) -> PtychographyGeometry:
     return frame.geometry
 
 
-def _counts(frame: Frame, geometry: PtychographyGeometry) -> tuple[np.ndarray, np.ndarray]:
+Pixels = tuple[np.ndarray, np.ndarray]
+
+
+def _group(frame: Frame, neighbours: int) -> list[tuple[Frame, Pixels]]:
+    """A frame and its neighbours with their counts; neighbours that can't be used are left out."""
+    geometry = geometry_of(frame)
+    group = [(frame, _counts(frame, geometry))]
+    for other in frame.neighbours:
+        if len(group) > neighbours:
+            break
+        try:
+            group.append((other, _counts(other, geometry)))
+        except FrameError:
+            continue
+    return group
+
+
+def _counts(frame: Frame, geometry: PtychographyGeometry) -> Pixels:
     """Counts, 0 where masked, and mask of one frame of a group with this geometry."""
     label, shape = frame.origin.label, frame.intensity.shape
     if geometry.probe.shape[1:] != shape or min(shape) < SMALLEST_SIDE:

@@ -29,6 +29,12 @@ LOWER, UPPER = (-3.2, -0.5), (3.2, 3.5)
 LEAST_COUNTS = 0.1
 """Expected photons below which a pixel says nothing about a fit."""
 
+PARTS = Axis("part", np.arange(2.0), "", ("phase", "absorption"))
+"""First axis of u."""
+
+LIT = 0.1
+"""Share of the brightest light from which a pixel counts as seen."""
+
 INITIALISED, SETTLED = 64, 512
 PIXELS_AT_ONCE = 2**21
 
@@ -207,6 +213,10 @@ class Ptychography:
             "mean_transmission": (weight * torch.exp(-2 * mu)).sum((1, 2)),
         }
 
+    def seen(self, batch: PatternBatch) -> Tensor:
+        """(B, H, W) bool: pixels that the frame says something of."""
+        return batch.light > LIT * batch.light.amax((1, 2), keepdim=True)
+
     def features(self, batch: PatternBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""
         number = batch.fresnel_number
@@ -250,4 +260,4 @@ def _info(shape: tuple[int, int], pixel_m: float | None) -> DensityInfo:
     axes = tuple(
         Axis(name, np.arange(n) * (pixel_m or 1.0), unit) for name, n in zip("yx", shape, strict=True)
     )
-    return DensityInfo("phase and absorption", "rad", (Axis("part", np.arange(2.0), ""), *axes))
+    return DensityInfo("phase and absorption", "rad", (PARTS, *axes))

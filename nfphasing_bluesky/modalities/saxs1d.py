@@ -133,6 +133,10 @@ class Saxs1D(ABC):
         """What u is for one frame: its units may depend on what is known of the frame."""
         return self.density_info
 
+    def seen(self, batch: CurveBatch) -> Tensor:
+        """(B, N) bool: all points of the density."""
+        return torch.ones(len(batch), *self.density_info.shape, dtype=torch.bool)
+
     def features(self, batch: CurveBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""
         return curves.features(batch)

@@ -48,7 +48,7 @@ def _embeddings(trainer: Trainer, network: torch.nn.Module, stream: int) -> torc
     generator = torch.Generator().manual_seed(trainer.settings.seed + 1_000_003 * stream)
     parts = []
     many, size = REFERENCE_FRAMES, AT_ONCE
-    if len(trainer.modality.density_info.axes) == 2:
+    if len(trainer.modality.density_info.axes) > 1:
         many, size = min(many, IMAGES), IMAGES_AT_ONCE
     for _ in range(many // size):
         batch, _, _ = simulate_usable(trainer.modality, size, generator)
