@@ -41,7 +41,9 @@ class PatternBatch:
         mask: (B, H, W) bool, True = do not use.
         sigma: (B, H, W) of the counts.
         probe: (B, P, H, W) modes, photons^(1/2).
-        fraction: (B, 2) of the positions, px, what is left of whole ones.
+        offset: (B, J, 2) int64 whole rows and columns from the frame to each of its group; 0 for its own.
+        fraction: (B, J, 2) of the positions, px, what is left of whole ones.
+        present: (B, J) bool, False where a group has fewer frames.
         fresnel_number: (B,) float64, NaN in the far field.
         centred: of far-field frames: the direct beam is at [H // 2, W // 2], else at [0, 0].
         pixel_size_m: (B,) of the object, NaN where not known.
@@ -56,7 +58,9 @@ class PatternBatch:
     mask: Tensor
     sigma: Tensor
     probe: Tensor
+    offset: Tensor
     fraction: Tensor
+    present: Tensor
     fresnel_number: Tensor
     centred: bool
     pixel_size_m: Tensor
@@ -211,7 +215,9 @@ def collate(frames: Sequence[Frame], neighbours: int) -> PatternBatch:
         mask,
         torch.from_numpy(np.stack(sigma)).float(),
         probe,
-        group.fraction[:, 0],
+        group.offset,
+        group.fraction,
+        group.present,
         fresnel,
         centred,
         torch.tensor(pixel, dtype=torch.float64),

@@ -98,7 +98,9 @@ class Ptychography:
 
         `inner` below 1 leaves out the strongest objects.
         """
-        return scans.random_patches(n, self.settings.tile, generator, inner)
+        tile = self.settings.tile
+        conditions = scans.random_conditions(n, tile + tile // 2, self.neighbours, generator)
+        return scans.random_patches(tile, conditions, generator, inner)
 
     def log_prior(self, draws: Draws) -> Tensor:
         """(N,) NaN: the density of random objects is not known."""
@@ -107,7 +109,7 @@ class Ptychography:
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[PatternBatch, Mapping[str, Tensor]]:
         """Measure N patches and their neighbours; also the truth of every parameter."""
         assert isinstance(draws, PatchDraws)  # noqa: S101  a patch without its scan has no frame
-        group, fresnel = scans.measure(draws, self.neighbours, generator)
+        group, fresnel = scans.measure(draws, generator), draws.conditions.fresnel_number
         channels, extras, light = patterns.context(group, fresnel)
         side = self.settings.tile
         channels, light = (cut(v, draws.corner, (side, side)) for v in (channels, light))
@@ -117,7 +119,9 @@ class Ptychography:
             group.mask[:, 0],
             (counts + 1).sqrt(),
             group.probe,
-            group.fraction[:, 0],
+            group.offset,
+            group.fraction,
+            group.present,
             fresnel,
             False,
             torch.full_like(fresnel, torch.nan),
@@ -170,7 +174,7 @@ class Ptychography:
         if batch.surroundings is not None:
             u = within(batch.surroundings[frame], batch.corner[frame], u)
         wave = patterns.transmission(u)
-        number, fraction = batch.fresnel_number[frame], batch.fraction[frame]
+        number, fraction = batch.fresnel_number[frame], batch.fraction[frame, 0]
         return patterns.expected(wave, batch.probe[frame], fraction, number, batch.centred)
 
     def _images(self, draws: Draws, batch: PatternBatch) -> Tensor:

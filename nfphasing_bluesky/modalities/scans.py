@@ -1,12 +1,14 @@
 """Random scans to learn ptychography from: patches of objects, their neighbours, and what is measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from nfphasing_bluesky.modalities.base import Draws
 from nfphasing_bluesky.modalities.patterns import expected, gauge, transmission
+from nfphasing_bluesky.modalities.tiles import STEP
 from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels, module_gaps
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
@@ -41,70 +43,117 @@ MODES = 2
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """How N patches and their neighbours are measured.
+
+    Args:
+        probe: (N, P, H, W) modes, photons^(1/2).
+        offset: (N, J, 2) int64 whole rows and columns from the patch to each frame; 0 for its own.
+        fraction: (N, J, 2) what is left of the positions, px.
+        error: (N, J, 2) true positions less those that are known, px; 0 for the own one.
+        present: (N, J) bool.
+        mask: (N, H, W) bool, the direct beam at [0, 0] in the far field.
+        fresnel_number: (N,) float64, NaN in the far field.
+    """
+
+    probe: Tensor
+    offset: Tensor
+    fraction: Tensor
+    error: Tensor
+    present: Tensor
+    mask: Tensor
+    fresnel_number: Tensor
+
+    def at(self, index: Tensor) -> "Conditions":
+        """Return those of some patches."""
+        return Conditions(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+@dataclass(frozen=True)
 class PatchDraws(Draws):
     """Parts of patches of larger objects, theta those of the part.
 
     Args:
-        canvas: (N, 2, Y, X) phase and absorption around the patch, whose corner is at `FARTHEST_PX`.
+        canvas: (N, 2, Y, X) phase and absorption around the patch, which lies in its middle.
         patch: (N, 2, H, W) of the patch.
         corner: (N, 2) row and column of the part in the patch.
-        probe: (N, P, H, W) modes, photons^(1/2).
+        conditions: of the measurement; the phase's origin depends on the light.
     """
 
     canvas: Tensor
     patch: Tensor
     corner: Tensor
-    probe: Tensor
+    conditions: Conditions
 
     def at(self, index: Tensor) -> "PatchDraws":
         """Return the draws that an index or a boolean mask picks."""
-        names = ("label", "theta", "frame", "canvas", "patch", "corner", "probe")
-        return PatchDraws(*(getattr(self, name)[index] for name in names))
+        return PatchDraws(**{f.name: _picked(getattr(self, f.name), index) for f in fields(self)})
 
 
-def random_patches(n: int, tile: int, generator: Generator, inner: float = 1.0) -> PatchDraws:
-    """Patches half as large again as a tile, the whole phase of each as `gauge` wants it.
+def _picked(value: Any, index: Tensor) -> Any:
+    return value.at(index) if isinstance(value, Conditions) else value[index]
+
+
+def random_conditions(n: int, side: int, neighbours: int, generator: Generator) -> Conditions:
+    """Of scans that may occur: probes, photons, steps, position errors, near and far field, masks."""
+    photons = log_uniform(generator, (n,), *PHOTONS)
+    probe = random_probes(n, side, generator, MODES) * photons.sqrt()[:, None, None, None]
+    near = chance(generator, (n,), NEAR_SHARE)
+    number = log_uniform(generator, (n,), *FRESNEL_NUMBER).double()
+    offset, fraction, error = _random_places(probe, neighbours, generator)
+    return Conditions(
+        probe,
+        offset,
+        fraction,
+        error,
+        _present(n, 1 + neighbours, generator),
+        _random_mask(n, (side, side), near, generator),
+        torch.where(near, number, torch.nan),
+    )
+
+
+def random_patches(tile: int, conditions: Conditions, generator: Generator, inner: float = 1.0) -> PatchDraws:
+    """Parts of patches of random objects, the whole phase of each as `gauge` wants it.
 
     `inner` below 1 leaves out the strongest objects.
     """
-    device, side = generator.device, tile + tile // 2
-    photons = log_uniform(generator, (n,), *PHOTONS)
-    probe = random_probes(n, side, generator, MODES) * photons.sqrt()[:, None, None, None]
-    canvas = _random_objects(n, side + 2 * FARTHEST_PX, generator, inner)
-    middle = torch.full((n, 2), FARTHEST_PX, device=device)
-    patch = cut(canvas, middle, (side, side))
-    angle = each(gauge(transmission(patch), wave_intensity(probe)))
+    n, shape = len(conditions.probe), conditions.probe.shape[-2:]
+    device, reach = conditions.probe.device, int(conditions.offset.abs().max())
+    canvas = _random_objects(n, (shape[0] + 2 * reach, shape[1] + 2 * reach), generator, inner)
+    patch = cut(canvas, torch.full((n, 2), reach, device=device), (shape[0], shape[1]))
+    angle = each(gauge(transmission(patch), wave_intensity(conditions.probe)))
     canvas[:, 0] -= angle
     patch[:, 0] -= angle
-    # on the grid that tiles of a frame lie on
-    corner = integers(generator, (n, 2), 0, (side - tile) // 8) * 8
+    corner = tile_corners(n, (shape[0], shape[1]), tile, generator)
     theta = cut(patch, corner, (tile, tile)).flatten(1)
     label = torch.zeros(n, dtype=torch.long, device=device)
-    return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, probe)
+    return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, conditions)
 
 
-def measure(draws: PatchDraws, neighbours: int, generator: Generator) -> tuple[Group, Tensor]:
-    """Frames of the patches and of their neighbours, and their Fresnel numbers (N,), NaN for far field."""
-    n, size, shape = len(draws), 1 + neighbours, (draws.patch.shape[-2], draws.patch.shape[-1])
-    near = chance(generator, (n,), NEAR_SHARE)
-    number = log_uniform(generator, (n,), *FRESNEL_NUMBER).double()
-    fresnel = torch.where(near, number, torch.nan)
-    offset, fraction, error = _random_places(draws.probe, neighbours, generator)
-    counts = torch.empty(n, size, *shape, device=draws.theta.device)
-    for j in range(size):
-        wave = transmission(cut(draws.canvas, FARTHEST_PX + offset[:, j], shape))
-        mean = expected(wave, draws.probe, fraction[:, j] + error[:, j], fresnel, centred=False)
-        counts[:, j] = poisson_counts(mean.clamp_min(0), generator)
-    mask = _random_mask(n, shape, near, generator)
-    counts = torch.where(mask[:, None], 0.0, counts)
-    return Group(
-        counts, mask[:, None].expand_as(counts), draws.probe, offset, fraction, _present(n, size, generator)
-    ), fresnel
+def tile_corners(n: int, shape: tuple[int, int], tile: int, generator: Generator) -> Tensor:
+    """(n, 2) rows and columns of parts, on the grid that tiles of a frame lie on."""
+    places = [integers(generator, (n,), 0, (pixels - tile) // STEP) * STEP for pixels in shape]
+    return torch.stack(places, 1)
 
 
-def _random_objects(n: int, side: int, generator: Generator, inner: float) -> Tensor:
-    """(n, 2, side, side) phase and absorption: one material, two, or absorption of its own; either sign."""
-    maps = random_objects(n, (side, side), generator=generator).maps
+def measure(draws: PatchDraws, generator: Generator) -> Group:
+    """Count the frames of the patches and of their neighbours."""
+    how, shape = draws.conditions, (draws.patch.shape[-2], draws.patch.shape[-1])
+    reach = (draws.canvas.shape[-1] - shape[1]) // 2
+    counts = []
+    for j in range(how.offset.shape[1]):
+        wave = transmission(cut(draws.canvas, reach + how.offset[:, j], shape))
+        place = how.fraction[:, j] + how.error[:, j]
+        mean = expected(wave, how.probe, place, how.fresnel_number, centred=False)
+        counts.append(torch.where(how.mask, 0.0, poisson_counts(mean.clamp_min(0), generator)))
+    frames = torch.stack(counts, 1)
+    mask = how.mask[:, None].expand_as(frames)
+    return Group(frames, mask, how.probe, how.offset, how.fraction, how.present)
+
+
+def _random_objects(n: int, shape: tuple[int, int], generator: Generator, inner: float) -> Tensor:
+    """(n, 2, *shape) phase and absorption: one material, two, or absorption of its own; either sign."""
+    maps = random_objects(n, shape, generator=generator).maps
     low, high = PEAK_PHASE_RAD
     peak = log_uniform(generator, (n,), low, inner * high)
     phase = -each(peak) * maps
@@ -112,13 +161,13 @@ def _random_objects(n: int, side: int, generator: Generator, inner: float) -> Te
     mu = -each(ratio) * phase
     own = chance(generator, (n,), 0.4).nonzero()[:, 0]
     if len(own):
-        other = random_objects(len(own), (side, side), generator=generator).maps
+        other = random_objects(len(own), shape, generator=generator).maps
         strength = log_uniform(generator, (len(own),), PEAK_ABSORPTION[0], inner * PEAK_ABSORPTION[1])
         tied = each(chance(generator, (len(own),), 0.5))
         second = each(ratio[own] * peak[own]) * maps[own] * other
         mu[own] = torch.where(tied, mu[own] + second, each(strength) * other)
     sign = each(torch.where(chance(generator, (n,), 0.7), 1.0, -1.0))
-    grain = GRAIN * each(peak)[:, None] * normal(generator, (n, 2, side, side))
+    grain = GRAIN * each(peak)[:, None] * normal(generator, (n, 2, *shape))
     return (
         torch.stack([sign * phase, mu], 1)
         + grain * torch.tensor([1.0, 0.3], device=grain.device)[:, None, None]
