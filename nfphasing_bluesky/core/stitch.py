@@ -176,8 +176,8 @@ class Stitcher:
         label, axes = posterior.origin.label, posterior.density.axes
         if posterior.place is None or not is_transmission(posterior.density):
             raise FrameError(
-                f"{label}: a posterior over {posterior.density.quantity} {posterior.density.shape} with place "
-                f"{posterior.place}, expected phase and absorption (2, H, W) with a place in the object"
+                f"{label}: a posterior over {posterior.density.quantity} {posterior.density.shape} with "
+                f"place {posterior.place}, expected phase and absorption (2, H, W) with a place in the object"
             )
         if self._density is None:
             self._density = posterior.density
@@ -261,7 +261,7 @@ def _patch(posterior: Posterior) -> _Part | None:
 
 
 def _link(part: _Part, patch: _Part) -> _Link:
-    """Weight of the difference of two parts where both lie, and the phasor that turns the second to the first.
+    """Weight of the difference of two parts, and the phasor that turns the second to the first.
 
     With the weights v and w the difference of the two means has the inverse variance v w / (v + w).
     """

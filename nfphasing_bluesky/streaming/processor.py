@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import (
     ReconstructionSettings,
     StreamSettings,
 )
+from nfphasing_bluesky.core.neighbours import Neighbours
 from nfphasing_bluesky.documents.derived import DerivedRun
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
@@ -48,6 +49,7 @@ class ReconstructorLike(Protocol):
 class _Run:
     reconstructor: ReconstructorLike
     derived: DerivedRun
+    neighbours: Neighbours
     received: int = 0
     dropped: set[int] = field(default_factory=set)
 
@@ -160,13 +162,15 @@ class StreamProcessor:
             data_key=self._settings.data_key,
             store_samples=self._settings.store_samples,
         )
-        self._runs[start["uid"]] = _Run(reconstructor, derived)
+        self._runs[start["uid"]] = _Run(reconstructor, derived, Neighbours(reconstructor.info.neighbours))
 
     def frame(self, frame: Frame | Failure) -> None:
         """Put a frame into the batch (called by the router)."""
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or (isinstance(frame, Failure) and frame.origin.seq_num in run.dropped):
             return
+        if isinstance(frame, Frame):
+            frame = run.neighbours.attach(frame)
         self._waiting.append(_Waiting(run, frame, time.monotonic()))
 
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
