@@ -182,7 +182,7 @@ class Stitcher:
         if self._density is None:
             self._density = posterior.density
         for mine, first in zip(axes[1:], self._density.axes[1:], strict=True):
-            if not np.isclose(_step(mine), _step(first)) or mine.units != first.units:
+            if not np.isclose(_step(mine), _step(first), atol=0) or mine.units != first.units:
                 raise FrameError(
                     f"{label}: pixel of {_step(mine):.6g} {mine.units}, the patches before it have "
                     f"{_step(first):.6g} {first.units}; stitch one scan at a time"
