@@ -25,6 +25,7 @@ from nfphasing_bluesky.documents.sinks import ArraySpec, ArrayStore, FileSpec
 
 log = logging.getLogger(__name__)
 
+QUANTITY = "phase and absorption of the object"
 MOST_PIXELS = 2**24
 """Objects larger than this are written once, at the end, whatever is known of their size."""
 
@@ -139,7 +140,7 @@ class ObjectStream:
         metadata = {
             **start["nfphasing"],  # type: ignore[typeddict-item]
             "raw_uid": start["raw_uid"],  # type: ignore[typeddict-item]
-            "quantity": "phase and absorption of the object",
+            "quantity": QUANTITY,
         }
         file = FileSpec(
             start["uid"],
@@ -171,7 +172,11 @@ class ObjectStream:
     def _configuration(self, axes: tuple[Axis, ...]) -> dict[str, Any]:
         data: dict[str, Any] = {axis.name: np.asarray(axis.values).tolist() for axis in axes}
         common = {"source": self._source, "dtype": "array", "dtype_numpy": "<f8"}
-        keys = {axis.name: {**common, "shape": [axis.values.size], "units": axis.units} for axis in axes}
+        keys: dict[str, Any] = {
+            axis.name: {**common, "shape": [axis.values.size], "units": axis.units} for axis in axes
+        }
+        data["quantity"] = QUANTITY
+        keys["quantity"] = {"source": self._source, "dtype": "string", "shape": []}
         return {"data": data, "timestamps": dict.fromkeys(data, time.time()), "data_keys": keys}
 
     @property
