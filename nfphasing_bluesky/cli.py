@@ -132,7 +132,9 @@ def evaluate(
 def reconstruct(
     files: Annotated[
         list[Path],
-        typer.Argument(help="curves (text, canSAS, NXcanSAS), frames (TIFF, CBF, EDF, HDF5), scans (npz)"),
+        typer.Argument(
+            help="curves (text, canSAS, NXcanSAS), frames (TIFF, CBF, EDF, HDF5), scans (npz, h5, cxi)"
+        ),
     ],
     model: Model = "saxs1d-pr",
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("nfphasing-results"),
@@ -157,10 +159,17 @@ def reconstruct(
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
+    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
+    positions_sign: Annotated[
+        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
+    ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="write every frame of a stitched scan too")
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Reconstruct files on disk: a NeXus file and a figure for each frame."""
+    """Reconstruct files on disk: a NeXus file and a figure for each frame, or for each stitched scan."""
     from nfphasing_bluesky.core import ReconstructionSettings
     from nfphasing_bluesky.inference import Reconstructor
     from nfphasing_bluesky.views.batch import BatchJob, reconstruct_files
@@ -175,8 +184,10 @@ def reconstruct(
         "columns": _columns(columns),
         "relative_sigma": relative_sigma,
         "renamed": _pairs(rename),
+        "probe": probe,
+        "positions_sign": _signs(positions_sign),
     }
-    job = BatchJob(output, buffer, {k: v for k, v in reading.items() if v is not None})
+    job = BatchJob(output, buffer, {k: v for k, v in reading.items() if v is not None}, frames)
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
         _print_json({"results": results})
@@ -190,6 +201,16 @@ def _pairs(texts: list[str] | None) -> dict[str, str] | None:
     if wrong := [text for text, (theirs, _, ours) in zip(texts, pairs, strict=True) if not (theirs and ours)]:
         raise typer.BadParameter(f"{wrong[0]!r}, expected theirs=ours")
     return {theirs: ours for theirs, _, ours in pairs}
+
+
+def _signs(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    known = {"1": 1.0, "+1": 1.0, "-1": -1.0}
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) not in (1, 2) or not set(parts) <= set(known):
+        raise typer.BadParameter(f"{text!r}, expected 1, -1, or one for rows and one for columns as 1,-1")
+    return known[parts[0]], known[parts[-1]]
 
 
 def _columns(text: str | None) -> tuple[int, ...] | None:

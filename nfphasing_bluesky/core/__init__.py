@@ -43,6 +43,7 @@ from nfphasing_bluesky.core.settings import (
     StreamSettings,
     settings_sha256,
 )
+from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, Window, is_transmission
 from nfphasing_bluesky.core.symmetry import Symmetry
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "ReconstructionSettings",
     "Settings",
     "SettingsError",
+    "StitchedObject",
+    "Stitcher",
     "StorageError",
     "StreamSettings",
     "Summary",
@@ -83,6 +86,8 @@ __all__ = [
     "TransportError",
     "Trust",
     "Verdict",
+    "Window",
     "find_modes",
+    "is_transmission",
     "settings_sha256",
 ]

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nfphasing_bluesky.core import (
     DetectorGeometry,
     Failure,
@@ -15,9 +18,11 @@ from nfphasing_bluesky.core import (
     ReconstructionSettings,
     StreamSettings,
 )
+from nfphasing_bluesky.core.neighbours import Neighbours
 from nfphasing_bluesky.documents.derived import DerivedRun
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
+from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
@@ -48,6 +53,7 @@ class ReconstructorLike(Protocol):
 class _Run:
     reconstructor: ReconstructorLike
     derived: DerivedRun
+    neighbours: Neighbours
     received: int = 0
     dropped: set[int] = field(default_factory=set)
 
@@ -90,7 +96,13 @@ class StreamProcessor:
         self._runs: dict[str, _Run] = {}
         self._waiting: list[_Waiting] = []
         self._mask = None if settings.mask is None else read_mask(settings.mask)
-        self._router = FrameRouter(self, settings, geometry=_geometry(settings), integrate=self._integrate)
+        self._router = FrameRouter(
+            self,
+            settings,
+            geometry=_geometry(settings),
+            integrate=self._integrate,
+            beam=_beam(settings, self._mask),
+        )
 
     @property
     def open_runs(self) -> int:
@@ -159,14 +171,19 @@ class StreamProcessor:
             stream=self._settings.stream,
             data_key=self._settings.data_key,
             store_samples=self._settings.store_samples,
+            object_every_s=self._settings.object_every_s,
         )
-        self._runs[start["uid"]] = _Run(reconstructor, derived)
+        self._runs[start["uid"]] = _Run(reconstructor, derived, Neighbours(reconstructor.info.neighbours))
 
     def frame(self, frame: Frame | Failure) -> None:
         """Put a frame into the batch (called by the router)."""
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or (isinstance(frame, Failure) and frame.origin.seq_num in run.dropped):
             return
+        if isinstance(frame, Frame):
+            if frame.place is not None and run.derived.window is None:
+                run.derived.window = self._router.window(frame.origin.raw_uid)
+            frame = run.neighbours.attach(frame)
         self._waiting.append(_Waiting(run, frame, time.monotonic()))
 
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
@@ -237,6 +254,21 @@ def _geometry(settings: StreamSettings) -> DetectorGeometry | None:
     from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
 
     return detector_geometry_from_poni(settings.poni)
+
+
+def _beam(settings: StreamSettings, mask: NDArray[np.bool_] | None) -> Beam | None:
+    if settings.probe is None:
+        return None
+    from nfphasing_bluesky.storage.ptychography import read_probe
+
+    signs = settings.positions_sign
+    return Beam(
+        read_probe(settings.probe),
+        settings.probe.name,
+        settings.positions,
+        None if signs is None else (float(signs[0]), float(signs[1])),
+        mask,
+    )
 
 
 def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Outcome]:
