@@ -229,6 +229,14 @@ class Modality(Protocol):
         """
         ...
 
+    def sample_like(self, batch: Any, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Draw n objects to be measured like the frames of a batch, as far as the modality can say how."""
+        ...
+
+    def parts(self, batch: Any, generator: torch.Generator) -> Any:
+        """Frames as large as those that the network is trained on: a part of each larger one."""
+        ...
+
     def log_prior(self, draws: Draws) -> Tensor:
         """(N,) log p(class, theta), normalised but for parameters without bounds, which are flat.
 

@@ -123,6 +123,11 @@ def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) 
 CHANNELS = 1 + len(REGULARISATIONS) + len(AFTER) + 3
 
 
+def last_estimate(batch: HologramBatch) -> Tensor:
+    """(B, H, W) phase that the last iteration found, rad."""
+    return batch.channels[:, len(REGULARISATIONS) + len(AFTER)] * batch.log_scale.exp()[:, None, None]
+
+
 def scalars(batch: HologramBatch) -> Tensor:
     """(B, E) log scale, log Fresnel number, log noise, and beta / delta, each of order 1."""
     g = batch.geometry

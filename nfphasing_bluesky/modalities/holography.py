@@ -8,7 +8,7 @@ the distance from the training set say how far to trust a frame.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +22,7 @@ from nfphasing_bluesky.modalities import holograms
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.patches import cut, within
@@ -132,6 +133,30 @@ class Holography:
         theta = cut(phase, corner, (side, side)).flatten(1)
         label = torch.zeros(n, dtype=torch.long, device=device)
         return TileDraws(label, theta, torch.arange(n, device=device), phase, corner, whole)
+
+    def sample_like(
+        self, batch: HologramBatch, n: int, generator: torch.Generator, inner: float = 1.0
+    ) -> Draws:
+        """Objects of the prior: Fresnel numbers and noise are drawn, and a network has to know them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def parts(self, batch: HologramBatch, generator: torch.Generator) -> HologramBatch:
+        """A tile of each frame; the surroundings are what the last back-projection shows."""
+        corner = tile_corners(len(batch), batch.intensity.shape[1:], self.settings.tile, generator)
+        shape = (self.settings.tile, self.settings.tile)
+        image, sigma, mask, channels = (
+            cut(v, corner, shape) for v in (batch.intensity, batch.sigma, batch.mask, batch.channels)
+        )
+        around = holograms.last_estimate(batch).clamp(*PHASE_RAD)
+        return replace(
+            batch,
+            intensity=image,
+            sigma=sigma,
+            mask=mask,
+            channels=channels,
+            surroundings=around,
+            corner=corner,
+        )
 
     def log_prior(self, draws: Draws) -> Tensor:
         """(N,) NaN: the density of random objects is not known."""

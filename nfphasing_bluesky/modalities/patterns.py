@@ -4,7 +4,7 @@ Letters: B patches, J frames of each (its own first, then neighbours), P probe m
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,55 @@ class PatternBatch:
     def _each(self, change: Callable[[Any], Any]) -> "PatternBatch":
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: change(value) for name, value in tensors.items()})
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How N patches and their neighbours are measured.
+
+    Args:
+        probe: (N, P, H, W) modes, photons^(1/2).
+        offset: (N, J, 2) int64 whole rows and columns from the patch to each frame; 0 for its own.
+        fraction: (N, J, 2) what is left of the positions, px.
+        error: (N, J, 2) true positions less those that are known, px; 0 for the own one.
+        present: (N, J) bool.
+        mask: (N, H, W) bool, the direct beam at [0, 0] in the far field.
+        fresnel_number: (N,) float64, NaN in the far field.
+    """
+
+    probe: Tensor
+    offset: Tensor
+    fraction: Tensor
+    error: Tensor
+    present: Tensor
+    mask: Tensor
+    fresnel_number: Tensor
+
+    def at(self, index: Tensor) -> "Conditions":
+        """Return those of some patches."""
+        return Conditions(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def conditions(batch: PatternBatch) -> Conditions:
+    """How the frames of a batch were measured, as far as that is known."""
+    far = torch.isnan(batch.fresnel_number)[:, None, None]
+    mask = batch.mask
+    if batch.centred:
+        mask = torch.where(far, torch.fft.ifftshift(mask, dim=(-2, -1)), mask)
+    return Conditions(
+        batch.probe,
+        batch.offset,
+        batch.fraction,
+        torch.zeros_like(batch.fraction),
+        batch.present,
+        mask,
+        batch.fresnel_number,
+    )
+
+
+def estimate(batch: PatternBatch) -> Tensor:
+    """(B, 2, h, w) phase and absorption that the sweeps found, drawn to 0 where there is no light."""
+    return batch.channels[:, list(REFERENCE)] * batch.extras[:, :2].exp()[:, :, None, None]
 
 
 def transmission(u: Tensor) -> Tensor:

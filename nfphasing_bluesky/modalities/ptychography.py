@@ -8,6 +8,7 @@ a whole: that of the mean transmission under the light is 0. The prior are the r
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluat
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
 from nfphasing_bluesky.modalities.patterns import PatternBatch
 from nfphasing_bluesky.modalities.scans import PatchDraws
+from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics import counting
 from nfphasing_bluesky.physics.patches import cut, within
 
@@ -101,6 +103,22 @@ class Ptychography:
         tile = self.settings.tile
         conditions = scans.random_conditions(n, tile + tile // 2, self.neighbours, generator)
         return scans.random_patches(tile, conditions, generator, inner)
+
+    def sample_like(
+        self, batch: PatternBatch, n: int, generator: torch.Generator, inner: float = 1.0
+    ) -> PatchDraws:
+        """Patches of random objects under the probe, with the neighbours and the mask of measured frames."""
+        rows = torch.randint(0, len(batch), (n,), generator=generator, device=generator.device)
+        conditions = patterns.conditions(batch.at(rows))
+        return scans.random_patches(self.settings.tile, conditions, generator, inner)
+
+    def parts(self, batch: PatternBatch, generator: torch.Generator) -> PatternBatch:
+        """A tile of each patch; the surroundings are what the sweeps through the neighbours found."""
+        tile = self.settings.tile
+        corner = tile_corners(len(batch), batch.channels.shape[-2:], tile, generator)
+        channels, light = (cut(v, corner, (tile, tile)) for v in (batch.channels, batch.light))
+        around = patterns.estimate(batch)
+        return replace(batch, channels=channels, light=light, surroundings=around, corner=corner)
 
     def log_prior(self, draws: Draws) -> Tensor:
         """(N,) NaN: the density of random objects is not known."""

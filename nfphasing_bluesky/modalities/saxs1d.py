@@ -95,6 +95,14 @@ class Saxs1D(ABC):
         factor = curves.size_factor(error, torch.randn(n, generator=generator, device=device))
         return batch, self.report(draws, hidden | {"q_scale": factor})
 
+    def sample_like(self, batch: CurveBatch, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Objects of the prior: exposures, q ranges and noise are drawn, and a network knows them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def parts(self, batch: CurveBatch, generator: torch.Generator) -> CurveBatch:
+        """The curves as they are."""
+        return batch
+
     def batch_key(self, frame: Frame) -> str:
         """Curves are padded: all share a batch."""
         return ""

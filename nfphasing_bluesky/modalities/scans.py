@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from nfphasing_bluesky.modalities.base import Draws
-from nfphasing_bluesky.modalities.patterns import expected, gauge, transmission
-from nfphasing_bluesky.modalities.tiles import STEP
+from nfphasing_bluesky.modalities.patterns import Conditions, expected, gauge, transmission
+from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels, module_gaps
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
@@ -40,33 +40,6 @@ GRAIN = 0.01
 POSITION_ERROR_PX = (0.02, 0.5)
 FARTHEST_PX = 32
 MODES = 2
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """How N patches and their neighbours are measured.
-
-    Args:
-        probe: (N, P, H, W) modes, photons^(1/2).
-        offset: (N, J, 2) int64 whole rows and columns from the patch to each frame; 0 for its own.
-        fraction: (N, J, 2) what is left of the positions, px.
-        error: (N, J, 2) true positions less those that are known, px; 0 for the own one.
-        present: (N, J) bool.
-        mask: (N, H, W) bool, the direct beam at [0, 0] in the far field.
-        fresnel_number: (N,) float64, NaN in the far field.
-    """
-
-    probe: Tensor
-    offset: Tensor
-    fraction: Tensor
-    error: Tensor
-    present: Tensor
-    mask: Tensor
-    fresnel_number: Tensor
-
-    def at(self, index: Tensor) -> "Conditions":
-        """Return those of some patches."""
-        return Conditions(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -128,12 +101,6 @@ def random_patches(tile: int, conditions: Conditions, generator: Generator, inne
     theta = cut(patch, corner, (tile, tile)).flatten(1)
     label = torch.zeros(n, dtype=torch.long, device=device)
     return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, conditions)
-
-
-def tile_corners(n: int, shape: tuple[int, int], tile: int, generator: Generator) -> Tensor:
-    """(n, 2) rows and columns of parts, on the grid that tiles of a frame lie on."""
-    places = [integers(generator, (n,), 0, (pixels - tile) // STEP) * STEP for pixels in shape]
-    return torch.stack(places, 1)
 
 
 def measure(draws: PatchDraws, generator: Generator) -> Group:
