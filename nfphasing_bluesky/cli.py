@@ -176,8 +176,9 @@ def reconstruct(
         int, typer.Option(min=0, max=10_000, help="move the draws to the exact posterior")
     ] = 0,
     sigma_floor: Annotated[
-        float, typer.Option(min=0, max=1, help="relative systematic error added to sigma")
-    ] = 0.01,
+        float | None,
+        typer.Option(min=0, max=1, help="relative systematic error added to sigma; 0.01 for curves"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,

@@ -23,14 +23,15 @@ class Settings(BaseModel):
 class ReconstructionSettings(Settings):
     """How frames become posteriors.
 
-    `sigma_floor` is the relative systematic error added in quadrature to each sigma: no reduced curve is
-    good to less, and the shipped models are calibrated down to 1 %.
+    `sigma_floor` is the relative systematic error added in quadrature to each sigma; None for what suits the
+    modality: 1 % for curves (no reduced one is good to less, and the shipped models are calibrated down to
+    that), nothing for images.
     """
 
     n_samples: Annotated[int, Field(ge=2, le=100_000)] = 256
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     polish_steps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    sigma_floor: Annotated[float, Field(ge=0, le=1)] = 0.01
+    sigma_floor: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Policy(StrEnum):

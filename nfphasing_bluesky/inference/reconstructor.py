@@ -93,6 +93,12 @@ class Reconstructor:
             neighbours=modality.neighbours,
         )
 
+    @property
+    def sigma_floor(self) -> float:
+        """Relative systematic error that is added to each sigma."""
+        asked = self.settings.sigma_floor
+        return self.modality.sigma_floor if asked is None else asked
+
     @classmethod
     def load(
         cls, name_or_path: str | Path, device: str = "auto", settings: ReconstructionSettings | None = None
@@ -153,7 +159,7 @@ class Reconstructor:
         """Indices of the frames that can be used, their batch, and why the others can't."""
         everyone = list(range(len(frames)))
         try:
-            return everyone, self.modality.collate(frames, self.settings.sigma_floor), {}
+            return everyone, self.modality.collate(frames, self.sigma_floor), {}
         except NFPhasingError as error:
             if len(frames) == 1:
                 return [], None, {0: Failure(frames[0].origin, f"{type(error).__name__}: {error}")}

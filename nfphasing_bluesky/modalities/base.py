@@ -213,6 +213,11 @@ class Modality(Protocol):
         ...
 
     @property
+    def sigma_floor(self) -> float:
+        """Relative systematic error that is added to each sigma unless the user says otherwise."""
+        ...
+
+    @property
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         ...

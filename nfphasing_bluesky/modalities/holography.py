@@ -70,6 +70,7 @@ class Holography:
     name = "holography"
     parameters = PARAMETERS
     neighbours = 0
+    sigma_floor = 0.0
     noise_columns = 0
     has_log_prior = False
     training: Mapping[str, Any] = MappingProxyType(

@@ -52,6 +52,7 @@ class Ptychography:
     name = "ptychography"
     parameters = PARAMETERS
     neighbours = 6
+    sigma_floor = 0.0
     noise_columns = 0
     has_log_prior = False
     training: Mapping[str, Any] = MappingProxyType(

@@ -58,7 +58,7 @@ def adapt_with_progress(
     if len(kinds) != 1:
         found = ", ".join(sorted(map(str, kinds))) or "none"
         raise FrameError(f"frames of {len(kinds)} kinds ({found}), expected one; adapt to one scan")
-    learnt, held = split(before.modality.collate(frames, drawing.sigma_floor))
+    learnt, held = split(before.modality.collate(frames, before.sigma_floor))
     judged = held.at(torch.linspace(0, len(held) - 1, min(len(held), JUDGED)).long())
     trainer = trainer_for(parent, learnt, settings or AdaptSettings(), where)
     with progress_bar(console) as progress, interruptible() as stopped:
