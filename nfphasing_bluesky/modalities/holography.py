@@ -143,6 +143,8 @@ class Holography:
 
     def parts(self, batch: HologramBatch, generator: torch.Generator) -> HologramBatch:
         """A tile of each frame; the surroundings are what the last back-projection shows."""
+        if batch.surroundings is not None:
+            return batch
         corner = tile_corners(len(batch), batch.intensity.shape[1:], self.settings.tile, generator)
         shape = (self.settings.tile, self.settings.tile)
         image, sigma, mask, channels = (

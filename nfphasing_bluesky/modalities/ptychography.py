@@ -115,6 +115,8 @@ class Ptychography:
 
     def parts(self, batch: PatternBatch, generator: torch.Generator) -> PatternBatch:
         """A tile of each patch; the surroundings are what the sweeps through the neighbours found."""
+        if batch.surroundings is not None:
+            return batch
         tile = self.settings.tile
         corner = tile_corners(len(batch), batch.channels.shape[-2:], tile, generator)
         channels, light = (cut(v, corner, (tile, tile)) for v in (batch.channels, batch.light))
