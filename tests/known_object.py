@@ -112,6 +112,27 @@ class KnownObject:
         )
 
 
+def raw_scan(where=None):
+    """Yield the documents of a scan of `eiger` with motors `sam_y` and `sam_x`, in pixels of the object."""
+    import event_model
+
+    where = places() if where is None else where
+    said = {"geometry": {"object_pixel_m": 2e-8, "wavelength_m": 1e-10}, "positions": ["sam_y", "sam_x"]}
+    run = event_model.compose_run(metadata={"nfphasing": said})
+    yield "start", run.start_doc
+    keys = {
+        "eiger": {"source": "sim", "dtype": "array", "shape": [SIDE, SIDE]},
+        "sam_y": {"source": "sim", "dtype": "number", "shape": [], "units": "px"},
+        "sam_x": {"source": "sim", "dtype": "number", "shape": [], "units": "px"},
+    }
+    bundle = run.compose_descriptor(name="primary", data_keys=keys)
+    yield "descriptor", bundle.descriptor_doc
+    for image, (row, column) in zip(counts(where), where, strict=True):
+        data = {"eiger": image.astype(np.int64), "sam_y": row, "sam_x": column}
+        yield "event", bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0))
+    yield "stop", run.compose_stop()
+
+
 def deviation(mean, std):
     """Deviation of an object (Y, X) from the truth over its std, after one global phase; NaN where unseen."""
     truth = known_object()
