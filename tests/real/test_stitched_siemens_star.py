@@ -40,7 +40,7 @@ def estimates(frames, updates=5):
 
 
 def posterior(frame, patch, weight):
-    """What an estimate stands for: an error of 0.3 where the beam is brightest, growing as the light fades."""
+    """An estimate with an error of 0.3 where the beam is brightest, growing as the light fades."""
     std = 0.3 / np.sqrt(np.maximum(weight, 1e-3))
     mean = np.stack([np.angle(patch), -np.log(np.maximum(np.abs(patch), 1e-3))])
     nothing = np.zeros((1, 1))
