@@ -129,6 +129,39 @@ def evaluate(
 
 
 @app.command()
+def adapt(
+    files: Annotated[list[Path], typer.Argument(help="frames or a scan of the running experiment")],
+    model: Model = "ptychography",
+    minutes: Annotated[float, typer.Option(min=0.01, help="of training")] = 10.0,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of checkpoints, learning curve and model")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
+    ] = None,
+    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
+    positions_sign: Annotated[
+        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Pull a model over to the probe, the noise and the sample of an experiment, with frames of it."""
+    from nfphasing_bluesky.views.adapting import adapt_with_progress
+
+    asked = {"renamed": _pairs(rename), "probe": probe, "positions_sign": _signs(positions_sign)}
+    reading = {k: v for k, v in asked.items() if v is not None}
+    folder = output or Path("runs") / f"{Path(model).name}-adapted"
+    result = adapt_with_progress(
+        model, files, folder, minutes=minutes, device=device, console=stderr, reading=reading
+    )
+    if as_json:
+        _print_json(_finite(result))
+    else:
+        stderr.print(f"model {result['model']}; learning curve {result['learning_curve']}")
+
+
+@app.command()
 def reconstruct(
     files: Annotated[
         list[Path],
@@ -166,6 +199,9 @@ def reconstruct(
     frames: Annotated[
         bool, typer.Option("--frames", help="write every frame of a stitched scan too")
     ] = False,
+    adapt_minutes: Annotated[
+        float | None, typer.Option("--adapt", min=0.01, help="minutes to adapt the model to the files first")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -187,7 +223,16 @@ def reconstruct(
         "probe": probe,
         "positions_sign": _signs(positions_sign),
     }
-    job = BatchJob(output, buffer, {k: v for k, v in reading.items() if v is not None}, frames)
+    known = {k: v for k, v in reading.items() if v is not None}
+    if adapt_minutes is not None:
+        from nfphasing_bluesky.views.adapting import adapt_with_progress
+
+        folder = output / f"{Path(model).name}-adapted"
+        adapted = adapt_with_progress(
+            model, files, folder, minutes=adapt_minutes, device=device, console=stderr, reading=known
+        )
+        model = str(adapted["model"])
+    job = BatchJob(output, buffer, known, frames)
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
         _print_json({"results": results})

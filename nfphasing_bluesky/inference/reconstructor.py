@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
-from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
+from nfphasing_bluesky.inference.trust import judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -319,8 +319,7 @@ class Reconstructor:
         return [dict(zip(self.info.classes, (float(v) for v in row), strict=True)) for row in share.cpu()]
 
     def _trust(self, batch, predicted, embedding, ess, acceptance, agreement):
-        usable = ~batch.mask.cpu()
-        chi2 = reduced_chi2(batch.intensity.cpu(), predicted.mean(1), batch.sigma.cpu(), usable)
+        chi2 = self.modality.reduced_chi2(batch.to("cpu"), predicted.mean(1))
         distance = self.reference.distance(embedding).cpu() if self.reference else torch.zeros(len(chi2))
         features = {k: v.cpu() for k, v in self.modality.features(batch).items()}
         return [

@@ -16,6 +16,7 @@ from nfphasing_bluesky.core import (
     Posterior,
     Summary,
 )
+from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.documents.integration import integrate, subtract
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
@@ -57,7 +58,7 @@ def reconstruct_files(
     Raises:
         NFPhasingError: the buffer cannot be read.
     """
-    buffer = _curves(job.buffer, job)[0] if job.buffer else None
+    buffer = _read(job.buffer, job.reading, None)[0] if job.buffer else None
     results: list[dict[str, object]] = []
     stems: set[str] = set()
 
@@ -70,7 +71,7 @@ def reconstruct_files(
         stem = _free_stem(path, stems)
         failures: list[Failure] = []
         try:
-            frames = _curves(path, job, failures)
+            frames = _read(path, job.reading, failures)
             if is_scan(frames):
                 whole = job.output / f"{stem}_{reconstructor.info.name}"
                 results.append(
@@ -108,9 +109,25 @@ def _free_stem(path: Path, taken: set[str]) -> str:
     return stem
 
 
-def _curves(path: Path, job: BatchJob, failures: list[Failure] | None = None) -> list[Frame]:
+def frames_of_files(files: Sequence[Path], reading: Mapping[str, Any], neighbours: int) -> list[Frame]:
+    """Frames of files as a model takes them; those that can't be read are left out.
+
+    Args:
+        files: to read.
+        reading: keyword arguments of `read_frames`.
+        neighbours: how many other frames of its scan each is given.
+
+    Raises:
+        NFPhasingError: a file that can't be read.
+    """
+    unreadable: list[Failure] = []
+    scans = [_read(path, reading, unreadable) for path in files]
+    return [frame for frames in scans for frame in with_neighbours(frames, neighbours)]
+
+
+def _read(path: Path, reading: Mapping[str, Any], failures: list[Failure] | None) -> list[Frame]:
     on_failure = None if failures is None else failures.append
-    frames = read_frames(path, **job.reading, on_failure=on_failure)
+    frames = read_frames(path, **reading, on_failure=on_failure)
     return [integrate(f) if isinstance(f.geometry, DetectorGeometry) else f for f in frames]
 
 
