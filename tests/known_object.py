@@ -74,7 +74,8 @@ INFO = ModelInfo(
 class KnownObject:
     """Answers with the truth and its errors; frames whose sequence number is in `alarms` get an ALARM."""
 
-    def __init__(self, settings=None, info=INFO, alarms=()):
+    def __init__(self, settings=None, info=INFO, alarms=(), fails=False):
+        self.fails = fails
         self.info, self.settings, self.alarms = info, settings or ReconstructionSettings(n_samples=2), alarms
         self.seen = []
 
@@ -83,8 +84,8 @@ class KnownObject:
         return [self._one(frame) for frame in frames]
 
     def _one(self, frame):
-        if frame.place is None:
-            return Failure(frame.origin, "no place")
+        if frame.place is None or self.fails:
+            return Failure(frame.origin, "out of order" if self.fails else "no place")
         rng = np.random.default_rng([self.settings.seed, frame.origin.seq_num])
         row, column = (int(np.floor(p + 0.5)) for p in frame.place)
         cut = known_object()[row : row + SIDE, column : column + SIDE]

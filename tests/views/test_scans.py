@@ -121,8 +121,12 @@ def test_what_spoils_a_scan_is_said(tmp_path):
     assert "10 of 63 frames not to be trusted and left out" in result["trust"]["reason"]
     result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 40)))
     assert result["trust"]["verdict"] == "ALARM"
-    result, said = reconstruct(tmp_path, KnownObject(alarms=range(1, 64)))
-    assert "none of 63 frames could be used; the first: does not fit" in result["error"]
+    # with nothing better the object is shown, for what it is worth
+    result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 64)))
+    assert result["trust"]["verdict"] == "ALARM" and result["object"]["stitched"] == 63
+    assert result["trust"]["reason"].startswith("no frame is to be trusted, nor is the object")
+    result, said = reconstruct(tmp_path, KnownObject(info=replace(INFO, neighbours=0), fails=True))
+    assert "none of 63 frames could be used; the first: out of order" in result["error"]
     assert "none of 63 frames" in said
 
 
