@@ -74,7 +74,8 @@ INFO = ModelInfo(
 class KnownObject:
     """Answers with the truth and its errors; frames whose sequence number is in `alarms` get an ALARM."""
 
-    def __init__(self, settings=None, info=INFO, alarms=()):
+    def __init__(self, settings=None, info=INFO, alarms=(), fails=False):
+        self.fails = fails
         self.info, self.settings, self.alarms = info, settings or ReconstructionSettings(n_samples=2), alarms
         self.seen = []
 
@@ -83,8 +84,8 @@ class KnownObject:
         return [self._one(frame) for frame in frames]
 
     def _one(self, frame):
-        if frame.place is None:
-            return Failure(frame.origin, "no place")
+        if frame.place is None or self.fails:
+            return Failure(frame.origin, "out of order" if self.fails else "no place")
         rng = np.random.default_rng([self.settings.seed, frame.origin.seq_num])
         row, column = (int(np.floor(p + 0.5)) for p in frame.place)
         cut = known_object()[row : row + SIDE, column : column + SIDE]
@@ -110,6 +111,27 @@ class KnownObject:
             latency_s=0.001,
             place=frame.place,
         )
+
+
+def raw_scan(where=None):
+    """Yield the documents of a scan of `eiger` with motors `sam_y` and `sam_x`, in pixels of the object."""
+    import event_model
+
+    where = places() if where is None else where
+    said = {"geometry": {"object_pixel_m": 2e-8, "wavelength_m": 1e-10}, "positions": ["sam_y", "sam_x"]}
+    run = event_model.compose_run(metadata={"nfphasing": said})
+    yield "start", run.start_doc
+    keys = {
+        "eiger": {"source": "sim", "dtype": "array", "shape": [SIDE, SIDE]},
+        "sam_y": {"source": "sim", "dtype": "number", "shape": [], "units": "px"},
+        "sam_x": {"source": "sim", "dtype": "number", "shape": [], "units": "px"},
+    }
+    bundle = run.compose_descriptor(name="primary", data_keys=keys)
+    yield "descriptor", bundle.descriptor_doc
+    for image, (row, column) in zip(counts(where), where, strict=True):
+        data = {"eiger": image.astype(np.int64), "sam_y": row, "sam_x": column}
+        yield "event", bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0))
+    yield "stop", run.compose_stop()
 
 
 def deviation(mean, std):

@@ -78,13 +78,15 @@ def with_neighbours(frames: Sequence[Frame], count: int) -> list[Frame]:
     bare = [replace(frame, neighbours=()) if frame.neighbours else frame for frame in frames]
     lit = [i for i, frame in enumerate(bare) if frame.place is not None and _lit(frame)]
     places = np.array([bare[i].place for i in lit], dtype=np.float64).reshape(-1, 2)
+    shapes = np.array([bare[i].intensity.shape for i in lit]).reshape(-1, 2)
+    numbers = np.array(lit, dtype=np.int64)
     result = []
     for i, frame in enumerate(bare):
         if frame.place is None:
             result.append(frame)
             continue
         shape = frame.intensity.shape
-        others = np.array([j != i and bare[j].intensity.shape == shape for j in lit], dtype=bool)
+        others = (numbers != i) & (shapes == shape).all(1)
         chosen = nearest(frame.place, places, shape, count, others)
         result.append(replace(frame, neighbours=tuple(bare[lit[j]] for j in chosen)))
     return result

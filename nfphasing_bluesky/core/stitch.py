@@ -91,7 +91,7 @@ class Stitcher:
 
     WARNING patches are used with their own standard deviations, ALARM patches are left out: they say of
     themselves that neither mean nor error is to be believed, and one wrong patch spoils its neighbours'
-    phases.
+    phases. As long as there are no others `result` shows these, for what they are worth.
 
     Args:
         neighbours: how many other frames the model looks at for each, `ModelInfo.neighbours`.
@@ -104,6 +104,7 @@ class Stitcher:
         self._shared = neighbours + 1
         self._window = window
         self._parts: list[_Part] = []
+        self._alarms: list[_Part] = []
         self._density: DensityInfo | None = None
         self.left_out = 0
 
@@ -120,24 +121,16 @@ class Stitcher:
                 pixels than those before it.
         """
         self._check(posterior)
-        patch = None if posterior.trust.verdict is Verdict.ALARM else _patch(posterior)
-        if patch is None:
+        patch = _patch(posterior)
+        if patch is None or (posterior.trust.verdict is Verdict.ALARM and self._parts):
             self.left_out += 1
             return False
-        links = [_link(part, patch) for part in self._parts]
-        total = patch.weight.sum()
-        connected = [i for i, link in enumerate(links) if link.weight >= LEAST_OVERLAP * total]
-        if not connected:
-            self._parts.append(patch)
-            return True
-        first = max(connected, key=lambda i: links[i].weight)
-        whole = self._parts[first]
-        whole.add(patch, links[first].phasor)
-        for i in connected:
-            if i != first:
-                whole.add(self._parts[i], _link(whole, self._parts[i]).phasor)
-        merged = set(connected) - {first}
-        self._parts = [part for i, part in enumerate(self._parts) if i not in merged]
+        if posterior.trust.verdict is Verdict.ALARM:
+            self.left_out += 1
+            self._alarms = _joined(self._alarms, patch)
+            return False
+        self._alarms = []
+        self._parts = _joined(self._parts, patch)
         return True
 
     def result(self) -> StitchedObject | None:
@@ -146,14 +139,15 @@ class Stitcher:
         Raises:
             GeometryError: the patches lie too far apart for one array.
         """
-        if self._density is None or not self._parts:
+        parts = self._parts or self._alarms
+        if self._density is None or not parts:
             return None
-        window = self._window or _around(part.used for part in self._parts)
+        window = self._window or _around(part.used for part in parts)
         shape = (window.rows, window.columns)
         mean = np.full(shape, np.nan + 1j * np.nan)
         std, component = np.full(shape, np.nan), np.zeros(shape, np.int32)
         best = np.zeros(shape)
-        for number, part in enumerate(sorted(self._parts, key=lambda p: -p.frames), 1):
+        for number, part in enumerate(sorted(parts, key=lambda p: -p.frames), 1):
             here, there = _overlap(window, part.used), part.within(_common(window, part.used))
             weight = part.weight[there]
             more = weight > best[here]
@@ -167,8 +161,8 @@ class Stitcher:
             std,
             component,
             (window.row, window.column),
-            self.frames,
-            self.left_out,
+            sum(part.frames for part in parts),
+            self.left_out if self._parts else self.left_out - sum(part.frames for part in parts),
             _axes(self._density, window),
         )
 
@@ -241,6 +235,22 @@ class _Part:
             after[new] = before[old]
             setattr(self, name, after)
         self.box = box
+
+
+def _joined(parts: list[_Part], patch: _Part) -> list[_Part]:
+    """Return the parts with a patch, which joins those that it overlaps with."""
+    links = [_link(part, patch) for part in parts]
+    total = patch.weight.sum()
+    connected = [i for i, link in enumerate(links) if link.weight >= LEAST_OVERLAP * total]
+    if not connected:
+        return [*parts, patch]
+    first = max(connected, key=lambda i: links[i].weight)
+    whole = parts[first]
+    whole.add(patch, links[first].phasor)
+    for i in connected:
+        if i != first:
+            whole.add(parts[i], _link(whole, parts[i]).phasor)
+    return [part for i, part in enumerate(parts) if i == first or i not in connected]
 
 
 def _patch(posterior: Posterior) -> _Part | None:

@@ -158,7 +158,7 @@ class DerivedRun:
 
     @property
     def stitched(self) -> StitchedObject | None:
-        """The stitched object as it was last written; None without one."""
+        """The stitched object as it was last looked at, at a limited rate; None without one."""
         return None if self._object is None else self._object.latest
 
     def _begin(self, results: Sequence[Posterior | Failure]) -> DensityStream:

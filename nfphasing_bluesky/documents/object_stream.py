@@ -73,14 +73,15 @@ class ObjectStream:
         self._written_at = time.monotonic()
         self._changed = False
         self.latest: StitchedObject | None = None
+        """The object as it was last looked at, written or not."""
 
     def add(self, results: Iterable[Posterior | Failure]) -> None:
         """Take posteriors; write a row when one is due."""
         for result in results:
             if isinstance(result, Posterior) and makes_object(result):
                 self._stitch(result)
-        if self._window is not None and time.monotonic() - self._written_at >= self._every_s:
-            self._write()
+        if time.monotonic() - self._written_at >= self._every_s:
+            self._write() if self._window is not None else self._look()
 
     def close(self) -> None:
         """Write what has changed since the last row, and finish the file."""
@@ -94,18 +95,22 @@ class ObjectStream:
         except NFPhasingError as error:
             log.error("derived run %s, frame %d: %s", self._uid, patch.origin.seq_num, error)
 
-    def _write(self) -> None:
+    def _look(self) -> StitchedObject | None:
+        """Bring `latest` up to date; None where there is no object."""
         self._written_at = time.monotonic()
-        if not self._changed:
-            return
         try:
-            found = self._stitcher.result()
+            self.latest = self._stitcher.result() or self.latest
         except NFPhasingError as error:
             log.error("derived run %s: %s", self._uid, error)
-            return
+            return None
+        return self.latest
+
+    def _write(self) -> None:
+        found = self._look() if self._changed else None
+        self._written_at = time.monotonic()
         if found is None:
             return
-        self._changed, self.latest = False, found
+        self._changed = False
         if self._stream is None or self._arrays is None:
             self._stream, self._arrays = self._begin(found)
         block = {

@@ -63,8 +63,8 @@ class FrameRecord:
 def scan_trust(found: StitchedObject, records: Sequence[FrameRecord]) -> Trust:
     """Judge an object by its frames: medians of their checks, and a verdict with its reason.
 
-    VALID when nine in ten frames are and all of it is connected; ALARM when not even half of the frames are
-    in it.
+    VALID when nine in ten frames are and all of it is connected; ALARM when not even half of the frames can
+    be trusted.
     """
     counts = Counter(record.verdict for record in records)
     total = len(records)
@@ -72,7 +72,7 @@ def scan_trust(found: StitchedObject, records: Sequence[FrameRecord]) -> Trust:
         f"{n} of {total} frames {word}"
         for verdict, word in (
             (Verdict.WARNING, "doubtful"),
-            (Verdict.ALARM, "not to be trusted and left out"),
+            (Verdict.ALARM, "not to be trusted" + " and left out" * bool(found.left_out)),
             (FAILED, "failed"),
         )
         if (n := counts[str(verdict)])
@@ -83,8 +83,11 @@ def scan_trust(found: StitchedObject, records: Sequence[FrameRecord]) -> Trust:
     verdict = Verdict.VALID
     if counts[str(Verdict.VALID)] < _GOOD_SHARE * total or found.components > 1:
         verdict = Verdict.WARNING
-    if found.frames < _LEAST_SHARE * total:
+    usable = counts[str(Verdict.VALID)] + counts[str(Verdict.WARNING)]
+    if usable < _LEAST_SHARE * total:
         verdict = Verdict.ALARM
+    if not usable:
+        reasons.insert(0, "no frame is to be trusted, nor is the object")
     chi2, ess, ood = (
         np.array([getattr(r, name) for r in records], dtype=np.float64)
         for name in ("reduced_chi2", "ess_fraction", "ood_score")

@@ -16,6 +16,7 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     Posterior,
     ReconstructionSettings,
+    StitchedObject,
     StreamSettings,
 )
 from nfphasing_bluesky.core.neighbours import Neighbours
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Outcome = Posterior | Failure
 OnOutcome = Callable[[Outcome, float], None]
+OnObject = Callable[[str, StitchedObject], None]
 
 
 class ReconstructorLike(Protocol):
@@ -56,6 +58,7 @@ class _Run:
     neighbours: Neighbours
     received: int = 0
     dropped: set[int] = field(default_factory=set)
+    shown: StitchedObject | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class StreamProcessor:
             with the next document.
         on_outcome: is told what became of each frame and how long it took, s.
         reconstructor: None ignores runs until `use`.
+        on_object: is told of the stitched object of a raw run, whenever there is a new state of it.
     """
 
     def __init__(
@@ -87,11 +91,13 @@ class StreamProcessor:
         sinks: Sequence[DocumentSink] = (),
         on_outcome: OnOutcome | None = None,
         reconstructor: ReconstructorLike | None = None,
+        on_object: OnObject | None = None,
     ) -> None:
         self.reconstructed = self.failed = self.discarded = 0
         self.trouble = ""
         self._settings, self._arrays, self._sinks = settings, arrays, tuple(sinks)
         self._on_outcome, self._reconstructor = on_outcome, reconstructor
+        self._on_object = on_object
         self._index = FrameIndex(settings)
         self._runs: dict[str, _Run] = {}
         self._waiting: list[_Waiting] = []
@@ -193,6 +199,7 @@ class StreamProcessor:
         if run is not None:
             dropped = len(run.dropped)
             run.derived.close(exit_status, reason, received=run.received + dropped, dropped=dropped)
+            self._show(raw_uid, run)
 
     def _receive(self, span: FrameSpan) -> None:
         run = self._runs.get(span.raw_uid)
@@ -220,7 +227,9 @@ class StreamProcessor:
         done = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
         now = time.monotonic()
         for run in dict.fromkeys(item.run for item in group):
-            self._store(run, [o for item, o in zip(group, done, strict=True) if item.run is run])
+            mine = [o for item, o in zip(group, done, strict=True) if item.run is run]
+            self._store(run, mine)
+            self._show(mine[0].origin.raw_uid, run)
         for item, outcome in zip(group, done, strict=True):
             self._count(outcome, now - item.arrival)
 
@@ -230,6 +239,12 @@ class StreamProcessor:
         unstored = run.derived.ledger.failed - before - sum(isinstance(o, Failure) for o in outcomes)
         if unstored:
             self.trouble = f"{unstored} reconstructions could not be stored; see run {run.derived.uid}"
+
+    def _show(self, raw_uid: str, run: _Run) -> None:
+        found = run.derived.stitched
+        if self._on_object is not None and found is not None and found is not run.shown:
+            run.shown = found
+            self._on_object(raw_uid, found)
 
     def _count(self, outcome: Outcome, latency_s: float) -> None:
         if isinstance(outcome, Failure):

@@ -180,6 +180,17 @@ def test_alarms_are_left_out_and_warnings_are_used():
     assert (found.frames, found.left_out) == (2, 2)
 
 
+def test_alarms_are_shown_while_there_is_nothing_else():
+    rng = np.random.default_rng(6)
+    patches = [patch(rng, (0, column), beam_std(), verdict=Verdict.ALARM) for column in (0, 4)]
+    stitcher = Stitcher()
+    assert not any(stitcher.add(one) for one in patches)
+    assert stitcher.frames == 0 and stitcher.result().frames == 2 and stitcher.result().left_out == 0
+    stitcher.add(patch(rng, (0, 60), beam_std()))
+    found = stitcher.result()
+    assert (found.frames, found.left_out, found.place) == (1, 2, (0, 60))
+
+
 def test_a_window_shows_its_part_and_nothing_else():
     rng = np.random.default_rng(7)
     patches = [patch(rng, place, beam_std()) for place in grid(rng)]

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nfphasing_bluesky.core import FrameError, Stitcher
+from nfphasing_bluesky.core import Frame, FrameError, Origin, PtychographyGeometry, Stitcher, StreamSettings
+from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.nexus import read_posterior
 from nfphasing_bluesky.storage.objects import FrameRecord, read_object, scan_trust
+from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.views.batch import BatchJob, reconstruct_files
+from nfphasing_bluesky.views.live import LiveReconstruction
 from nfphasing_bluesky.views.objects import figure_object
-from tests.known_object import INFO, PROBE, SHAPE, KnownObject, counts, deviation, places
+from tests.known_object import INFO, PROBE, SHAPE, KnownObject, counts, deviation, places, raw_scan
 
 PIXEL_M = 2e-8
 
@@ -118,8 +121,12 @@ def test_what_spoils_a_scan_is_said(tmp_path):
     assert "10 of 63 frames not to be trusted and left out" in result["trust"]["reason"]
     result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 40)))
     assert result["trust"]["verdict"] == "ALARM"
-    result, said = reconstruct(tmp_path, KnownObject(alarms=range(1, 64)))
-    assert "none of 63 frames could be used; the first: does not fit" in result["error"]
+    # with nothing better the object is shown, for what it is worth
+    result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 64)))
+    assert result["trust"]["verdict"] == "ALARM" and result["object"]["stitched"] == 63
+    assert result["trust"]["reason"].startswith("no frame is to be trusted, nor is the object")
+    result, said = reconstruct(tmp_path, KnownObject(info=replace(INFO, neighbours=0), fails=True))
+    assert "none of 63 frames could be used; the first: out of order" in result["error"]
     assert "none of 63 frames" in said
 
 
@@ -132,8 +139,6 @@ def test_islands_are_a_warning():
 
 
 def stitched(reconstructor, where):
-    from nfphasing_bluesky.core import Frame, Origin, PtychographyGeometry
-
     stitcher, records = Stitcher(), []
     for i, (image, place) in enumerate(zip(counts(where), where, strict=True)):
         frame = Frame(image, PtychographyGeometry(PROBE, tuple(place)), origin=Origin("s", seq_num=i + 1))
@@ -159,3 +164,36 @@ def test_the_figure_shows_what_was_seen_the_right_way_up():
     nothing = replace(found, component=np.zeros_like(found.component))
     with pytest.raises(FrameError, match="nothing was seen"):
         figure_object(nothing, "a scan", scan_trust(found, records))
+
+
+def test_the_live_view_follows_the_object(tmp_path):
+    where, processed = places(), []
+    np.savez(tmp_path / "probe.npz", probe=PROBE)
+    settings = StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", object_every_s=0, batch_size=16)
+    view = LiveReconstruction(interval_s=60)
+    processor = StreamProcessor(
+        settings,
+        DerivedFiles(tmp_path / "arrays"),
+        [view, lambda name, doc: processed.append(name)],
+        reconstructor=KnownObject(),
+    )
+    for name, doc in raw_scan(where):
+        processor(name, doc)
+        if len(processed) > 2 and view.received == 16:
+            shown = view._state.snapshot().load_density()
+            # no object is written before the end where the extents are not known: a patch is shown
+            assert shown.info.quantity == "phase" and shown.mean.shape == (24, 24)
+    view.update()
+    shown = view._state.snapshot().load_density()
+    assert shown.info.quantity == "phase of the object" and shown.info.units == "rad"
+    assert [axis.name for axis in shown.info.axes] == ["y", "x"]
+    assert shown.mean.shape == shown.std.shape == (60, 72) and np.isfinite(shown.mean).all()
+    view.close()
+    assert view.errors == 0 and view.received == 63
+    titles = {axes.get_title() for axes in view.figure.axes}
+    assert {"posterior mean", "standard deviation"} <= titles
+    posterior = KnownObject()([Frame(counts(where[:1])[0], PtychographyGeometry(PROBE, (0.0, 0.0)))])[0]
+    shown = LiveReconstruction(interval_s=60)
+    shown.show(posterior, INFO)
+    shown.close()
+    assert shown.errors == 0 and shown.drawn == 1
