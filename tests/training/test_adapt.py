@@ -20,6 +20,7 @@ from nfphasing_bluesky.training import (
     Trainer,
     TrainSettings,
     adapt,
+    adaptation,
     export,
     split,
     trainer_for,
