@@ -171,13 +171,14 @@ class NfPhasing(Device):
     def reading(self, field: FrameField) -> tuple[Any, float, AttrQuality]:
         """Return value, time and quality of an attribute of the last frame; invalid before the first.
 
-        Those of the stitched object are of its last state.
+        Those of the stitched object are of its last state, and ALARM when no frame of it is to be trusted.
         """
         if field.of_object:
             known = self._object
             if known is None:
                 return field.nothing, time.time(), AttrQuality.ATTR_INVALID
-            return field.value(known), self._object_arrival, AttrQuality.ATTR_VALID
+            quality = AttrQuality.ATTR_ALARM if known.doubtful else AttrQuality.ATTR_VALID
+            return field.value(known), self._object_arrival, quality
         frame = self._frame
         if frame is None:
             return field.nothing, time.time(), AttrQuality.ATTR_INVALID

@@ -41,6 +41,7 @@ class StitchedObject:
         place: row and column of pixel [0, 0] in the pixels that positions count in.
         frames: number of patches in it.
         left_out: number of patches that were not used: verdict ALARM, or nothing finite.
+        doubtful: it is made of ALARM patches, because there were no others.
         axes: of rows and columns, "y" and "x", in the unit of the patches; 0 where positions are 0.
     """
 
@@ -51,6 +52,7 @@ class StitchedObject:
     frames: int
     left_out: int
     axes: tuple[Axis, Axis]
+    doubtful: bool = False
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -164,6 +166,7 @@ class Stitcher:
             sum(part.frames for part in parts),
             self.left_out if self._parts else self.left_out - sum(part.frames for part in parts),
             _axes(self._density, window),
+            doubtful=not self._parts,
         )
 
     def _check(self, posterior: Posterior) -> None:

@@ -29,7 +29,14 @@ QUANTITY = "phase and absorption of the object"
 MOST_PIXELS = 2**24
 """Objects larger than this are written once, at the end, whatever is known of their size."""
 
-_NUMBERS = ("object_frames", "object_left_out", "object_components", "object_row", "object_column")
+_NUMBERS = (
+    "object_frames",
+    "object_left_out",
+    "object_components",
+    "object_doubtful",
+    "object_row",
+    "object_column",
+)
 
 
 def makes_object(result: Posterior | Failure) -> bool:
@@ -91,7 +98,8 @@ class ObjectStream:
 
     def _stitch(self, patch: Posterior) -> None:
         try:
-            self._changed |= self._stitcher.add(patch)
+            self._stitcher.add(patch)
+            self._changed = True
         except NFPhasingError as error:
             log.error("derived run %s, frame %d: %s", self._uid, patch.origin.seq_num, error)
 
@@ -124,7 +132,7 @@ class ObjectStream:
 
     def _write_event(self, found: StitchedObject) -> None:
         assert self._stream is not None and self._arrays is not None  # noqa: S101 - _write has begun them
-        values = (found.frames, found.left_out, found.components, *found.place)
+        values = (found.frames, found.left_out, found.components, found.doubtful, *found.place)
         page = self._stream.compose_event_page(
             data={name: [int(value)] for name, value in zip(_NUMBERS, values, strict=True)},
             timestamps={name: [time.time()] for name in _NUMBERS},

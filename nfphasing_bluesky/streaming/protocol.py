@@ -198,6 +198,7 @@ class ObjectResult:
         axes: of rows and columns.
         frames: how many frames are in it.
         components: how many parts of it have no overlap.
+        doubtful: it is made of frames that are not to be trusted, because there were no others.
     """
 
     raw_uid: str
@@ -206,13 +207,14 @@ class ObjectResult:
     axes: tuple[Axis, ...]
     frames: int
     components: int
+    doubtful: bool = False
 
     @classmethod
     def of(cls, raw_uid: str, found: StitchedObject) -> "ObjectResult":
         """Condense a stitched object."""
         phase, _ = found.parts
         single = (phase.astype(np.float32), found.std.astype(np.float32))
-        return cls(raw_uid, *single, axes=found.axes, frames=found.frames, components=found.components)
+        return cls(raw_uid, *single, found.axes, found.frames, found.components, found.doubtful)
 
     def to_message(self) -> Message:
         """Return the plain form; arrays stay arrays."""

@@ -166,6 +166,16 @@ def test_without_extents_the_object_is_written_once(raw, settings, tmp_path):
     assert read(files, "object_std").shape == (1, 60, 72)
 
 
+def test_a_run_of_which_no_frame_is_to_be_trusted_says_so(raw, settings, tmp_path):
+    derived, _ = process(raw, settings, DerivedFiles(tmp_path / "arrays"), KnownObject(alarms=range(1, 64)))
+    _, columns, _ = stream(derived, "object")
+    assert columns["object_doubtful"][-1] == 1 and columns["object_frames"][-1] == 62
+    derived, _ = process(raw, settings, DerivedFiles(tmp_path / "more"), KnownObject(alarms=range(1, 30)))
+    _, columns, _ = stream(derived, "object")
+    assert columns["object_doubtful"][0] == 1 and columns["object_doubtful"][-1] == 0
+    assert columns["object_left_out"][-1] == 28
+
+
 def test_rows_come_at_a_limited_rate_and_the_last_is_the_whole(raw, settings, tmp_path):
     slow = settings.model_copy(update={"object_every_s": 3600.0})
     derived, _ = process(raw, slow, DerivedFiles(tmp_path / "arrays"))
