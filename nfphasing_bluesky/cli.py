@@ -129,10 +129,45 @@ def evaluate(
 
 
 @app.command()
+def adapt(
+    files: Annotated[list[Path], typer.Argument(help="frames or a scan of the running experiment")],
+    model: Model = "ptychography",
+    minutes: Annotated[float, typer.Option(min=0.01, help="of training")] = 10.0,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of checkpoints, learning curve and model")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
+    ] = None,
+    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
+    positions_sign: Annotated[
+        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Pull a model over to the probe, the noise and the sample of an experiment, with frames of it."""
+    from nfphasing_bluesky.views.adapting import adapt_with_progress
+
+    asked = {"renamed": _pairs(rename), "probe": probe, "positions_sign": _signs(positions_sign)}
+    reading = {k: v for k, v in asked.items() if v is not None}
+    folder = output or Path("runs") / f"{Path(model).name}-adapted"
+    result = adapt_with_progress(
+        model, files, folder, minutes=minutes, device=device, console=stderr, reading=reading
+    )
+    if as_json:
+        _print_json(_finite(result))
+    else:
+        stderr.print(f"model {result['model']}; learning curve {result['learning_curve']}")
+
+
+@app.command()
 def reconstruct(
     files: Annotated[
         list[Path],
-        typer.Argument(help="curves (text, canSAS, NXcanSAS), frames (TIFF, CBF, EDF, HDF5), scans (npz)"),
+        typer.Argument(
+            help="curves (text, canSAS, NXcanSAS), frames (TIFF, CBF, EDF, HDF5), scans (npz, h5, cxi)"
+        ),
     ],
     model: Model = "saxs1d-pr",
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("nfphasing-results"),
@@ -141,8 +176,9 @@ def reconstruct(
         int, typer.Option(min=0, max=10_000, help="move the draws to the exact posterior")
     ] = 0,
     sigma_floor: Annotated[
-        float, typer.Option(min=0, max=1, help="relative systematic error added to sigma")
-    ] = 0.01,
+        float | None,
+        typer.Option(min=0, max=1, help="relative systematic error added to sigma; 0.01 for curves"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
@@ -157,10 +193,20 @@ def reconstruct(
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
+    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
+    positions_sign: Annotated[
+        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
+    ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="write every frame of a stitched scan too")
+    ] = False,
+    adapt_minutes: Annotated[
+        float | None, typer.Option("--adapt", min=0.01, help="minutes to adapt the model to the files first")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Reconstruct files on disk: a NeXus file and a figure for each frame."""
+    """Reconstruct files on disk: a NeXus file and a figure for each frame, or for each stitched scan."""
     from nfphasing_bluesky.core import ReconstructionSettings
     from nfphasing_bluesky.inference import Reconstructor
     from nfphasing_bluesky.views.batch import BatchJob, reconstruct_files
@@ -175,8 +221,19 @@ def reconstruct(
         "columns": _columns(columns),
         "relative_sigma": relative_sigma,
         "renamed": _pairs(rename),
+        "probe": probe,
+        "positions_sign": _signs(positions_sign),
     }
-    job = BatchJob(output, buffer, {k: v for k, v in reading.items() if v is not None})
+    known = {k: v for k, v in reading.items() if v is not None}
+    if adapt_minutes is not None:
+        from nfphasing_bluesky.views.adapting import adapt_with_progress
+
+        folder = output / f"{Path(model).name}-adapted"
+        adapted = adapt_with_progress(
+            model, files, folder, minutes=adapt_minutes, device=device, console=stderr, reading=known
+        )
+        model = str(adapted["model"])
+    job = BatchJob(output, buffer, known, frames)
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
         _print_json({"results": results})
@@ -190,6 +247,16 @@ def _pairs(texts: list[str] | None) -> dict[str, str] | None:
     if wrong := [text for text, (theirs, _, ours) in zip(texts, pairs, strict=True) if not (theirs and ours)]:
         raise typer.BadParameter(f"{wrong[0]!r}, expected theirs=ours")
     return {theirs: ours for theirs, _, ours in pairs}
+
+
+def _signs(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    known = {"1": 1.0, "+1": 1.0, "-1": -1.0}
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) not in (1, 2) or not set(parts) <= set(known):
+        raise typer.BadParameter(f"{text!r}, expected 1, -1, or one for rows and one for columns as 1,-1")
+    return known[parts[0]], known[parts[-1]]
 
 
 def _columns(text: str | None) -> tuple[int, ...] | None:

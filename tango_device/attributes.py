@@ -6,70 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nfphasing_bluesky.core import Axis, ModelInfo
+from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, is_transmission
 from nfphasing_bluesky.streaming.protocol import Counts, FrameResult, WorkerStatus
-
-NUMBER_FORMAT, WHOLE_FORMAT, TEXT_FORMAT = "%.6g", "%d", "%s"
-DIMENSIONLESS = "dimensionless"
-"""Both people and pint, which Taurus reads units with, understand it."""
-
-MOST_PIXELS = 8192
-"""Along either side of an image: frames of one model may differ in size, and Tango wants to know before."""
-
-
-@dataclass(frozen=True)
-class FrameField:
-    """An attribute that every frame gives a new value.
-
-    Args:
-        name, doc, label, unit: as Tango shows them.
-        dtype: float, int or str.
-        value: reads it from a frame.
-        judged: its quality follows the verdict; True for what the reconstruction says.
-        axes: of an array; empty for a scalar.
-        grows: whether the array may be larger than the axes say, as images may.
-    """
-
-    name: str
-    doc: str
-    label: str
-    value: Callable[[FrameResult], Any]
-    unit: str = ""
-    dtype: type = float
-    judged: bool = True
-    axes: tuple[Axis, ...] = ()
-    grows: bool = False
-
-    @property
-    def format(self) -> str:
-        """Tango display format."""
-        return {float: NUMBER_FORMAT, int: WHOLE_FORMAT}.get(self.dtype, TEXT_FORMAT)
-
-    @property
-    def nothing(self) -> Any:
-        """What is there before the first frame."""
-        if self.axes:
-            return np.zeros(tuple(axis.values.size for axis in self.axes))
-        return self.dtype()
-
-    def declaration(self) -> dict[str, Any]:
-        """Return the keyword arguments of `tango.server.attribute`, without its reader."""
-        dtype: Any = self.dtype
-        sizes = {}
-        if self.axes:
-            shape = tuple(axis.values.size for axis in self.axes)
-            dtype = (np.float64,) if len(shape) == 1 else ((np.float64,),)
-            most = (MOST_PIXELS,) * len(shape) if self.grows else shape
-            sizes = {"max_dim_x": most[-1], **({"max_dim_y": most[0]} if len(shape) == 2 else {})}
-        return {
-            "dtype": dtype,
-            "label": self.label,
-            "unit": self.unit,
-            "format": self.format,
-            "doc": self.doc,
-            **sizes,
-        }
-
+from tango_device.fields import DIMENSIONLESS, TEXT_FORMAT, WHOLE_FORMAT, FrameField
+from tango_device.object_attributes import OBJECT_FIELDS
 
 FRAME_FIELDS = (
     FrameField(
@@ -211,23 +151,18 @@ STATUS_FIELDS = (
 def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
     """Return the attributes that a model brings: density, its axes, parameters, class probabilities."""
     density = info.density
-    shape, image = density.shape, len(density.axes) == 2
+    patch = is_transmission(density)
+    axes = density.axes[1:] if patch else density.axes
+    image = len(axes) == 2
     fields = [
-        FrameField(
-            f"density_{part}",
-            f"Posterior {words} of {density.quantity}, "
-            f"{'pixels' if image else ' x '.join(map(str, shape)) + ' points'} "
-            f"along {', '.join(axis.name for axis in density.axes)}.",
-            f"{density.quantity} {words}",
-            _array(part, shape),
-            density.units or DIMENSIONLESS,
-            axes=density.axes,
-            grows=image,
-        )
+        _density_field(density, name, quantity, part, words, layer)
+        for name, quantity, layer in (_PATCH_PARTS if patch else (("density", density.quantity, None),))
         for part, words in (("mean", "mean"), ("std", "standard deviation"))
     ]
-    for index, axis in enumerate(density.axes):
-        name = "axis" if len(density.axes) == 1 else f"axis_{axis.name}"
+    if patch:
+        fields.extend(OBJECT_FIELDS)
+    for index, axis in enumerate(axes, start=len(density.axes) - len(axes)):
+        name = "axis" if len(axes) == 1 else f"axis_{axis.name}"
         fields.append(
             FrameField(
                 name,
@@ -264,9 +199,32 @@ def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
     return tuple(fields)
 
 
-def _array(part: str, shape: tuple[int, ...]) -> Callable[[FrameResult], Any]:
+_PATCH_PARTS = (("density", "phase", 0), ("absorption", "absorption", 1))
+"""Of a patch, phase and absorption, each is an image: attribute, quantity, layer of the density."""
+
+
+def _density_field(
+    density: DensityInfo, name: str, quantity: str, part: str, words: str, layer: int | None
+) -> FrameField:
+    axes = density.axes if layer is None else density.axes[1:]
+    shape, image = tuple(axis.values.size for axis in axes), len(axes) == 2
+    return FrameField(
+        f"{name}_{part}",
+        f"Posterior {words} of {quantity}, "
+        f"{'pixels' if image else ' x '.join(map(str, shape)) + ' points'} "
+        f"along {', '.join(axis.name for axis in axes)}.",
+        f"{quantity} {words}",
+        _array(part, shape, layer),
+        density.units or DIMENSIONLESS if layer != 1 else DIMENSIONLESS,
+        axes=axes,
+        grows=image,
+    )
+
+
+def _array(part: str, shape: tuple[int, ...], layer: int | None) -> Callable[[FrameResult], Any]:
     def value(frame: FrameResult) -> np.ndarray:
         array = getattr(frame, part)
+        array = array if array is None or layer is None else array[layer]
         fits = array is not None and (array.shape == shape or array.ndim == len(shape) == 2)
         return np.ascontiguousarray(array, np.float64) if fits else np.full(shape, np.nan)
 

@@ -11,9 +11,10 @@ from tango.server import Device, attribute, command, device_property
 
 from nfphasing_bluesky import __version__
 from nfphasing_bluesky.core import ModelInfo, Policy, StreamSettings, TransportError
-from nfphasing_bluesky.streaming.protocol import FrameResult, Verb, WorkerState, WorkerStatus
+from nfphasing_bluesky.streaming.protocol import FrameResult, ObjectResult, Verb, WorkerState, WorkerStatus
 from nfphasing_bluesky.streaming.settings import WorkerSettings
-from tango_device.attributes import FRAME_FIELDS, STATUS_FIELDS, FrameField, StatusField, model_fields
+from tango_device.attributes import FRAME_FIELDS, STATUS_FIELDS, StatusField, model_fields
+from tango_device.fields import FrameField
 from tango_device.link import WorkerLink
 from tango_device.properties import DEFAULTS
 from tango_device.state import assess, quality_of
@@ -26,6 +27,10 @@ _TICK_S = 0.1
 def _property(name: str, dtype: Any = str) -> device_property:
     default, doc = DEFAULTS[name]
     return device_property(dtype=dtype, default_value=default, doc=doc)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _same(one: ModelInfo, other: ModelInfo | None) -> bool:
@@ -66,6 +71,9 @@ class NfPhasing(Device):
     data_key = _property("data_key")
     stream = _property("stream")
     queue_policy = _property("queue_policy")
+    probe = _property("probe")
+    positions = _property("positions")
+    positions_sign = _property("positions_sign")
 
     for _field in FRAME_FIELDS:
         locals()[_field.name] = attribute(fget=_frame_reader(_field), **_field.declaration())
@@ -79,6 +87,8 @@ class NfPhasing(Device):
         self.add_version_info("nfphasing-bluesky", __version__)
         self._frame: FrameResult | None = None
         self._arrival = 0.0
+        self._object: ObjectResult | None = None
+        self._object_arrival, self._object_owed, self._object_due = 0.0, False, 0.0
         self._status_heard: WorkerStatus | None = None
         self._model: ModelInfo | None = None
         self._dynamic: tuple[FrameField, ...] = ()
@@ -159,7 +169,16 @@ class NfPhasing(Device):
         return self._order(Verb.RESET)
 
     def reading(self, field: FrameField) -> tuple[Any, float, AttrQuality]:
-        """Return value, time and quality of an attribute of the last frame; invalid before the first."""
+        """Return value, time and quality of an attribute of the last frame; invalid before the first.
+
+        Those of the stitched object are of its last state, and ALARM when no frame of it is to be trusted.
+        """
+        if field.of_object:
+            known = self._object
+            if known is None:
+                return field.nothing, time.time(), AttrQuality.ATTR_INVALID
+            quality = AttrQuality.ATTR_ALARM if known.doubtful else AttrQuality.ATTR_VALID
+            return field.value(known), self._object_arrival, quality
         frame = self._frame
         if frame is None:
             return field.nothing, time.time(), AttrQuality.ATTR_INVALID
@@ -194,7 +213,12 @@ class NfPhasing(Device):
             control=self.control_endpoint,
             catalog=self.catalog or None,
             stream=StreamSettings(
-                data_key=self.data_key or None, stream=self.stream, policy=Policy(self.queue_policy)
+                data_key=self.data_key or None,
+                stream=self.stream,
+                policy=Policy(self.queue_policy),
+                probe=self.probe or None,
+                positions=tuple(_words(self.positions)) or None,
+                positions_sign=tuple(int(word) for word in _words(self.positions_sign)) or None,
             ),
         )
 
@@ -233,13 +257,14 @@ class NfPhasing(Device):
         if frame is not None:
             self._frame, self._arrival = frame, time.time()
             self._push_frame(frame)
+        self._push_object(link.stitched)
         self._push_state(*assess(health, self._frame, self._attached))
 
     def _attach(self, status: WorkerStatus) -> None:
         """Follow the worker's model; load the one of the property into a worker that has none."""
         if status.model is not None and not _same(status.model, self._model):
             self._remove_dynamic()
-            self._model, self._frame = status.model, None
+            self._model, self._frame, self._object = status.model, None, None
             self._add_dynamic(model_fields(status.model))
         wanted = self.model_name and status.model is None and status.state is WorkerState.STANDBY
         if wanted and not self._asked_for_model and self._link is not None:
@@ -280,9 +305,25 @@ class NfPhasing(Device):
         if arrays:
             self._arrays_due = self._arrival + 1.0 / self._rate_hz
         for field in (*self._dynamic, *FRAME_FIELDS):
-            if field.axes and not arrays:
+            if field.of_object or (field.axes and not arrays):
                 continue
             self.push_change_event(field.name, *self.reading(field))
+
+    def _push_object(self, known: ObjectResult | None) -> None:
+        """Push a new state of the stitched object: its numbers at once, its images when they are due."""
+        fields = [field for field in self._dynamic if field.of_object]
+        if known is None or not fields:
+            return
+        if known is not self._object:
+            self._object, self._object_arrival, self._object_owed = known, time.time(), True
+            for field in fields:
+                if not field.axes:
+                    self.push_change_event(field.name, *self.reading(field))
+        if self._object_owed and self._rate_hz > 0 and time.time() >= self._object_due:
+            self._object_owed, self._object_due = False, time.time() + 1.0 / self._rate_hz
+            for field in fields:
+                if field.axes:
+                    self.push_change_event(field.name, *self.reading(field))
 
     def _pushed_names(self) -> Iterator[str]:
         yield from ("State", "Status")

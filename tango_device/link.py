@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nfphasing_bluesky.core import TransportError
 from nfphasing_bluesky.streaming.child import Child, is_alive
 from nfphasing_bluesky.streaming.client import Listener, ask
-from nfphasing_bluesky.streaming.protocol import FrameResult, Verb, WorkerStatus
+from nfphasing_bluesky.streaming.protocol import FrameResult, ObjectResult, Verb, WorkerStatus
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -45,11 +45,14 @@ class WorkerLink:
     def __init__(self, settings: WorkerSettings, child: bool = False, silence_limit_s: float = 3.0) -> None:
         self._settings, self._wants_child, self._limit_s = settings, child, silence_limit_s
         self._frames: queue.Queue[FrameResult] = queue.Queue(_WAITING_AT_MOST)
+        self._object: ObjectResult | None = None
         self._status: WorkerStatus | None = None
         self._child: Child | None = None
         self._born = float("-inf")
         self._lock = threading.Lock()
-        self._listener = Listener(settings.results, self._hear_status, self._hear_frame).start()
+        self._listener = Listener(
+            settings.results, self._hear_status, self._hear_frame, on_object=self._hear_object
+        ).start()
 
     def health(self) -> Health:
         """Look after the child, if any, and say how the worker is."""
@@ -82,6 +85,11 @@ class WorkerLink:
         except queue.Empty:
             return None
 
+    @property
+    def stitched(self) -> ObjectResult | None:
+        """The latest state of the stitched object; None before the first."""
+        return self._object
+
     def ask(self, verb: Verb, **arguments: object) -> WorkerStatus:
         """Ask the worker for something.
 
@@ -113,6 +121,9 @@ class WorkerLink:
 
     def _hear_status(self, status: WorkerStatus) -> None:
         self._status = status
+
+    def _hear_object(self, result: ObjectResult) -> None:
+        self._object = result
 
     def _hear_frame(self, result: FrameResult) -> None:
         while True:

@@ -22,5 +22,17 @@ DEFAULTS: dict[str, tuple[str, str]] = {
     "catalog": ("", "Folder of the catalog that a child worker writes derived runs to; empty for none."),
     "data_key": ("", "Data key of the frames for a child worker; empty finds the only array."),
     "stream": ("primary", "Stream of the frames for a child worker."),
+    "probe": (
+        "",
+        "File with the probe (.npz, .h5, .cxi) of ptychographic scans, for a child worker; empty for others.",
+    ),
+    "positions": (
+        "",
+        "Data keys of a scan's rows and columns, as sam_y,sam_x, for a child worker; empty finds the motors.",
+    ),
+    "positions_sign": (
+        "",
+        "Signs of a scan's rows and columns, as -1,1, for a child worker; empty takes what the run says.",
+    ),
     "queue_policy": ("block", "What a child worker's full queue does: block, latest or sample."),
 }

@@ -45,6 +45,7 @@ from nfphasing_bluesky.core.settings import (
     StreamSettings,
     settings_sha256,
 )
+from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, Window, is_transmission
 from nfphasing_bluesky.core.symmetry import Symmetry
 
 __all__ = [
@@ -79,6 +80,8 @@ __all__ = [
     "ReconstructionSettings",
     "Settings",
     "SettingsError",
+    "StitchedObject",
+    "Stitcher",
     "StorageError",
     "StreamSettings",
     "Summary",
@@ -86,7 +89,9 @@ __all__ = [
     "TransportError",
     "Trust",
     "Verdict",
+    "Window",
     "find_modes",
+    "is_transmission",
     "plane_of",
     "settings_sha256",
 ]

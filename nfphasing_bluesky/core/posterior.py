@@ -47,11 +47,12 @@ class Trust:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """A coordinate of u: name, (N,) values, units."""
+    """A coordinate of u: name, (N,) values, units; of an axis that numbers parts also their names."""
 
     name: str
     values: FloatArray
     units: str
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

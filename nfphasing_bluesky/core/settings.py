@@ -4,7 +4,7 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,14 +23,15 @@ class Settings(BaseModel):
 class ReconstructionSettings(Settings):
     """How frames become posteriors.
 
-    `sigma_floor` is the relative systematic error added in quadrature to each sigma: no reduced curve is
-    good to less, and the shipped models are calibrated down to 1 %.
+    `sigma_floor` is the relative systematic error added in quadrature to each sigma; None for what suits the
+    modality: 1 % for curves (no reduced one is good to less, and the shipped models are calibrated down to
+    that), nothing for images.
     """
 
     n_samples: Annotated[int, Field(ge=2, le=100_000)] = 256
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     polish_steps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    sigma_floor: Annotated[float, Field(ge=0, le=1)] = 0.01
+    sigma_floor: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Policy(StrEnum):
@@ -42,7 +43,12 @@ class Policy(StrEnum):
 
 
 class StreamSettings(Settings):
-    """Which frames are taken from a run and how they wait."""
+    """Which frames are taken from a run and how they wait.
+
+    With a `probe` (a file) they are those of ptychographic scans. `positions` are the data keys of rows and
+    columns, by default the scan's motors; `positions_sign` is -1 where they are the sample's and the beam
+    walks the other way. `object_every_s` is the least time between two states of the stitched object.
+    """
 
     data_key: str | None = None
     stream: str = "primary"
@@ -53,6 +59,10 @@ class StreamSettings(Settings):
     store_samples: bool = False
     poni: Path | None = None
     mask: Path | None = None
+    probe: Path | None = None
+    positions: tuple[str, str] | None = None
+    positions_sign: tuple[Literal[-1, 1], Literal[-1, 1]] | None = None
+    object_every_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
 
 
 def settings_sha256(*nodes: Settings) -> str:

@@ -1,6 +1,5 @@
 """The stream `density` of a derived run: events for the scalars, stream datums for the arrays."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import event_model
 import numpy as np
 
-from nfphasing_bluesky.core import DensityInfo, Failure, ModelInfo, Posterior, StorageError
+from nfphasing_bluesky.core import DensityInfo, Failure, ModelInfo, Posterior
+from nfphasing_bluesky.documents.array_stream import ArrayStream
 from nfphasing_bluesky.documents.columns import (
     DEVICE,
     array_keys,
@@ -18,9 +18,7 @@ from nfphasing_bluesky.documents.columns import (
     scalar_keys,
     stacked,
 )
-from nfphasing_bluesky.documents.sinks import ArrayStore, ArrayWriter, FileSpec, Written
-
-log = logging.getLogger(__name__)
+from nfphasing_bluesky.documents.sinks import ArrayStore, FileSpec
 
 Results = list[Posterior | Failure]
 
@@ -47,17 +45,14 @@ class DensityStream:
         n_samples: int = 0,
     ) -> None:
         self._run, self._info, self._density = run, info, density
-        self._store, self._emit, self._n_samples = store, emit, n_samples
+        self._emit, self._n_samples = emit, n_samples
         self._source = f"nfphasing:{info.name}"
         start = run.start_doc
         axes = {axis.name: (axis.values, axis.units) for axis in density.axes}
         metadata = {**start["nfphasing"], "raw_uid": start["raw_uid"], "quantity": density.quantity}  # type: ignore[typeddict-item]
         self._file = FileSpec(start["uid"], array_specs(density, n_samples), axes, metadata)
-        self._writer: ArrayWriter | None = None
-        self._composers: dict[tuple[str, str], event_model.ComposeStreamResourceBundle] = {}
-        self._rows = 0
-        self._owed = 0
         self._stream = self._describe()
+        self._arrays = ArrayStream(run, self._file, store, emit, self._stream.descriptor_doc)
 
     def add(self, results: Results) -> Results:
         """Write one block; returns it with a Failure in place of what could not be kept."""
@@ -68,10 +63,7 @@ class DensityStream:
 
     def close(self) -> None:
         """Fill up rows that are still owed and finish the file."""
-        if self._owed:
-            self._write_arrays([])
-        if self._writer is not None:
-            self._writer.close()
+        self._arrays.close()
 
     def _describe(self) -> event_model.ComposeDescriptorBundle:
         keys = array_keys(self._file.arrays, self._source) | scalar_keys(self._info, self._source)
@@ -104,25 +96,12 @@ class DensityStream:
         return Failure(result.origin, why) if why else result
 
     def _write_arrays(self, results: Results) -> Results:
-        """Write and announce one block; rows that cannot be kept are owed, so later ones stay in step."""
-        block = stacked(results, self._file.arrays)
-        if self._owed:
-            block = {name: _led_by_nan(rows, self._owed) for name, rows in block.items()}
-        try:
-            if self._writer is None:
-                self._writer = self._store.open(self._file)
-            written = self._writer.append(block)
-        except StorageError as error:
-            log.error("derived run %s: %s", self._file.uid, error)
-            self._owed += len(results)
-            self._rows += len(results)
-            why = f"reconstructed, but not stored: {error}"
-            return [Failure(r.origin, why) if isinstance(r, Posterior) else r for r in results]
-        first = self._rows + 1 - self._owed
-        self._owed = 0
-        self._rows += len(results)
-        self._announce(written, first)
-        return results
+        """Write one block; what cannot be kept becomes a Failure."""
+        problem = self._arrays.write(stacked(results, self._file.arrays), len(results))
+        if not problem:
+            return results
+        why = f"reconstructed, but not stored: {problem}"
+        return [Failure(r.origin, why) if isinstance(r, Posterior) else r for r in results]
 
     def _write_events(self, results: Results) -> None:
         """Write the block's scalars as one event page; its rows have been counted."""
@@ -131,41 +110,8 @@ class DensityStream:
         page = self._stream.compose_event_page(
             data={key: [values[key] for values in rows] for key in rows[0]},
             timestamps={key: [now] * count for key in rows[0]},
-            seq_num=list(range(self._rows - count + 1, self._rows + 1)),
+            seq_num=list(range(self._arrays.rows - count + 1, self._arrays.rows + 1)),
             time=[now] * count,
             filled={},
         )
         self._emit("event_page", page)
-
-    def _announce(self, written: Written, first: int) -> None:
-        """Say in stream documents where a block is; a new file gets new stream resources."""
-        count = written.stop - written.start
-        for spec in self._file.arrays:
-            composer = self._composers.get((written.uri, spec.name))
-            if composer is None:
-                composer = self._composers[(written.uri, spec.name)] = self._resource(
-                    written, spec.name, spec.shape
-                )
-            datum = composer.compose_stream_datum(
-                indices={"start": written.start, "stop": written.stop},
-                seq_nums={"start": first, "stop": first + count},
-                descriptor=self._stream.descriptor_doc,
-            )
-            self._emit("stream_datum", datum)
-
-    def _resource(
-        self, written: Written, name: str, shape: tuple[int, ...]
-    ) -> event_model.ComposeStreamResourceBundle:
-        compose = event_model.ComposeStreamResource(self._run.start_doc)
-        composer = compose(
-            mimetype="application/x-hdf5",
-            uri=written.uri,
-            data_key=name,
-            parameters={"dataset": written.datasets[name], "chunk_shape": [written.chunk_rows, *shape]},
-        )
-        self._emit("stream_resource", composer.stream_resource_doc)
-        return composer
-
-
-def _led_by_nan(rows: np.ndarray, count: int) -> np.ndarray:
-    return np.concatenate([np.full((count, *rows.shape[1:]), np.nan, dtype=rows.dtype), rows])

@@ -14,11 +14,14 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     Posterior,
     ReconstructionSettings,
+    StitchedObject,
+    Window,
     settings_sha256,
 )
 from nfphasing_bluesky.documents.density_stream import DensityStream
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.ledger import Ledger, ledger_keys
+from nfphasing_bluesky.documents.object_stream import ObjectStream, makes_object
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class DerivedRun:
         arrays: opens the array file.
         stream, data_key: of the raw run; a result's own origin has the last word.
         store_samples: keep the draws too.
+        object_every_s: least time between two states of a stitched object, s.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class DerivedRun:
         stream: str = "primary",
         data_key: str | None = None,
         store_samples: bool = False,
+        object_every_s: float = 2.0,
     ) -> None:
         self._raw = raw_start
         self._info = info
@@ -67,6 +72,10 @@ class DerivedRun:
         self._n_samples = settings.n_samples if store_samples else 0
         self._run: event_model.ComposeRunBundle | None = None
         self._density: DensityStream | None = None
+        self._object: ObjectStream | None = None
+        self._object_every_s = object_every_s
+        self.window: Window | None = None
+        """Rectangle of the object that the scan covers; to be set before the first results, where known."""
         self.ledger = Ledger()
         self.closed = False
 
@@ -122,6 +131,8 @@ class DerivedRun:
         run = self._started()
         if self._density is not None:
             self._density.close()
+        if self._object is not None:
+            self._object.close()
         self._write_ledger(run)
         self._sink("stop", run.compose_stop(exit_status=cast(ExitStatus, exit_status), reason=reason))
         return ledger
@@ -129,12 +140,26 @@ class DerivedRun:
     def _add_block(self, results: list[Posterior | Failure]) -> None:
         if self._density is None:
             self._density = self._begin(results)
+        self._add_to_object(results)
         for result in self._density.add(results):
             if isinstance(result, Failure):
                 self.ledger.failed += 1
             else:
                 self.ledger.reconstructed += 1
                 self.ledger.latencies_s.append(result.latency_s)
+
+    def _add_to_object(self, results: Sequence[Posterior | Failure]) -> None:
+        if self._object is None and any(makes_object(result) for result in results):
+            self._object = ObjectStream(
+                self._started(), self._info, self._store, self._sink, self.window, self._object_every_s
+            )
+        if self._object is not None:
+            self._object.add(results)
+
+    @property
+    def stitched(self) -> StitchedObject | None:
+        """The stitched object as it was last looked at, at a limited rate; None without one."""
+        return None if self._object is None else self._object.latest
 
     def _begin(self, results: Sequence[Posterior | Failure]) -> DensityStream:
         """Fix the columns: units and axes are those of the first posterior, or the model's own."""

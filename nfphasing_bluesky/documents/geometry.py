@@ -57,7 +57,7 @@ def detector_geometry(start: Document, descriptor: Document, data_key: str) -> D
         GeometryError: it is missing or incomplete, or a value has no usable unit.
     """
     said = own_metadata(start).get("geometry")
-    values = _from_start(said) if said is not None else _from_configuration(descriptor, data_key)
+    values = _from_start(said) if said is not None else from_configuration(descriptor, data_key)
     missing = [name for name in _FIELDS[:4] if name not in values]
     if missing:
         raise GeometryError(
@@ -86,7 +86,12 @@ def _from_start(said: Any) -> dict[str, tuple[float, ...]]:
     return {names[key]: _numbers(names[key], value, key) for key, value in said.items()}
 
 
-def _from_configuration(descriptor: Document, data_key: str) -> dict[str, tuple[float, ...]]:
+def from_configuration(descriptor: Document, data_key: str) -> dict[str, tuple[float, ...]]:
+    """Return what the configuration says of wavelength, distance, pixel size, PONI and rotations, SI units.
+
+    Raises:
+        GeometryError: a value without a usable unit, or with another number of numbers.
+    """
     owner = object_of(descriptor, data_key)
     found: dict[str, tuple[float, ...]] = {}
     for name in _FIELDS:

@@ -26,6 +26,7 @@ from nfphasing_bluesky.documents.keys import (
     companions_in,
     own_metadata,
 )
+from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
 from nfphasing_bluesky.documents.units import inverse_angstrom
 
 Array = NDArray[Any]
@@ -42,6 +43,7 @@ class Layout:
         units: role -> units of that companion, as the document spells them.
         detector: geometry of two-dimensional frames, or why there is none.
         said: the start document's `nfphasing` entry.
+        scan: makes the frames of a ptychographic scan, or why it cannot; None for all others.
     """
 
     stream: str
@@ -51,11 +53,13 @@ class Layout:
     units: Mapping[str, str | None]
     detector: DetectorGeometry | HologramGeometry | GeometryError
     said: Mapping[str, Any]
+    scan: ScanFrames | GeometryError | None = None
 
     @property
     def needed(self) -> frozenset[str]:
         """Data keys that must have arrived before a frame can be built."""
-        return frozenset([self.data_key, *self.event_roles.values()])
+        places = self.scan.keys if isinstance(self.scan, ScanFrames) else ()
+        return frozenset([self.data_key, *self.event_roles.values(), *places])
 
     def frame(self, values: Mapping[str, Any], origin: Origin) -> Frame:
         """Build a Frame from one event's values, data key -> array.
@@ -68,9 +72,13 @@ class Layout:
         roles.update({role: np.asarray(values[name]) for role, name in self.event_roles.items()})
         if intensity.ndim == 1:
             return self._curve(intensity, roles, origin)
+        sigma, mask, flat = (_flat(roles.get(role), 2) for role in ("sigma", "mask", "flat"))
+        if isinstance(self.scan, GeometryError):
+            raise self.scan
+        if self.scan is not None:
+            return self.scan.frame(intensity, values, None if mask is None else mask != 0, origin)
         if isinstance(self.detector, GeometryError):
             raise self.detector
-        sigma, mask, flat = (_flat(roles.get(role), 2) for role in ("sigma", "mask", "flat"))
         if isinstance(self.detector, HologramGeometry):
             dead = None if mask is None else mask != 0
             return hologram_frame(intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin)
@@ -138,7 +146,11 @@ class Layout:
 
 
 def read_layout(
-    start: Document, descriptor: Document, data_key: str | None, geometry: DetectorGeometry | None = None
+    start: Document,
+    descriptor: Document,
+    data_key: str | None,
+    geometry: DetectorGeometry | None = None,
+    beam: Beam | None = None,
 ) -> Layout:
     """Read from a start document and a descriptor how the stream's frames are made.
 
@@ -147,6 +159,7 @@ def read_layout(
         descriptor: of the stream.
         data_key: the key asked for, or None to find it.
         geometry: of two-dimensional frames where the caller knows better than the documents (a PONI file).
+        beam: of ptychographic scans; with it every two-dimensional frame is taken for one of these.
 
     Raises:
         DataKeyError: no such data key, or no unique one.
@@ -167,7 +180,15 @@ def read_layout(
     except GeometryError as error:
         detector = error
     stream = descriptor.get("name", "")
-    return Layout(stream, chosen, event_roles, fixed, units, detector, own_metadata(start))
+    scan = None if beam is None else _scan(start, descriptor, chosen, beam)
+    return Layout(stream, chosen, event_roles, fixed, units, detector, own_metadata(start), scan)
+
+
+def _scan(start: Document, descriptor: Document, data_key: str, beam: Beam) -> ScanFrames | GeometryError:
+    try:
+        return ScanFrames(start, descriptor, data_key, beam)
+    except GeometryError as error:
+        return error
 
 
 def _fixed_companion(

@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import event_model
 
-from nfphasing_bluesky.core import DetectorGeometry, Failure, Frame, StreamSettings
+from nfphasing_bluesky.core import DetectorGeometry, Failure, Frame, StreamSettings, Window
 from nfphasing_bluesky.documents.handlers import ResourceAssets, discover_handlers
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.run_frames import Integrate, RunFrames
+from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.documents.streams import StreamAssets
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class FrameRouter:
         handlers: spec -> handler class; None for the installed ones.
         root_map: path prefix in the documents -> prefix on this machine.
         wait_s: how long to wait for a file that documents announce.
+        beam: of ptychographic scans; with it every two-dimensional frame is taken for one of these.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class FrameRouter:
         handlers: Mapping[str, Any] | None = None,
         root_map: Mapping[str, str] | None = None,
         wait_s: float = 5.0,
+        beam: Beam | None = None,
     ) -> None:
         self._listener = listener
         self._settings = settings or StreamSettings()
@@ -62,6 +65,7 @@ class FrameRouter:
         self._handlers = discover_handlers() if handlers is None else dict(handlers)
         self._root_map = dict(root_map or {})
         self._wait_s = wait_s
+        self._beam = beam
         self._router = event_model.RunRouter([self._begin], filler_class=_Unfilled)  # type: ignore[arg-type]
         self._runs: dict[str, RunFrames] = {}
         self._owners: dict[str, str] = {}
@@ -86,6 +90,11 @@ class FrameRouter:
         """Uids of the raw runs that have started and not stopped."""
         return tuple(self._runs)
 
+    def window(self, raw_uid: str) -> Window | None:
+        """Rectangle of the object that a scan will cover, once a frame of it has come; None where unknown."""
+        run = self._runs.get(raw_uid)
+        return None if run is None else run.window()
+
     def _begin(self, name: str, start: Document) -> tuple[list[RunFrames], list[Any]]:
         if start.get("original_run_uid"):
             return [], []
@@ -96,6 +105,7 @@ class FrameRouter:
             StreamAssets(self._wait_s, self._root_map),
             self._geometry,
             self._integrate,
+            self._beam,
         )
         self._runs[start["uid"]] = run
         self._listener.run_started(start)

@@ -18,10 +18,12 @@ from nfphasing_bluesky.core import (
     NFPhasingError,
     Origin,
     StreamSettings,
+    Window,
 )
 from nfphasing_bluesky.documents.handlers import ResourceAssets
 from nfphasing_bluesky.documents.keys import has_arrays, is_external
 from nfphasing_bluesky.documents.layout import Layout, read_layout
+from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
 from nfphasing_bluesky.documents.streams import StreamAssets
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         resources, streams: readers of external assets, closed with the run.
         geometry: of two-dimensional frames, over what the documents say.
         integrate: turns a two-dimensional frame into the one to reconstruct (a curve), or None to leave it.
+        beam: of ptychographic scans, or None.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         streams: StreamAssets,
         geometry: DetectorGeometry | None = None,
         integrate: Integrate | None = None,
+        beam: Beam | None = None,
     ) -> None:
         super().__init__()
         self._settings = settings
@@ -72,6 +76,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         self._streams = streams
         self._geometry = geometry
         self._integrate = integrate
+        self._beam = beam
         self._layouts: dict[str, Layout | DataKeyError] = {}
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._refused: set[tuple[str, int]] = set()
@@ -90,7 +95,7 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         if asked is None and not has_arrays(doc):
             return
         try:
-            self._layouts[doc["uid"]] = read_layout(self.get_start(), doc, asked, self._geometry)
+            self._layouts[doc["uid"]] = read_layout(self.get_start(), doc, asked, self._geometry, self._beam)
         except DataKeyError as error:
             log.warning("run %s: %s", self.get_start()["uid"], error)
             self.problem = str(error)
@@ -163,6 +168,12 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         self._pending.clear()
         self._streams.close()
         self._resources.close()
+
+    def window(self) -> Window | None:
+        """Rectangle of the object that a scan will cover, once a frame of it has come; None where unknown."""
+        scans = (layout.scan for layout in self._layouts.values() if isinstance(layout, Layout))
+        windows = (scan.window() for scan in scans if isinstance(scan, ScanFrames))
+        return next((window for window in windows if window is not None), None)
 
     def _take_event(self, doc: Any) -> None:
         layout = self._layouts.get(doc["descriptor"])

@@ -45,12 +45,16 @@ class FileSpec:
         arrays: its arrays; the first is the signal, `<signal>_std` its errors.
         axes: axis name -> (values, units).
         metadata: who computed what from what, for NXprocess.
+        group: NXdata that holds the arrays; their names begin with it and an underscore.
+        least_rows_per_chunk: for few and large rows 1, so that a chunk is no larger than what is in it.
     """
 
     uid: str
     arrays: tuple[ArraySpec, ...]
     axes: Mapping[str, tuple[NDArray[Any], str]]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    group: str = "density"
+    least_rows_per_chunk: int = 8
 
 
 @dataclass(frozen=True)

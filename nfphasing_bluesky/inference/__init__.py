@@ -2,7 +2,7 @@
 
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.reconstructor import Reconstructor, frame_seed, pick_device
-from nfphasing_bluesky.inference.trust import judge, reduced_chi2
+from nfphasing_bluesky.inference.trust import judge
 
 __all__ = [
     "Reconstructor",
@@ -11,5 +11,4 @@ __all__ = [
     "judge",
     "log_weights",
     "pick_device",
-    "reduced_chi2",
 ]

@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
-from nfphasing_bluesky.inference.trust import judge, outside, reduced_chi2
+from nfphasing_bluesky.inference.trust import judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -93,6 +93,12 @@ class Reconstructor:
             neighbours=modality.neighbours,
         )
 
+    @property
+    def sigma_floor(self) -> float:
+        """Relative systematic error that is added to each sigma."""
+        asked = self.settings.sigma_floor
+        return self.modality.sigma_floor if asked is None else asked
+
     @classmethod
     def load(
         cls, name_or_path: str | Path, device: str = "auto", settings: ReconstructionSettings | None = None
@@ -153,7 +159,7 @@ class Reconstructor:
         """Indices of the frames that can be used, their batch, and why the others can't."""
         everyone = list(range(len(frames)))
         try:
-            return everyone, self.modality.collate(frames, self.settings.sigma_floor), {}
+            return everyone, self.modality.collate(frames, self.sigma_floor), {}
         except NFPhasingError as error:
             if len(frames) == 1:
                 return [], None, {0: Failure(frames[0].origin, f"{type(error).__name__}: {error}")}
@@ -319,8 +325,7 @@ class Reconstructor:
         return [dict(zip(self.info.classes, (float(v) for v in row), strict=True)) for row in share.cpu()]
 
     def _trust(self, batch, predicted, embedding, ess, acceptance, agreement):
-        usable = ~batch.mask.cpu()
-        chi2 = reduced_chi2(batch.intensity.cpu(), predicted.mean(1), batch.sigma.cpu(), usable)
+        chi2 = self.modality.reduced_chi2(batch.to("cpu"), predicted.mean(1))
         distance = self.reference.distance(embedding).cpu() if self.reference else torch.zeros(len(chi2))
         features = {k: v.cpu() for k, v in self.modality.features(batch).items()}
         return [

@@ -3,21 +3,10 @@
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Trust, Verdict
 from nfphasing_bluesky.models import Card
-
-
-def reduced_chi2(intensity: Tensor, predicted: Tensor, sigma: Tensor, usable: Tensor) -> Tensor:
-    """(B,) mean squared residual over sigma of (B, ...) patterns, over the usable points.
-
-    Infinite for a prediction that is not finite, which fits nothing.
-    """
-    pull = torch.where(usable, (intensity - predicted) / sigma, 0.0).double()
-    chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
-    return chi2.nan_to_num(torch.inf)
 
 
 def outside(card: Card, features: Mapping[str, Tensor], index: int) -> str:

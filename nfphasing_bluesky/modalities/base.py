@@ -105,6 +105,17 @@ class Evaluated:
     predicted: Tensor
 
 
+def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
+    """(B,) mean squared residual over sigma of (B, ...) patterns, over the points that are not masked.
+
+    Infinite for a prediction that is not finite, which fits nothing.
+    """
+    usable = ~batch.mask
+    pull = torch.where(usable, (batch.intensity - predicted) / batch.sigma, 0.0).double()
+    chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
+    return chi2.nan_to_num(torch.inf)
+
+
 class Distribution(Protocol):
     """q(class, theta | I) for B frames, as networks give it."""
 
@@ -202,6 +213,11 @@ class Modality(Protocol):
         ...
 
     @property
+    def sigma_floor(self) -> float:
+        """Relative systematic error that is added to each sigma unless the user says otherwise."""
+        ...
+
+    @property
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         ...
@@ -216,6 +232,14 @@ class Modality(Protocol):
         `inner` below 1 draws from the middle of the prior's box only, for studies of what a model does
         outside of what it was trained on.
         """
+        ...
+
+    def sample_like(self, batch: Any, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Draw n objects to be measured like the frames of a batch, as far as the modality can say how."""
+        ...
+
+    def parts(self, batch: Any, generator: torch.Generator) -> Any:
+        """Frames as large as those that the network is trained on: a part of each larger one."""
         ...
 
     def log_prior(self, draws: Draws) -> Tensor:
@@ -261,6 +285,10 @@ class Modality(Protocol):
         """
         ...
 
+    def reduced_chi2(self, batch: Any, predicted: Tensor) -> Tensor:
+        """(B,) misfit of patterns predicted for the frames of a batch, about 1 for one that fits."""
+        ...
+
     def forward(self, draws: Draws, batch: Any) -> Tensor:
         """(N, ...) expected pattern of unit scale and no background; differentiable in theta."""
         ...
@@ -283,6 +311,10 @@ class Modality(Protocol):
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Name -> (N,) values of every reported parameter; NaN where a class lacks it."""
+        ...
+
+    def seen(self, batch: Any) -> Tensor:
+        """(B, ...) bool: pixels of u, or of each of its parts, that the frame says something of."""
         ...
 
     def features(self, batch: Any) -> Mapping[str, Tensor]:

@@ -98,25 +98,6 @@ def expected(phase: Tensor, geometry: Hologram) -> Tensor:
     return hologram(wave, geometry.fresnel_number)
 
 
-def within(surroundings: Tensor, corner: Tensor, phase: Tensor) -> Tensor:
-    """Surroundings (N, H', W') with phases (N, H, W) put in at corners (N, 2)."""
-    n, h, w = phase.shape
-    rows = corner[:, 0, None] + torch.arange(h, device=phase.device)
-    columns = corner[:, 1, None] + torch.arange(w, device=phase.device)
-    each = torch.arange(n, device=phase.device)[:, None, None]
-    return surroundings.to(phase).index_put((each, rows[:, :, None], columns[:, None, :]), phase)
-
-
-def cut(images: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
-    """(N, ..., h, w) parts of images (N, ..., H, W) at corners (N, 2)."""
-    rows = corner[:, 0, None] + torch.arange(shape[0], device=images.device)
-    columns = corner[:, 1, None] + torch.arange(shape[1], device=images.device)
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    return images.movedim((-2, -1), (1, 2))[each, rows[:, :, None], columns[:, None, :]].movedim(
-        (1, 2), (-2, -1)
-    )
-
-
 def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) -> tuple[Tensor, Tensor]:
     """Channels (B, C, H, W) and log scale (B,).
 
@@ -140,6 +121,11 @@ def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) 
 
 
 CHANNELS = 1 + len(REGULARISATIONS) + len(AFTER) + 3
+
+
+def last_estimate(batch: HologramBatch) -> Tensor:
+    """(B, H, W) phase that the last iteration found, rad."""
+    return batch.channels[:, len(REGULARISATIONS) + len(AFTER)] * batch.log_scale.exp()[:, None, None]
 
 
 def scalars(batch: HologramBatch) -> Tensor:

@@ -8,7 +8,7 @@ the distance from the training set say how far to trust a frame.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities import holograms
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.objects import random_objects
+from nfphasing_bluesky.physics.patches import cut, within
 
 FRESNEL_NUMBER = (1e-3, 0.1)
 BETA_OVER_DELTA = (1e-3, 0.1)
@@ -68,6 +70,7 @@ class Holography:
     name = "holography"
     parameters = PARAMETERS
     neighbours = 0
+    sigma_floor = 0.0
     noise_columns = 0
     has_log_prior = False
     training: Mapping[str, Any] = MappingProxyType(
@@ -128,9 +131,35 @@ class Holography:
         # on the grid that tiles of a frame lie on
         places = torch.randint(0, (large - side) // 8 + 1, (n, 2), generator=generator, device=device) * 8
         corner = torch.where(whole[:, None], corner, places)
-        theta = holograms.cut(phase, corner, (side, side)).flatten(1)
+        theta = cut(phase, corner, (side, side)).flatten(1)
         label = torch.zeros(n, dtype=torch.long, device=device)
         return TileDraws(label, theta, torch.arange(n, device=device), phase, corner, whole)
+
+    def sample_like(
+        self, batch: HologramBatch, n: int, generator: torch.Generator, inner: float = 1.0
+    ) -> Draws:
+        """Objects of the prior: Fresnel numbers and noise are drawn, and a network has to know them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def parts(self, batch: HologramBatch, generator: torch.Generator) -> HologramBatch:
+        """A tile of each frame; the surroundings are what the last back-projection shows."""
+        if batch.surroundings is not None:
+            return batch
+        corner = tile_corners(len(batch), batch.intensity.shape[1:], self.settings.tile, generator)
+        shape = (self.settings.tile, self.settings.tile)
+        image, sigma, mask, channels = (
+            cut(v, corner, shape) for v in (batch.intensity, batch.sigma, batch.mask, batch.channels)
+        )
+        around = holograms.last_estimate(batch).clamp(*PHASE_RAD)
+        return replace(
+            batch,
+            intensity=image,
+            sigma=sigma,
+            mask=mask,
+            channels=channels,
+            surroundings=around,
+            corner=corner,
+        )
 
     def log_prior(self, draws: Draws) -> Tensor:
         """(N,) NaN: the density of random objects is not known."""
@@ -148,7 +177,7 @@ class Holography:
         measured = holograms.measured(clean, photons, generator)
         channels, log_scale = holograms.context(*measured, geometry)
         shape = (side, side)
-        image, sigma, mask, channels = (holograms.cut(v, tiles.corner, shape) for v in (*measured, channels))
+        image, sigma, mask, channels = (cut(v, tiles.corner, shape) for v in (*measured, channels))
         # of these, nothing but the tile was seen
         own = tiles.whole.nonzero()[:, 0]
         channels[own], log_scale[own] = holograms.context(image[own], sigma[own], mask[own], geometry.at(own))
@@ -187,6 +216,10 @@ class Holography:
         """(B,) NaN: every pixel of a hologram knows of every pixel of the object."""
         return batch.intensity.new_full((len(batch),), torch.nan)
 
+    def reduced_chi2(self, batch: HologramBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma."""
+        return gaussian_chi2(batch, predicted)
+
     def forward(self, draws: Draws, batch: HologramBatch) -> Tensor:
         """(N, H, W) expected holograms; differentiable in theta."""
         phase = draws.theta.unflatten(1, batch.intensity.shape[1:])
@@ -194,8 +227,8 @@ class Holography:
         if batch.surroundings is None:
             return holograms.expected(phase, geometry)
         corner = batch.corner[draws.frame]
-        whole = holograms.within(batch.surroundings[draws.frame], corner, phase)
-        return holograms.cut(holograms.expected(whole, geometry), corner, (phase.shape[1], phase.shape[2]))
+        whole = within(batch.surroundings[draws.frame], corner, phase)
+        return cut(holograms.expected(whole, geometry), corner, (phase.shape[1], phase.shape[2]))
 
     def log_likelihood(self, draws: Draws, batch: HologramBatch) -> Tensor:
         """(N,) -chi^2 / 2 of the draws' holograms; differentiable in theta."""
@@ -241,6 +274,10 @@ class Holography:
             "phase_spread_rad": draws.theta.std(1),
         }
 
+    def seen(self, batch: HologramBatch) -> Tensor:
+        """(B, H, W) bool: all."""
+        return torch.ones_like(batch.mask)
+
     def features(self, batch: HologramBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""
         return {
@@ -262,7 +299,7 @@ class Holography:
         batch, _ = self.simulate(draws, generator)
         assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
         side = self.settings.tile
-        network.initialise(draws.theta.view(-1, 1, side, side), batch.log_scale)
+        network.initialise(*self.context(batch), draws.theta.view(-1, 1, side, side))
 
     def settle(self, network: nn.Module, generator: torch.Generator) -> None:
         """Fit the whitening of the flow's noise to fresh frames."""

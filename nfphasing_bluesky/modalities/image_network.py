@@ -41,13 +41,15 @@ class ImageDistribution:
     Args:
         network: that made it.
         features: of B T tiles.
-        log_scale: (B,) logarithm of the scale of u that the flow is free of.
+        log_scale: (B, C) logarithm of the scale of u's channels that the flow is free of.
+        reference: (B T, C, h, w) where the flow has its origin, in unbounded coordinates.
         tiles: of a frame.
     """
 
     network: "ImagePosterior"
     features: ImageFeatures
     log_scale: Tensor
+    reference: Tensor
     tiles: Tiling
 
     def __len__(self) -> int:
@@ -71,9 +73,9 @@ class ImageDistribution:
                 "their density is not known; ask for that of single tiles"
             )
         u = draws.theta.unflatten(1, (-1, *self.tiles.shape))
-        log_scale = self.log_scale[draws.frame]
-        y, log_det = self.network.unbounded(u, log_scale)
-        return self._of(draws.frame).log_prob(y) + log_det
+        frame = draws.frame
+        y, log_det = self.network.unbounded(u, self.log_scale[frame], self.reference[frame])
+        return self._of(frame).log_prob(y) + log_det
 
     def draw(self, noise: Tensor) -> tuple[Draws, Tensor]:
         """Draws of every frame and their log density, differentiable.
@@ -100,7 +102,8 @@ class ImageDistribution:
         cut = self.tiles.cut(z).movedim(-3, 2).flatten(1, 2)
         y, log_prob = self.network.flow(self.features).from_latent(cut)
         count = len(self.tiles.corners)
-        u, log_det = self.network.bounded(y, self.log_scale.repeat_interleave(count))
+        scale = self.log_scale.repeat_interleave(count, 0)
+        u, log_det = self.network.bounded(y, scale, self.reference)
         log_q = (log_prob - log_det).unflatten(1, (b, count))
         if self.tiles.single:
             return u, log_q[..., 0]
@@ -120,10 +123,12 @@ class ImagePosterior(nn.Module):
 
     Args:
         channels: of the encoder's input.
-        extras: scalars beside it, the first of them the logarithm of the frame's scale.
+        extras: scalars beside it, the first of them the logarithms of the scales of u's channels.
         lower: (C,) lower bounds of u.
         upper: (C,) upper bounds of u.
         settings: architecture.
+        reference: channels of the encoder's input that are estimates of u's channels, over their scales: the
+            flow then has the difference to learn; none for 0.
     """
 
     def __init__(
@@ -133,15 +138,17 @@ class ImagePosterior(nn.Module):
         lower: Sequence[float],
         upper: Sequence[float],
         settings: ImageNetworkSettings,
+        reference: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self._reference = tuple(reference)
         encoder = settings.encoder.model_copy(update={"extras": extras})
         self.encoder = ImageEncoder(channels, encoder)
         self.flow: ImageFlow = build_image_flow(
             len(lower), self.encoder.widths, settings.flow, side=settings.tile
         )
         self.box = ImageBox(torch.tensor(lower), torch.tensor(upper))
-        self.tile = settings.tile
+        self.tile, self.scaled = settings.tile, len(lower)
         for weight in self.parameters():
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -152,19 +159,26 @@ class ImagePosterior(nn.Module):
         cut = tiles.cut(channels).movedim(-3, 1).flatten(0, 1)
         cut = cut.contiguous(memory_format=torch.channels_last)
         scalars = extra.repeat_interleave(len(tiles.corners), 0)
-        return ImageDistribution(self, self.encoder(cut, scalars), extra[:, 0], tiles)
+        origin = self.origin(cut, scalars)
+        return ImageDistribution(self, self.encoder(cut, scalars), extra[:, : self.scaled], origin, tiles)
 
-    def unbounded(self, u: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The flow's coordinates of u (..., C, H, W), and log|det| (...); `log_scale` is (...)."""
+    def origin(self, channels: Tensor, extra: Tensor) -> Tensor:
+        """(B, C, H, W) coordinates of the reference."""
+        if self._reference:
+            u = channels[:, list(self._reference)] * extra[:, : self.scaled].exp()[..., None, None]
+            return self.box(self.box.clamped(u))[0]
+        return self.box(channels.new_zeros(len(channels), self.scaled, *channels.shape[-2:]))[0]
+
+    def unbounded(self, u: Tensor, log_scale: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+        """The flow's coordinates of u (B, C, H, W), and log|det| (B,); `log_scale` is (B, C)."""
         y, log_det = self.box(u)
-        y = (y - self._centre(y)) * (-log_scale).exp()[..., None, None, None]
-        return y, log_det - log_scale * y[0].numel()
+        y = (y - origin) * (-log_scale).exp()[..., None, None]
+        return y, log_det - log_scale.sum(-1) * (y.shape[-2] * y.shape[-1])
 
-    def bounded(self, y: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse of `unbounded`; `log_scale` is (B,) for y (S, B, C, H, W)."""
-        scaled = y * log_scale.exp()[:, None, None, None]
-        u, log_det = self.box.inverse(scaled + self._centre(scaled))
-        return u, log_det + log_scale * y[0, 0].numel()
+    def bounded(self, y: Tensor, log_scale: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+        """Inverse of `unbounded`; `log_scale` is (B, C) for y (S, B, C, H, W)."""
+        u, log_det = self.box.inverse(y * log_scale.exp()[:, :, None, None] + origin)
+        return u, log_det + log_scale.sum(-1) * (y.shape[-2] * y.shape[-1])
 
     @torch.no_grad()
     def whiten(self, channels: Tensor, extra: Tensor, u: Tensor) -> None:
@@ -172,17 +186,14 @@ class ImagePosterior(nn.Module):
         parts: list[list[Tensor]] = []
         for rows in torch.arange(len(u)).split(WHITENED_AT_ONCE):
             distribution = self(channels[rows], extra[rows])
-            y, _ = self.unbounded(u[rows], distribution.log_scale)
+            y, _ = self.unbounded(u[rows], distribution.log_scale, distribution.reference)
             coloured = self.flow(distribution.features).coloured(y)
             parts.append([z for z, _ in coloured])
         for whitening, noise in zip(self.flow.ordered_whitenings(), zip(*parts, strict=True), strict=True):
             whitening.fit(torch.cat(noise))
 
-    def _centre(self, like: Tensor) -> Tensor:
-        """(C, 1, 1) coordinate of u = 0."""
-        return self.box(torch.zeros_like(like[:1, ..., :1, :1]))[0].flatten(0, -4)[0]
-
     @torch.no_grad()
-    def initialise(self, u: Tensor, log_scale: Tensor) -> None:
-        """Start the flow from means and scales of images u (n, C, H, W) and the scales of their frames."""
-        self.flow.initialise(self.unbounded(u, log_scale)[0])
+    def initialise(self, channels: Tensor, extra: Tensor, u: Tensor) -> None:
+        """Start the flow from means and scales of true images u (n, C, H, W) of frames."""
+        origin = self.origin(channels, extra)
+        self.flow.initialise(self.unbounded(u, extra[:, : self.scaled], origin)[0])

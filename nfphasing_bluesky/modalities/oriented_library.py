@@ -9,9 +9,9 @@ from torch import Tensor
 from nfphasing_bluesky.flows import Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import CHUNK, Library
-from nfphasing_bluesky.modalities.oriented_shapes import LENGTH_COLUMNS, harmonics, pattern_rings
 from nfphasing_bluesky.modalities.oriented_network import PHI
 from nfphasing_bluesky.modalities.oriented_patterns import CONTEXT, PatternBatch
+from nfphasing_bluesky.modalities.oriented_shapes import LENGTH_COLUMNS, harmonics, pattern_rings
 
 SIZE = 4096
 ERROR = 0.15

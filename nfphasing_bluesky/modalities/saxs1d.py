@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import resample_curve
 from nfphasing_bluesky.modalities import curves
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.network import NetworkSettings
 
@@ -59,6 +59,7 @@ class Saxs1D(ABC):
 
     has_log_prior: ClassVar[bool] = True
     neighbours: ClassVar[int] = 0
+    sigma_floor: ClassVar[float] = 0.01
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def latents(self, batch: CurveBatch) -> int:
@@ -95,6 +96,14 @@ class Saxs1D(ABC):
         factor = curves.size_factor(error, torch.randn(n, generator=generator, device=device))
         return batch, self.report(draws, hidden | {"q_scale": factor})
 
+    def sample_like(self, batch: CurveBatch, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Objects of the prior: exposures, q ranges and noise are drawn, and a network knows them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def parts(self, batch: CurveBatch, generator: torch.Generator) -> CurveBatch:
+        """The curves as they are."""
+        return batch
+
     def batch_key(self, frame: Frame) -> str:
         """Curves are padded: all share a batch."""
         return ""
@@ -125,9 +134,17 @@ class Saxs1D(ABC):
         """(B,) NaN: particles of a class can't explain what they are not, so the chi-squared tells."""
         return batch.intensity.new_full((len(batch),), torch.nan)
 
+    def reduced_chi2(self, batch: CurveBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma."""
+        return gaussian_chi2(batch, predicted)
+
     def density_of(self, batch: CurveBatch, index: int) -> DensityInfo:
         """What u is for one frame: its units may depend on what is known of the frame."""
         return self.density_info
+
+    def seen(self, batch: CurveBatch) -> Tensor:
+        """(B, N) bool: all points of the density."""
+        return torch.ones(len(batch), *self.density_info.shape, dtype=torch.bool)
 
     def features(self, batch: CurveBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""

@@ -20,9 +20,17 @@ from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
-from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated
+from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import size_factor
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.oriented_library import FittedPatterns, PatternLibrary
+from nfphasing_bluesky.modalities.oriented_network import (
+    PHI,
+    PatternNetworkSettings,
+    PatternPosterior,
+    turned_bounds,
+)
+from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
 from nfphasing_bluesky.modalities.oriented_shapes import (
     AT_ONCE,
     CLASSES,
@@ -35,14 +43,6 @@ from nfphasing_bluesky.modalities.oriented_shapes import (
     spreads,
     tilt,
 )
-from nfphasing_bluesky.modalities.oriented_library import FittedPatterns, PatternLibrary
-from nfphasing_bluesky.modalities.oriented_network import (
-    PHI,
-    PatternNetworkSettings,
-    PatternPosterior,
-    turned_bounds,
-)
-from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS, STEPS = 3, 14
@@ -84,6 +84,7 @@ class SaxsOriented:
     parameters = PARAMETERS
     background = BackgroundPrior(1e-6, 0.3)
     neighbours = 0
+    sigma_floor = 0.01
     noise_columns = 4
     has_log_prior = True
     disagreement = ""
@@ -117,6 +118,24 @@ class SaxsOriented:
     def width(self) -> int:
         """D of the padded theta."""
         return max(len(c.free) for c in CLASSES)
+
+    def sample_like(
+        self, batch: PatternBatch, n: int, generator: torch.Generator, inner: float = 1.0
+    ) -> Draws:
+        """Objects of the prior: exposures and q ranges are drawn, and a network knows them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def parts(self, batch: PatternBatch, generator: torch.Generator) -> PatternBatch:
+        """The patterns as they are."""
+        return batch
+
+    def reduced_chi2(self, batch: PatternBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma, of bins."""
+        return gaussian_chi2(batch, predicted)
+
+    def seen(self, batch: PatternBatch) -> Tensor:
+        """(B, H, W) bool: all of the particle."""
+        return torch.ones(len(batch), *self.density_info.shape, dtype=torch.bool)
 
     def latents(self, batch: PatternBatch) -> int:
         """D, whatever the pattern."""
@@ -214,7 +233,12 @@ class SaxsOriented:
         """Untrained encoder, class head and one flow per class."""
         features = [anchor_features(len(c.free)) for c in CLASSES]
         return PatternPosterior(
-            CLASSES, self.settings, oriented_patterns.MAP, oriented_patterns.CHANNELS, oriented_patterns.EXTRAS, features
+            CLASSES,
+            self.settings,
+            oriented_patterns.MAP,
+            oriented_patterns.CHANNELS,
+            oriented_patterns.EXTRAS,
+            features,
         )
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:

@@ -1,9 +1,10 @@
 """Frames larger than what a network was trained on: overlapping tiles, blended with weights."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 STEP = 8
 """Tiles start at multiples of this, so that the coarsest pixels of neighbours coincide."""
@@ -65,3 +66,13 @@ def _ramp(size: int, start: int, pixels: int) -> Tensor:
     if start + size < pixels:
         weight = weight * up.flip(0)
     return weight
+
+
+def tile_corners(n: int, shape: Sequence[int], tile: int, generator: Generator) -> Tensor:
+    """(n, 2) random rows and columns of tiles in frames of a shape, on the grid of a `tiling`."""
+    device = generator.device
+    places = [
+        torch.randint(0, (pixels - tile) // STEP + 1, (n,), generator=generator, device=device) * STEP
+        for pixels in shape
+    ]
+    return torch.stack(places, 1)

@@ -104,7 +104,7 @@ def exit_waves(patch: Tensor, probe: Tensor) -> Tensor:
 
 def expected_intensity(patch: Tensor, probe: Tensor, propagation: Propagation) -> Tensor:
     """(B, H, W) expected photons of frames, of the probe's intensity."""
-    return _intensity(propagation.forward(exit_waves(patch, probe)))
+    return wave_intensity(propagation.forward(exit_waves(patch, probe)))
 
 
 def projection_updates(
@@ -141,13 +141,13 @@ def projection_updates(
     if patch is None:
         patch = torch.ones(counts.shape, dtype=probe.dtype, device=probe.device)
     amplitude = counts.to(probe.real).clamp(min=0).sqrt()
-    light = _intensity(probe).expand_as(amplitude)
+    light = wave_intensity(probe).expand_as(amplitude)
     brightest = light.amax((-2, -1), keepdim=True)
     step = 1 / ((1 - regularisation) * light + regularisation * brightest)
     tiny = torch.finfo(amplitude.dtype).tiny
     for _ in range(updates):
         wave = propagation.forward(exit_waves(patch, probe))
-        change = amplitude / _intensity(wave).clamp(min=tiny).sqrt() - 1
+        change = amplitude / wave_intensity(wave).clamp(min=tiny).sqrt() - 1
         if mask is not None:
             change = torch.where(mask, 0, change)
         moved = propagation.backward(wave * change[:, None])
@@ -244,7 +244,7 @@ def _check_projection(counts: Tensor, probe: Tensor, mask: Tensor | None, regula
         check_mask(mask, counts)
 
 
-def _intensity(wave: Tensor) -> Tensor:
+def wave_intensity(wave: Tensor) -> Tensor:
     """Waves (..., P, H, W) to intensities (..., H, W); sums in this order are twice as fast as abs()."""
     return torch.view_as_real(wave.resolve_conj()).square().sum(-4).sum(-1)
 

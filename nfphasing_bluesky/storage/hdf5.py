@@ -21,7 +21,7 @@ from nfphasing_bluesky.documents.sinks import ArraySpec, FileSpec, Written
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**20
-_CHUNK_ROWS = (8, 64)
+_MOST_CHUNK_ROWS = 64
 _METADATA_BYTES = 2**16
 
 
@@ -84,8 +84,9 @@ class _Part:
     def __init__(self, folder: Path, spec: FileSpec) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._spec = spec
-        self._file, self.path = _create(folder, safe_name(spec.uid))
-        self.chunk_rows = min(_rows_per_chunk(array) for array in spec.arrays)
+        ending = "" if spec.group == "density" else f"-{spec.group}"
+        self._file, self.path = _create(folder, safe_name(spec.uid) + ending)
+        self.chunk_rows = min(_rows_per_chunk(array, spec.least_rows_per_chunk) for array in spec.arrays)
         self._rows = 0
         try:
             self._datasets = self._lay_out()
@@ -136,28 +137,30 @@ class _Part:
 
     def _lay_out(self) -> dict[str, h5py.Dataset]:
         entry = self._file.create_group("entry")
-        data = entry.create_group("density")
+        data = entry.create_group(self._spec.group)
         self._file.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "nfphasing-bluesky"})
-        entry.attrs.update({"NX_class": "NXentry", "default": "density"})
+        entry.attrs.update({"NX_class": "NXentry", "default": self._spec.group})
         entry["title"] = (
             f"{self._spec.metadata.get('quantity', 'density')} of run {_get(self._spec, 'raw_uid')}"
         )
         entry["entry_identifier_uuid"] = self._spec.uid
         first = self._spec.arrays[0]
-        data.attrs.update({"NX_class": "NXdata", "signal": _short(first.name), "axes": [".", *first.dims]})
+        data.attrs.update(
+            {"NX_class": "NXdata", "signal": self._short(first.name), "axes": [".", *first.dims]}
+        )
         for index, (name, (values, units)) in enumerate(self._spec.axes.items()):
             data[name] = np.asarray(values, dtype=np.float64)
             data[name].attrs["units"] = units
             data.attrs[f"{name}_indices"] = index + 1
         datasets = {array.name: self._dataset(data, array) for array in self._spec.arrays}
-        if "std" in data:
-            data[f"{_short(first.name)}_errors"] = h5py.SoftLink(data["std"].name)
+        if "std" in data and data["std"].shape == data[self._short(first.name)].shape:
+            data[f"{self._short(first.name)}_errors"] = h5py.SoftLink(data["std"].name)
         self._process(entry)
         return datasets
 
     def _dataset(self, group: h5py.Group, array: ArraySpec) -> h5py.Dataset:
         dataset = group.create_dataset(
-            _short(array.name),
+            self._short(array.name),
             shape=(0, *array.shape),
             maxshape=(None, *array.shape),
             chunks=(self.chunk_rows, *array.shape),
@@ -167,6 +170,9 @@ class _Part:
         dataset.attrs["units"] = array.units
         dataset.attrs["long_name"] = f"{array.name} ({array.units})" if array.units else array.name
         return dataset
+
+    def _short(self, name: str) -> str:
+        return name.removeprefix(f"{self._spec.group}_")
 
     def _process(self, entry: h5py.Group) -> None:
         process = entry.create_group("process")
@@ -199,13 +205,9 @@ def _create(folder: Path, stem: str) -> tuple[h5py.File, Path]:
             number += 1
 
 
-def _rows_per_chunk(array: ArraySpec) -> int:
+def _rows_per_chunk(array: ArraySpec, least: int) -> int:
     row = max(1, int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize)
-    return int(np.clip(_CHUNK_BYTES // row, *_CHUNK_ROWS))
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("density_")
+    return int(np.clip(_CHUNK_BYTES // row, least, _MOST_CHUNK_ROWS))
 
 
 def _get(spec: FileSpec, key: str) -> object:

@@ -62,12 +62,29 @@ def density_dataset(run: Any) -> xarray.Dataset:
     Raises:
         StorageError: the run has no stream `density` (no frame arrived).
     """
+    return _dataset(run, "density", "no frame arrived")
+
+
+def object_dataset(run: Any) -> xarray.Dataset:
+    """Read the stream `object` of a derived run: states of the stitched object, the last one the whole.
+
+    Args:
+        run: as returned by `reconstructions_of`.
+
+    Returns:
+        Dimensions `time`, `part` (phase, absorption), `y` and `x`, with units as in `density_dataset`.
+
+    Raises:
+        StorageError: the run has no stream `object`: no frame had a place, or none was reconstructed.
+    """
+    return _dataset(run, "object", "its frames are no patches of one, or none was reconstructed")
+
+
+def _dataset(run: Any, name: str, why_not: str) -> xarray.Dataset:
     try:
-        stream = run["density"]
+        stream = run[name]
     except KeyError as error:
-        raise StorageError(
-            f"run {run.metadata['start']['uid']} has no stream 'density'; no frame arrived"
-        ) from error
+        raise StorageError(f"run {run.metadata['start']['uid']} has no stream {name!r}; {why_not}") from error
     dataset = stream.read()
     for name, key in stream.metadata["data_keys"].items():
         if name not in dataset:

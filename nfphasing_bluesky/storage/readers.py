@@ -1,6 +1,6 @@
 """Curves and detector frames from files: one door to every format."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import fabio
@@ -8,14 +8,23 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nfphasing_bluesky.core import DetectorGeometry, Frame, FrameError, GeometryError, Origin, StorageError
+from nfphasing_bluesky.core import (
+    DetectorGeometry,
+    Failure,
+    Frame,
+    FrameError,
+    GeometryError,
+    Origin,
+    StorageError,
+)
 from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
 from nfphasing_bluesky.storage.curves import ReadOptions, as_frame
+from nfphasing_bluesky.storage.ptychography import ScanOptions, ptychography_frames, read_ptychography
 from nfphasing_bluesky.storage.read_canxml import read_canxml
 from nfphasing_bluesky.storage.read_images import iter_images
 from nfphasing_bluesky.storage.read_nexus import find_stack, iter_stack, read_nxcansas
 from nfphasing_bluesky.storage.read_text import read_text
-from nfphasing_bluesky.storage.scans import hologram_frames, read_scan
+from nfphasing_bluesky.storage.scans import holds_ptychography, hologram_frames
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".cbf", ".edf", ".img", ".mccd", ".gb", ".gfrm"})
 
@@ -31,6 +40,9 @@ def read_frames(
     relative_sigma: float | None = None,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
+    probe: str | Path | None = None,
+    positions_sign: tuple[float, float] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
 ) -> list[Frame]:
     """Read every frame of a file; `iter_frames` with all of it in memory."""
     return list(
@@ -44,6 +56,9 @@ def read_frames(
             relative_sigma=relative_sigma,
             dataset=dataset,
             renamed=renamed,
+            probe=probe,
+            positions_sign=positions_sign,
+            on_failure=on_failure,
         )
     )
 
@@ -59,12 +74,16 @@ def iter_frames(
     relative_sigma: float | None = None,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
+    probe: str | Path | None = None,
+    positions_sign: tuple[float, float] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
 
     Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS, detector frames in HDF5, the image
-    formats of fabio (TIFF, CBF, EDF, ...), and holograms in .npz, or in any file with `renamed`, as
-    `scans.hologram_frames` says. Images are returned as they are stored, neither flipped nor
+    formats of fabio (TIFF, CBF, EDF, ...), and scans in .npz, .cxi, or in any file with `renamed` or `probe`:
+    with a probe or positions ptychographic ones, as `ptychography.ptychography_frames` says, else holograms,
+    as `scans.hologram_frames` says. Images are returned as they are stored, neither flipped nor
     turned: the geometry must be that of the stored image. In unsigned images the largest value of the dtype
     marks dead and saturated pixels and is masked.
 
@@ -79,6 +98,9 @@ def iter_frames(
         relative_sigma: sigma as a fraction of the intensity for files without errors.
         dataset: path of the frames inside an HDF5 file.
         renamed: for scans, name in the file -> the name that it goes by here.
+        probe: for ptychographic scans, file with the probe where the scan has none or a worse one.
+        positions_sign: for ptychographic scans, signs of rows and columns; by default what the file says.
+        on_failure: takes frames of a ptychographic scan that cannot be used; without it they raise.
 
     Raises:
         FrameError: no errors; a mask of another shape.
@@ -93,8 +115,15 @@ def iter_frames(
     if poni is not None and geometry is not None:
         raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
     options = ReadOptions(q_unit, columns, relative_sigma, dataset)
-    if renamed or path.suffix.lower() == ".npz":
-        yield from hologram_frames(read_scan(path, renamed))
+    if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_ptychography(path):
+        scan_options = ScanOptions(
+            None if probe is None else Path(probe), positions_sign, renamed or {}, load_mask(mask)
+        )
+        scan = read_ptychography(path, scan_options)
+        if scan.is_ptychography:
+            yield from ptychography_frames(scan, scan_options, on_failure)
+        else:
+            yield from hologram_frames(scan)
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
     elif h5py.is_hdf5(path):
@@ -130,6 +159,13 @@ def load_mask(mask: str | Path | ArrayLike | None) -> NDArray[np.bool_] | None:
             f"{path}: the mask cannot be read ({error}), expected .npy or an image; save it again"
         ) from error
     return np.asarray(values) != 0
+
+
+def _is_ptychography(path: Path) -> bool:
+    try:
+        return h5py.is_hdf5(path) and holds_ptychography(path)
+    except (OSError, KeyError, RuntimeError):
+        return False
 
 
 def _text_curves(path: Path, options: ReadOptions) -> Iterator[Frame]:

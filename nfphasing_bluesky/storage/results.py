@@ -1,9 +1,12 @@
 """Results as JSON objects: what `nfphasing reconstruct --json` prints for each input."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from nfphasing_bluesky.core import Failure, ModelInfo, Posterior
+from nfphasing_bluesky.core import Failure, ModelInfo, Posterior, StitchedObject, Trust
+from nfphasing_bluesky.storage.objects import FrameRecord, scan_trust
 
 Json = dict[str, object]
 
@@ -25,7 +28,6 @@ def posterior_as_json(
         output: NeXus file written, if any.
         figure: PNG written, if any.
     """
-    trust = posterior.trust
     return {
         **_head(posterior.origin.label if input_path is None else str(input_path), info),
         "output": None if output is None else str(output),
@@ -35,14 +37,45 @@ def posterior_as_json(
             for name, summary in posterior.summary().items()
         },
         "classes": {name: _number(probability) for name, probability in posterior.classes.items()},
-        "trust": {
-            "reduced_chi2": _number(trust.reduced_chi2),
-            "ess_fraction": _number(trust.ess_fraction),
-            "ood_score": _number(trust.ood_score),
-            "verdict": str(trust.verdict),
-            "reason": trust.reason,
-        },
+        "trust": _trust(posterior.trust),
         "latency_s": _number(posterior.latency_s),
+    }
+
+
+def object_as_json(
+    found: StitchedObject,
+    records: Sequence[FrameRecord],
+    info: ModelInfo,
+    *,
+    input_path: str | Path,
+    output: str | Path,
+    figure: str | Path,
+    latency_s: float,
+) -> Json:
+    """Return a stitched object as one object of plain JSON: what a frame has, and `object` about the scan.
+
+    It has no parameters: these are the frames'. `latency_s` is the whole scan's.
+    """
+    rows, columns = found.axes
+    verdicts = Counter(record.verdict for record in records)
+    return {
+        **_head(str(input_path), info),
+        "output": str(output),
+        "figure": str(figure),
+        "parameters": {},
+        "classes": {},
+        "trust": _trust(scan_trust(found, records)),
+        "latency_s": _number(latency_s),
+        "object": {
+            "shape": list(found.mean.shape),
+            "pixel": _number(float(rows.values[1] - rows.values[0])) if rows.values.size > 1 else None,
+            "pixel_unit": columns.units,
+            "frames": len(records),
+            "stitched": found.frames,
+            "left_out": found.left_out,
+            "components": found.components,
+            "verdicts": dict(verdicts),
+        },
     }
 
 
@@ -51,6 +84,16 @@ def failure_as_json(failure: Failure, info: ModelInfo, *, input_path: str | Path
     return {
         **_head(failure.origin.label if input_path is None else str(input_path), info),
         "error": failure.reason,
+    }
+
+
+def _trust(trust: Trust) -> Json:
+    return {
+        "reduced_chi2": _number(trust.reduced_chi2),
+        "ess_fraction": _number(trust.ess_fraction),
+        "ood_score": _number(trust.ood_score),
+        "verdict": str(trust.verdict),
+        "reason": trust.reason,
     }
 
 

@@ -1,4 +1,4 @@
-"""Scans of images on disk: named arrays in .npz, .h5 or .cxi, and the frames they hold."""
+"""Scans of images on disk: named arrays in .npz, .h5 or .cxi, and the holograms they hold."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +12,24 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import Frame, FrameError, HologramGeometry, Origin, StorageError
 from nfphasing_bluesky.documents.holograms import NAMES as NUMBERS
 from nfphasing_bluesky.documents.holograms import hologram_frame, hologram_geometry
+from nfphasing_bluesky.documents.ptychography import NAMES as PTYCHOGRAPHY_NUMBERS
+from nfphasing_bluesky.storage.read_cxi import is_cxi, read_cxi
 
-NAMES = ("data", "mask", "flat", *NUMBERS)
-"""What a file of holograms may hold; other names are renamed to these on reading, or left alone."""
+PTYCHOGRAPHIC = ("probe", "positions_px", "positions_m", "translation_m")
+"""Arrays that only a ptychographic scan has."""
+
+NAMES = tuple(
+    dict.fromkeys(
+        (
+            *("data", "mask", "mask_good", "flat"),
+            *NUMBERS,
+            *PTYCHOGRAPHIC,
+            "positions_sign",
+            *PTYCHOGRAPHY_NUMBERS,
+        )
+    )
+)
+"""What a scan may hold; other names are renamed to these on reading, or left alone."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +48,18 @@ class Scan:
             raise StorageError(f"{self.path}: {name} is {value.dtype} {value.shape}, expected one number")
         return float(value.reshape(()))
 
+    @property
+    def is_ptychography(self) -> bool:
+        """Whether a probe or positions are in it."""
+        return any(name in self.values for name in PTYCHOGRAPHIC)
+
 
 def read_scan(path: str | Path, renamed: Mapping[str, str] | None = None) -> Scan:
-    """Read the arrays of a .npz file, or those of the root of an HDF5 file.
+    """Read the arrays of a .npz file, those of the root of an HDF5 file, or the first entry of a CXI file.
 
     Args:
         path: the file.
-        renamed: name in the file -> name of `NAMES`.
+        renamed: name in the file, or path of a dataset in HDF5 -> name of `NAMES`.
 
     Raises:
         StorageError: damaged, of another kind, or without a name that should be renamed.
@@ -48,12 +68,12 @@ def read_scan(path: str | Path, renamed: Mapping[str, str] | None = None) -> Sca
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path) as file:
-                values = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+                values = _read_hdf5(file, renamed)
         else:
             # numpy leaves a file open that it opened and could not read
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, BadZipFile) as error:
         raise StorageError(
             f"{path}: neither .npz nor HDF5 of plain arrays ({error}); the file is cut short, or of another "
             "kind: write it again"
@@ -69,6 +89,25 @@ def read_scan(path: str | Path, renamed: Mapping[str, str] | None = None) -> Sca
             )
         values[ours] = values.pop(theirs)
     return Scan(path, values)
+
+
+def holds_ptychography(path: Path) -> bool:
+    """Return whether an HDF5 file is a ptychographic scan that `read_scan` reads without further help."""
+    with h5py.File(path) as file:
+        if is_cxi(file):
+            return any(name in read_cxi(file, ("translation_m", "probe")) for name in PTYCHOGRAPHIC)
+        return "data" in file and any(isinstance(file.get(name), h5py.Dataset) for name in PTYCHOGRAPHIC)
+
+
+def _read_hdf5(file: h5py.File, renamed: Mapping[str, str]) -> dict[str, NDArray]:
+    values = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+    if is_cxi(file):
+        values |= read_cxi(file)
+    for theirs in renamed:
+        item = file.get(theirs) if theirs not in values else None
+        if isinstance(item, h5py.Dataset):
+            values[theirs] = item[()]
+    return values
 
 
 def hologram_frames(scan: Scan) -> Iterator[Frame]:

@@ -14,8 +14,10 @@ from nfphasing_bluesky.streaming.endpoints import CONTROL, RESULTS, check_local,
 from nfphasing_bluesky.streaming.protocol import (
     TOPIC_DOCUMENT,
     TOPIC_FRAME,
+    TOPIC_OBJECT,
     TOPIC_STATUS,
     FrameResult,
+    ObjectResult,
     Verb,
     WorkerStatus,
 )
@@ -53,7 +55,7 @@ class Listener:
 
     Args:
         endpoint: of the worker's results socket.
-        on_status, on_frame, on_document: called in the listening thread; what they raise is logged.
+        on_status, on_frame, on_document, on_object: called in the listening thread; errors are logged.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Listener:
         on_status: Callable[[WorkerStatus], None] | None = None,
         on_frame: Callable[[FrameResult], None] | None = None,
         on_document: Callable[[str, dict[str, Any]], None] | None = None,
+        on_object: Callable[[ObjectResult], None] | None = None,
     ) -> None:
         self._endpoint = check_local(endpoint)
         self._on_status, self._on_frame, self._on_document = on_status, on_frame, on_document
+        self._on_object = on_object
         self._stopping = threading.Event()
         self._heard = 0.0
         self._thread = threading.Thread(target=self._listen, name="nfphasing-listener", daemon=True)
@@ -103,6 +107,8 @@ class Listener:
                 self._on_status(WorkerStatus.from_message(wire.unpack(payload)))
             elif topic == TOPIC_FRAME and self._on_frame:
                 self._on_frame(FrameResult.from_message(wire.unpack(payload)))
+            elif topic == TOPIC_OBJECT and self._on_object:
+                self._on_object(ObjectResult.from_message(wire.unpack(payload)))
             elif topic == TOPIC_DOCUMENT and self._on_document:
                 self._on_document(*wire.unpack_document(payload))
         except Exception:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nfphasing_bluesky.core import (
     DetectorGeometry,
     Failure,
@@ -13,11 +16,14 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     Posterior,
     ReconstructionSettings,
+    StitchedObject,
     StreamSettings,
 )
+from nfphasing_bluesky.core.neighbours import Neighbours
 from nfphasing_bluesky.documents.derived import DerivedRun
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
+from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
@@ -27,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Outcome = Posterior | Failure
 OnOutcome = Callable[[Outcome, float], None]
+OnObject = Callable[[str, StitchedObject], None]
 
 
 class ReconstructorLike(Protocol):
@@ -48,8 +55,10 @@ class ReconstructorLike(Protocol):
 class _Run:
     reconstructor: ReconstructorLike
     derived: DerivedRun
+    neighbours: Neighbours
     received: int = 0
     dropped: set[int] = field(default_factory=set)
+    shown: StitchedObject | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +81,7 @@ class StreamProcessor:
             with the next document.
         on_outcome: is told what became of each frame and how long it took, s.
         reconstructor: None ignores runs until `use`.
+        on_object: is told of the stitched object of a raw run, whenever there is a new state of it.
     """
 
     def __init__(
@@ -81,16 +91,24 @@ class StreamProcessor:
         sinks: Sequence[DocumentSink] = (),
         on_outcome: OnOutcome | None = None,
         reconstructor: ReconstructorLike | None = None,
+        on_object: OnObject | None = None,
     ) -> None:
         self.reconstructed = self.failed = self.discarded = 0
         self.trouble = ""
         self._settings, self._arrays, self._sinks = settings, arrays, tuple(sinks)
         self._on_outcome, self._reconstructor = on_outcome, reconstructor
+        self._on_object = on_object
         self._index = FrameIndex(settings)
         self._runs: dict[str, _Run] = {}
         self._waiting: list[_Waiting] = []
         self._mask = None if settings.mask is None else read_mask(settings.mask)
-        self._router = FrameRouter(self, settings, geometry=_geometry(settings), integrate=self._integrate)
+        self._router = FrameRouter(
+            self,
+            settings,
+            geometry=_geometry(settings),
+            integrate=self._integrate,
+            beam=_beam(settings, self._mask),
+        )
 
     @property
     def open_runs(self) -> int:
@@ -159,14 +177,19 @@ class StreamProcessor:
             stream=self._settings.stream,
             data_key=self._settings.data_key,
             store_samples=self._settings.store_samples,
+            object_every_s=self._settings.object_every_s,
         )
-        self._runs[start["uid"]] = _Run(reconstructor, derived)
+        self._runs[start["uid"]] = _Run(reconstructor, derived, Neighbours(reconstructor.info.neighbours))
 
     def frame(self, frame: Frame | Failure) -> None:
         """Put a frame into the batch (called by the router)."""
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or (isinstance(frame, Failure) and frame.origin.seq_num in run.dropped):
             return
+        if isinstance(frame, Frame):
+            if frame.place is not None and run.derived.window is None:
+                run.derived.window = self._router.window(frame.origin.raw_uid)
+            frame = run.neighbours.attach(frame)
         self._waiting.append(_Waiting(run, frame, time.monotonic()))
 
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
@@ -176,6 +199,7 @@ class StreamProcessor:
         if run is not None:
             dropped = len(run.dropped)
             run.derived.close(exit_status, reason, received=run.received + dropped, dropped=dropped)
+            self._show(raw_uid, run)
 
     def _receive(self, span: FrameSpan) -> None:
         run = self._runs.get(span.raw_uid)
@@ -203,7 +227,9 @@ class StreamProcessor:
         done = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
         now = time.monotonic()
         for run in dict.fromkeys(item.run for item in group):
-            self._store(run, [o for item, o in zip(group, done, strict=True) if item.run is run])
+            mine = [o for item, o in zip(group, done, strict=True) if item.run is run]
+            self._store(run, mine)
+            self._show(mine[0].origin.raw_uid, run)
         for item, outcome in zip(group, done, strict=True):
             self._count(outcome, now - item.arrival)
 
@@ -213,6 +239,12 @@ class StreamProcessor:
         unstored = run.derived.ledger.failed - before - sum(isinstance(o, Failure) for o in outcomes)
         if unstored:
             self.trouble = f"{unstored} reconstructions could not be stored; see run {run.derived.uid}"
+
+    def _show(self, raw_uid: str, run: _Run) -> None:
+        found = run.derived.stitched
+        if self._on_object is not None and found is not None and found is not run.shown:
+            run.shown = found
+            self._on_object(raw_uid, found)
 
     def _count(self, outcome: Outcome, latency_s: float) -> None:
         if isinstance(outcome, Failure):
@@ -237,6 +269,21 @@ def _geometry(settings: StreamSettings) -> DetectorGeometry | None:
     from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
 
     return detector_geometry_from_poni(settings.poni)
+
+
+def _beam(settings: StreamSettings, mask: NDArray[np.bool_] | None) -> Beam | None:
+    if settings.probe is None:
+        return None
+    from nfphasing_bluesky.storage.ptychography import read_probe
+
+    signs = settings.positions_sign
+    return Beam(
+        read_probe(settings.probe),
+        settings.probe.name,
+        settings.positions,
+        None if signs is None else (float(signs[0]), float(signs[1])),
+        mask,
+    )
 
 
 def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Outcome]:

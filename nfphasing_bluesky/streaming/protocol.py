@@ -15,12 +15,14 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     Parameter,
     Posterior,
+    StitchedObject,
     TransportError,
 )
 
 Message = dict[str, Any]
 
 TOPIC_DOCUMENT, TOPIC_FRAME, TOPIC_STATUS = b"document", b"frame", b"status"
+TOPIC_OBJECT = b"object"
 TOPIC_TALLY, TOPIC_SYNC = b"tally", b"sync"
 
 SYNC = "nfphasing_sync"
@@ -183,6 +185,55 @@ class FrameResult:
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TransportError(f"not a frame's result: {error}; versions differ") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectResult:
+    """The stitched object of a run so far, for displays.
+
+    Args:
+        raw_uid: the raw run.
+        phase: (Y, X) rad, NaN where nothing was seen.
+        std: (Y, X) standard deviation of the transmission over its modulus.
+        axes: of rows and columns.
+        frames: how many frames are in it.
+        components: how many parts of it have no overlap.
+        doubtful: it is made of frames that are not to be trusted, because there were no others.
+    """
+
+    raw_uid: str
+    phase: np.ndarray
+    std: np.ndarray
+    axes: tuple[Axis, ...]
+    frames: int
+    components: int
+    doubtful: bool = False
+
+    @classmethod
+    def of(cls, raw_uid: str, found: StitchedObject) -> "ObjectResult":
+        """Condense a stitched object."""
+        phase, _ = found.parts
+        single = (phase.astype(np.float32), found.std.astype(np.float32))
+        return cls(raw_uid, *single, found.axes, found.frames, found.components, found.doubtful)
+
+    def to_message(self) -> Message:
+        """Return the plain form; arrays stay arrays."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["axes"] = [asdict(axis) for axis in self.axes]
+        return plain
+
+    @classmethod
+    def from_message(cls, message: Message) -> "ObjectResult":
+        """Read the plain form.
+
+        Raises:
+            TransportError: when it is not one.
+        """
+        try:
+            axes = tuple(Axis(**axis) for axis in message["axes"])
+            return cls(**{**message, "axes": axes})
+        except (KeyError, TypeError, ValueError) as error:
+            raise TransportError(f"not a stitched object: {error}; versions differ") from error
 
 
 def _model_info(plain: Message) -> ModelInfo:

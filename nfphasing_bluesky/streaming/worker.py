@@ -10,7 +10,14 @@ from typing import Any
 
 import zmq
 
-from nfphasing_bluesky.core import Failure, NFPhasingError, Posterior, ReconstructionSettings, TransportError
+from nfphasing_bluesky.core import (
+    Failure,
+    NFPhasingError,
+    Posterior,
+    ReconstructionSettings,
+    StitchedObject,
+    TransportError,
+)
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.endpoints import connect
@@ -22,10 +29,12 @@ from nfphasing_bluesky.streaming.protocol import (
     SYNC,
     TOPIC_DOCUMENT,
     TOPIC_FRAME,
+    TOPIC_OBJECT,
     TOPIC_SYNC,
     TOPIC_TALLY,
     Counts,
     FrameResult,
+    ObjectResult,
     Verb,
     WorkerState,
     WorkerStatus,
@@ -83,7 +92,11 @@ class Worker:
         self._told: dict[str, Any] = {}
         self._raw_uid, self._latency_s = "", 0.0
         self._processor = StreamProcessor(
-            settings.stream, outputs.arrays, [*outputs.sinks, self._publish_document], self._publish_outcome
+            settings.stream,
+            outputs.arrays,
+            [*outputs.sinks, self._publish_document],
+            self._publish_outcome,
+            on_object=self._publish_object,
         )
         stream = settings.stream
         self._queue = DocumentQueue(stream.queue_size, stream.policy, FrameIndex(stream))
@@ -230,6 +243,10 @@ class Worker:
         message = wire.pack(result.to_message())
         self._mouth.send_multipart([TOPIC_FRAME, message])
         self._reply(TOPIC_FRAME, message)
+
+    def _publish_object(self, raw_uid: str, found: StitchedObject) -> None:
+        message = wire.pack(ObjectResult.of(raw_uid, found).to_message())
+        self._mouth.send_multipart([TOPIC_OBJECT, message])
 
     def _tell_tally(self) -> None:
         tally = {

@@ -54,7 +54,7 @@ class Evaluation:
         self.ood: list[float] = []
         self.valid: list[bool] = []
         self.seconds: list[float] = []
-        self.pixels = PixelCalibration()
+        self.pixels: dict[str, PixelCalibration] = {}
 
     def add(
         self,
@@ -62,11 +62,11 @@ class Evaluation:
         truth: dict[str, float],
         label: int,
         gain: float,
-        image: FloatArray | None = None,
+        image: tuple[FloatArray, NDArray[np.bool_]] | None = None,
     ) -> None:
-        """Take in one frame; `image` is the true density where that is an image."""
+        """Take in one frame; `image` is the true density, where that is one, and the pixels seen."""
         if image is not None:
-            self.pixels.add(image, posterior.samples)
+            self._add_image(posterior, *image)
         same_class = posterior.labels == label if posterior.labels.size else np.True_
         for name, draws in posterior.parameters.items():
             self.truth.setdefault(name, []).append(np.array(truth[name]))
@@ -79,6 +79,14 @@ class Evaluation:
         self.ood.append(posterior.trust.ood_score)
         self.valid.append(posterior.trust.verdict.value == "VALID")
         self.seconds.append(posterior.latency_s)
+
+    def _add_image(self, posterior: Posterior, truth: FloatArray, seen: NDArray[np.bool_]) -> None:
+        """One image, or one for each part of a density that has several; '' names the only one."""
+        names = posterior.density.axes[0].labels if truth.ndim > seen.ndim else ("",)
+        parts, draws = truth.reshape(-1, *seen.shape), posterior.samples
+        draws = draws.reshape(len(draws), -1, *seen.shape)
+        for i, name in enumerate(names):
+            self.pixels.setdefault(name, PixelCalibration()).add(parts[i], draws[:, i], seen)
 
 
 def run(
@@ -112,17 +120,18 @@ def run(
         images = _true_images(runner.modality, draws, batch)
         for i, posterior in enumerate(posteriors[: frames - done]):
             truths = {name: float(values[i]) for name, values in truth.items()}
-            image = None if images is None else images[i]
+            image = None if images is None else (images[0][i], images[1][i])
             out.add(posterior, truths, int(draws.label[i]), float(gain[i]), image)
         report(len(out.label))
     return out
 
 
-def _true_images(modality: Modality, draws: Draws, batch: Any) -> FloatArray | None:
-    """(B, H, W) densities of the objects that were simulated, where the density is an image."""
-    if len(modality.density_info.axes) != 2:
+def _true_images(modality: Modality, draws: Draws, batch: Any) -> tuple[FloatArray, NDArray[np.bool_]] | None:
+    """(B, ..., H, W) simulated densities and (B, H, W) pixels seen, where the density is an image."""
+    if len(modality.density_info.axes) < 2:
         return None
-    return modality.density(draws, modality.evaluate(draws, batch).nuisance).double().numpy()
+    density = modality.density(draws, modality.evaluate(draws, batch).nuisance).double()
+    return density.numpy(), modality.seen(batch).numpy()
 
 
 def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, Any]) -> dict[str, Any]:
@@ -157,8 +166,9 @@ def certificate(evaluation: Evaluation, modality: Modality, settings: dict[str, 
         figures["classes"][spec.name] = of_class
     figures |= pooled(parts)
     figures["of_valid"] = _of_valid(evaluation, modality, truth, draws, label)
-    if len(evaluation.pixels):
-        figures["pixels"] = evaluation.pixels.figures()
+    if evaluation.pixels:
+        of_parts = {name: part.figures() for name, part in evaluation.pixels.items()}
+        figures["pixels"] = of_parts.get("", of_parts)
     figures["worst_tarp_deviation"] = max(c["tarp_deviation"] for c in figures["classes"].values())
     if len(modality.classes) > 1:
         figures["class_accuracy"] = _accuracy(evaluation, modality)

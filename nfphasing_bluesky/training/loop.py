@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,15 +43,19 @@ class Trainer:
         modality: what is learnt; its prior is fitted here if it has to be.
         settings: of the run.
         device: where networks and simulation run.
+        measured: frames that the physics loss looks at; simulated ones when left out.
     """
 
-    def __init__(self, modality: Modality, settings: TrainSettings, device: str = "cpu") -> None:
+    def __init__(
+        self, modality: Modality, settings: TrainSettings, device: str = "cpu", measured: Any | None = None
+    ) -> None:
+        self._measured = measured
         self.modality, self.settings, self.device = modality, settings, torch.device(device)
         self._round: tuple[int, Round] | None = None
-        if settings.physics_weight and not modality.has_log_prior:
+        if settings.physics_weight and not modality.has_log_prior and measured is None:
             raise SettingsError(
-                f"physics_weight={settings.physics_weight:g}, expected 0 for {modality.name}: the physics "
-                "loss needs log p(theta), which is not known"
+                f"physics_weight={settings.physics_weight:g}, expected 0 for {modality.name}: without "
+                "log p(theta) simulated frames teach no more than their labels do"
             )
         # nats of images are thousands; the gradient's limit is for a few parameters
         self._unit = max(1.0, modality.width / FEW_PARAMETERS)
@@ -152,11 +157,20 @@ class Trainer:
         if weight == 0.0 or self.step % s.physics_every:
             return nll, None
         generator = self._generator(2, self.step)
-        batch, _, _ = simulate_usable(self.modality, s.physics_batch, generator)
+        batch = self._unlabelled(generator)
         with torch.no_grad():
             channels, extra = self.modality.context(batch)
         distribution = self.network(channels, extra, self.modality.anchors(batch))
         return nll, physics(self.modality, distribution, batch, s.physics_draws, generator)
+
+    @torch.no_grad()
+    def _unlabelled(self, generator: torch.Generator) -> Any:
+        """Frames of which the network learns by what they show alone."""
+        count = self.settings.physics_batch
+        if self._measured is None:
+            return simulate_usable(self.modality, count, generator)[0]
+        rows = torch.randint(0, len(self._measured), (count,), generator=generator, device=generator.device)
+        return self.modality.parts(self._measured.at(rows), generator)
 
     def _labelled(self) -> Labelled:
         """Frames of this step: they depend on the seed and the step alone, so a resumed run sees the same."""

@@ -4,7 +4,8 @@ L = E_sim[-log q(u|I)] + lambda E_I E_{u~q}[log q(u|I) - log p(I|A(u)) - log p(u
 
 The second term needs no label: it pulls the draws for any measured I to where the forward model explains
 I, and its first part keeps the draws from collapsing to one point. On its own it would seek one mode,
-so the first term always stays.
+so the first term always stays. Where log p(u) is not known, it is left out, and the first term alone holds
+the draws to the prior.
 """
 
 from dataclasses import dataclass
@@ -60,10 +61,12 @@ def physics(
     noise = torch.randn(shape, generator=generator, device=generator.device)
     made, log_q = distribution.draw(noise)
     log_q = log_q - distribution.class_log_probs.detach()[made.frame, made.label]
-    points = modality.features(batch)["points"][made.frame].clamp_min(1.0).to(log_q)
+    points = (~batch.mask).flatten(1).sum(1)[made.frame].clamp_min(1.0).to(log_q)
     log_likelihood = modality.log_likelihood(made, batch).to(log_q)
     misfit = -log_likelihood / points
-    negative_entropy, negative_log_prior = log_q / points, -modality.log_prior(made) / points
+    negative_entropy, negative_log_prior = log_q / points, torch.zeros_like(misfit)
+    if modality.has_log_prior:
+        negative_log_prior = -modality.log_prior(made) / points
     tempered = torch.where(misfit > 1.0, 1.0 + misfit.clamp_min(1.0).log(), misfit)
     loss = (negative_entropy + tempered + negative_log_prior).mean()
     return PhysicsTerm(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nfphasing_bluesky.training.calibration import LEVELS, FloatArray, coverage, ks_distance, ranks, tarp
 
@@ -23,16 +24,19 @@ class PixelCalibration:
         self._errors: list[float] = []
         self._pull: list[float] = []
 
-    def add(self, truth: FloatArray, draws: FloatArray) -> None:
-        """Take in one frame: the true image (H, W) and draws (S, H, W)."""
-        some = np.linspace(0, truth.size - 1, min(PIXELS, truth.size)).astype(int)
+    def add(self, truth: FloatArray, draws: FloatArray, seen: NDArray[np.bool_]) -> None:
+        """Take in one frame: the true image (H, W), draws (S, H, W), and the pixels that count (H, W)."""
+        places = np.flatnonzero(seen)
+        some = places[np.linspace(0, places.size - 1, min(PIXELS, places.size)).astype(int)]
         flat = draws.reshape(len(draws), -1)
         self._ranks.append(ranks(truth.ravel()[some], flat[:, some].T))
+        truth, draws = np.where(seen, truth, 0.0), np.where(seen, draws, 0.0)
         self._truth.append(_blocks(truth[None])[0])
         self._draws.append(_blocks(draws))
         mean, spread = draws.mean(0), draws.std(0, ddof=1)
         self._errors.append(float(np.linalg.norm(mean - truth) / np.linalg.norm(truth)))
-        self._pull.append(float(np.sqrt(np.mean(((mean - truth) / np.maximum(spread, 1e-12)) ** 2))))
+        pull = ((mean - truth) / np.maximum(spread, 1e-12))[seen]
+        self._pull.append(float(np.sqrt(np.mean(pull**2))))
 
     def __len__(self) -> int:
         return len(self._ranks)

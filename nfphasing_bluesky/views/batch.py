@@ -16,6 +16,7 @@ from nfphasing_bluesky.core import (
     Posterior,
     Summary,
 )
+from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.documents.integration import integrate, subtract
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
@@ -23,6 +24,7 @@ from nfphasing_bluesky.storage.readers import read_frames
 from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
 from nfphasing_bluesky.views.figures import figure_1d, save_figure
 from nfphasing_bluesky.views.images import figure_2d
+from nfphasing_bluesky.views.scans import is_scan, reconstruct_scan
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class BatchJob:
         output: folder of the results.
         buffer: curve or frame to subtract from each.
         reading: keyword arguments of `read_frames`.
+        keep_frames: of scans that become one object, write the posterior of every frame too.
     """
 
     output: Path
     buffer: Path | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
+    keep_frames: bool = False
 
 
 def reconstruct_files(
@@ -45,13 +49,16 @@ def reconstruct_files(
 ) -> list[dict[str, object]]:
     """Reconstruct every frame of every file; one that fails is reported and the others go on.
 
+    Frames with a place in a larger object are stitched to that: one result a file.
+
     Returns:
-        One object per frame, as `posterior_as_json` and `failure_as_json` describe.
+        One object per frame or stitched object, as `posterior_as_json`, `object_as_json` and
+        `failure_as_json` describe.
 
     Raises:
         NFPhasingError: the buffer cannot be read.
     """
-    buffer = _curves(job.buffer, job)[0] if job.buffer else None
+    buffer = _read(job.buffer, job.reading, None)[0] if job.buffer else None
     results: list[dict[str, object]] = []
     stems: set[str] = set()
 
@@ -62,13 +69,23 @@ def reconstruct_files(
 
     for path in files:
         stem = _free_stem(path, stems)
+        failures: list[Failure] = []
         try:
-            frames = _curves(path, job)
+            frames = _read(path, job.reading, failures)
+            if is_scan(frames):
+                whole = job.output / f"{stem}_{reconstructor.info.name}"
+                results.append(
+                    reconstruct_scan(
+                        reconstructor, frames, failures, path, whole, console, keep_frames=job.keep_frames
+                    )
+                )
+                continue
             if buffer is not None:
                 frames = [subtract(frame, buffer) for frame in frames]
         except (NFPhasingError, OSError) as error:
             results.append(failed(path, f"{type(error).__name__}: {error}"))
             continue
+        results.extend(failed(path, failure.reason) for failure in failures)
         for i, frame in enumerate(frames):
             name = stem if len(frames) == 1 else f"{stem}_{i + 1:04d}"
             result = reconstructor([frame.with_origin(seq_num=i + 1)])[0]
@@ -92,8 +109,25 @@ def _free_stem(path: Path, taken: set[str]) -> str:
     return stem
 
 
-def _curves(path: Path, job: BatchJob) -> list[Frame]:
-    frames = read_frames(path, **job.reading)
+def frames_of_files(files: Sequence[Path], reading: Mapping[str, Any], neighbours: int) -> list[Frame]:
+    """Frames of files as a model takes them; those that can't be read are left out.
+
+    Args:
+        files: to read.
+        reading: keyword arguments of `read_frames`.
+        neighbours: how many other frames of its scan each is given.
+
+    Raises:
+        NFPhasingError: a file that can't be read.
+    """
+    unreadable: list[Failure] = []
+    scans = [_read(path, reading, unreadable) for path in files]
+    return [frame for frames in scans for frame in with_neighbours(frames, neighbours)]
+
+
+def _read(path: Path, reading: Mapping[str, Any], failures: list[Failure] | None) -> list[Frame]:
+    on_failure = None if failures is None else failures.append
+    frames = read_frames(path, **reading, on_failure=on_failure)
     return [integrate(f) if isinstance(f.geometry, DetectorGeometry) else f for f in frames]
 
 

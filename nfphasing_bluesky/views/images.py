@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import DensityInfo, Frame, FrameError, ModelInfo, Posterior
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, FrameError, ModelInfo, Posterior
 from nfphasing_bluesky.views.figures import axis_label, write_title
 from nfphasing_bluesky.views.text import parameter_lines, trust_line
 
@@ -62,14 +62,14 @@ def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
 def _draw_frame(axes: NDArray, frame: Frame, posterior: Posterior) -> None:
     usable = frame.usable
     measured = np.where(usable, frame.intensity, np.nan)
-    limits = _limits(measured)
+    limits = colour_limits(measured)
     sigma = np.ones_like(measured) if frame.sigma is None else frame.sigma
     residual = (measured - posterior.prediction.mean) / np.where(usable, sigma, 1.0)
     name = "(I − fit)/σ" if frame.sigma is not None else "I − fit"
     reach = max(4.0, float(np.nanquantile(np.abs(residual), 0.999)))
-    _image(axes[0], measured, "measured", "I", limits, "gray")
-    _image(axes[1], posterior.prediction.mean, "posterior prediction", "I", limits, "gray")
-    _image(axes[2], residual, "residual", name, (-reach, reach), "RdBu_r")
+    draw_image(axes[0], measured, "measured", "I", limits, "gray")
+    draw_image(axes[1], posterior.prediction.mean, "posterior prediction", "I", limits, "gray")
+    draw_image(axes[2], residual, "residual", name, (-reach, reach), "RdBu_r")
     for one in axes:
         one.set_xlabel("column (px)")
         one.set_ylabel("row (px)")
@@ -84,19 +84,19 @@ def draw_mean_and_std(
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Draw mean and standard deviation (H, W) of u with their scales and lengths."""
-    label, (extent, unit) = axis_label(density.quantity, density.units), _extent(density)
-    _image(left, mean, "posterior mean", label, limits or _limits(mean), "viridis", extent)
-    _image(right, std, "standard deviation", label, (0.0, _limits(std)[1]), "magma", extent)
+    label, (extent, unit) = axis_label(density.quantity, density.units), image_extent(density.axes)
+    draw_image(left, mean, "posterior mean", label, limits or colour_limits(mean), "viridis", extent)
+    draw_image(right, std, "standard deviation", label, (0.0, colour_limits(std)[1]), "magma", extent)
     _name_axes((left, right), density, unit)
 
 
 def _draw_density(axes: NDArray, posterior: Posterior) -> None:
     density, draw = posterior.density, posterior.samples[0]
-    limits = _limits(np.stack([posterior.mean, draw]))
+    limits = colour_limits(np.stack([posterior.mean, draw]))
     draw_mean_and_std(axes[0], axes[1], density, posterior.mean, posterior.std, limits)
-    extent, unit = _extent(density)
+    extent, unit = image_extent(density.axes)
     label = axis_label(density.quantity, density.units)
-    _image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
+    draw_image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
     _name_axes(axes[2:], density, unit)
 
 
@@ -106,7 +106,7 @@ def _name_axes(axes: Iterable[Axes], density: DensityInfo, unit: str) -> None:
         one.set_ylabel(f"{density.axes[0].name} ({unit})")
 
 
-def _image(
+def draw_image(
     axes: Axes,
     image: NDArray,
     title: str,
@@ -115,6 +115,7 @@ def _image(
     colours: str,
     extent: tuple[float, float, float, float] | None = None,
 ) -> None:
+    """Draw an image with row 0 at the top, a colour bar, and grey where it is not finite."""
     axes.set_facecolor("#bdbdbd")
     shown = axes.imshow(
         image,
@@ -129,15 +130,15 @@ def _image(
     axes.figure.colorbar(shown, ax=axes, label=label, shrink=0.9)
 
 
-def _limits(image: NDArray) -> tuple[float, float]:
-    """Colour scale that leaves out a few pixels at either end."""
+def colour_limits(image: NDArray) -> tuple[float, float]:
+    """Return a colour scale that leaves out a few pixels at either end."""
     low, high = np.nanpercentile(image, [_BEYOND, 100 - _BEYOND])
     return (float(low), float(high)) if high > low else (float(low) - 1e-6, float(high) + 1e-6)
 
 
-def _extent(density: DensityInfo) -> tuple[tuple[float, float, float, float], str]:
-    """Edges left, right, bottom, top of the outermost pixels, in a unit with handy numbers."""
-    rows, columns = density.axes
+def image_extent(axes: tuple[Axis, ...]) -> tuple[tuple[float, float, float, float], str]:
+    """Return edges left, right, bottom, top of the outermost pixels, in a unit with handy numbers."""
+    rows, columns = axes
     factor, unit = _prefix(float(np.ptp(columns.values)), columns.units)
     edges = []
     for axis in (columns, rows):

@@ -11,18 +11,27 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, Posterior, Verdict
-
-_ARRAYS = ("density_mean", "density_std")
+from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, Posterior, Verdict, is_transmission
 
 
 @dataclass(frozen=True, eq=False)
 class LiveDensity:
-    """u of one frame: what it is, on which axes; mean and standard deviation, the density's shape."""
+    """u of one frame: what it is, on which axes; mean and standard deviation, the density's shape.
+
+    Of a patch of an object it is the phase.
+    """
 
     info: DensityInfo
     mean: NDArray[np.floating]
     std: NDArray[np.floating]
+
+    @classmethod
+    def of(cls, info: DensityInfo, mean: NDArray[np.floating], std: NDArray[np.floating]) -> "LiveDensity":
+        """Take what can be drawn of a density. The std of an object is an image already."""
+        if not is_transmission(info):
+            return cls(info, mean, std)
+        phase = DensityInfo(info.quantity.replace("phase and absorption", "phase"), "rad", info.axes[1:])
+        return cls(phase, mean[0], std[0] if std.ndim == mean.ndim else std)
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,60 @@ class _Stored:
     stop_seq_num: int
 
 
+class _Rows:
+    """Where the latest row of a stream's mean and standard deviation is."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.descriptor: Mapping[str, Any] = {}
+        self._names = (f"{stream}_mean", f"{stream}_std")
+        # The latest block is announced before its events come: until then its predecessor is shown.
+        self._stored: dict[str, deque[_Stored]] = {name: deque(maxlen=2) for name in self._names}
+        self.last_seq_num = 0
+
+    def owns(self, doc: Mapping[str, Any]) -> bool:
+        """Return whether a document is of this stream."""
+        return bool(doc["descriptor"] == self.descriptor.get("uid"))
+
+    def locate(self, doc: Mapping[str, Any], resource: Mapping[str, Any]) -> None:
+        """Remember where the rows of the latest block are."""
+        if resource["data_key"] not in self._names:
+            return
+        self._stored[resource["data_key"]].append(
+            _Stored(
+                path=Path(unquote(urlparse(resource["uri"]).path)),
+                dataset=resource["parameters"]["dataset"],
+                first=doc["indices"]["start"],
+                first_seq_num=doc["seq_nums"]["start"],
+                stop_seq_num=doc["seq_nums"]["stop"],
+            )
+        )
+
+    def loader(self) -> Callable[[], LiveDensity | None]:
+        """Return what reads the latest row from its file."""
+        places = [self._place(name) for name in self._names]
+        descriptor, data_key = self.descriptor, self._names[0]
+
+        def load() -> LiveDensity | None:
+            rows = [_read(place) for place in places]
+            if rows[0] is None or rows[1] is None:
+                return None
+            return _described(descriptor, data_key, rows[0], rows[1])
+
+        return load
+
+    def _place(self, name: str) -> tuple[_Stored, int] | None:
+        for stored in self._stored[name]:
+            if stored.first_seq_num <= self.last_seq_num < stored.stop_seq_num:
+                return stored, stored.first + self.last_seq_num - stored.first_seq_num
+        return None
+
+
 @dataclass(eq=False)
 class LiveState:
     """Collects derived documents or posteriors. Cheap to feed; arrays in files are read when asked for.
+
+    Where the run has a stitched object, that is shown in place of the latest frame's density.
 
     Args:
         history: frames kept for the course of the parameters.
@@ -80,11 +140,8 @@ class LiveState:
         self.received = 0
         self._points: deque[LivePoint] = deque(maxlen=self.history)
         self._density: LiveDensity | None = None
-        self._descriptor: Mapping[str, Any] = {}
         self._resources: dict[str, Mapping[str, Any]] = {}
-        # The latest block is announced before its events come: until then its predecessor is shown.
-        self._stored: dict[str, deque[_Stored]] = {name: deque(maxlen=2) for name in _ARRAYS}
-        self._last_seq_num = 0
+        self._frames, self._object = _Rows("density"), _Rows("object")
 
     def take_posterior(self, posterior: Posterior, info: ModelInfo) -> None:
         """Take one posterior."""
@@ -92,7 +149,7 @@ class LiveState:
         self.title = f"{posterior.origin.label}   ·   {info.name}"
         self.units = dict(posterior.units)
         summaries = posterior.summary().items()
-        self._density = LiveDensity(density, posterior.mean, posterior.std)
+        self._density = LiveDensity.of(density, posterior.mean, posterior.std)
         self._add(
             LivePoint(
                 number=posterior.origin.seq_num or self.received + 1,
@@ -110,12 +167,18 @@ class LiveState:
             self._start(doc)
         elif name == "descriptor" and doc.get("name") == "density":
             self._describe(doc)
+        elif name == "descriptor" and doc.get("name") == "object":
+            self._object.descriptor = doc
         elif name == "stream_resource":
             self._resources[doc["uid"]] = doc
-        elif name == "stream_datum" and doc["descriptor"] == self._descriptor.get("uid"):
-            self._locate(doc)
-        elif name in ("event", "event_page") and doc["descriptor"] == self._descriptor.get("uid"):
+        elif name == "stream_datum":
+            for rows in (self._frames, self._object):
+                if rows.owns(doc):
+                    rows.locate(doc, self._resources[doc["stream_resource"]])
+        elif name in ("event", "event_page") and self._frames.owns(doc):
             self._events(doc, paged=name == "event_page")
+        elif name in ("event", "event_page") and self._object.owns(doc):
+            self._object.last_seq_num = doc["seq_num"][-1] if name == "event_page" else doc["seq_num"]
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
@@ -128,16 +191,7 @@ class LiveState:
         if self._density is not None or not self._points:
             known = self._density
             return lambda: known
-        places = [self._place(name) for name in _ARRAYS]
-        descriptor = self._descriptor
-
-        def load() -> LiveDensity | None:
-            rows = [_read(place) for place in places]
-            if rows[0] is None or rows[1] is None:
-                return None
-            return _described(descriptor, rows[0], rows[1])
-
-        return load
+        return (self._object if self._object.last_seq_num else self._frames).loader()
 
     def _start(self, doc: Mapping[str, Any]) -> None:
         """Begin again with a new derived run; a raw run is none of our business."""
@@ -149,35 +203,20 @@ class LiveState:
 
     def _describe(self, doc: Mapping[str, Any]) -> None:
         """Remember the stream and the units of its parameters: those named with a `_std` beside them."""
-        self._descriptor = doc
+        self._frames.descriptor = doc
         keys = doc["data_keys"]
         names = [name for name in keys if f"{name}_std" in keys]
         self.units = {name: keys[name].get("units") or "" for name in names}
-
-    def _locate(self, doc: Mapping[str, Any]) -> None:
-        """Remember where the rows of the latest block are."""
-        resource = self._resources[doc["stream_resource"]]
-        if resource["data_key"] not in _ARRAYS:
-            return
-        self._stored[resource["data_key"]].append(
-            _Stored(
-                path=Path(unquote(urlparse(resource["uri"]).path)),
-                dataset=resource["parameters"]["dataset"],
-                first=doc["indices"]["start"],
-                first_seq_num=doc["seq_nums"]["start"],
-                stop_seq_num=doc["seq_nums"]["stop"],
-            )
-        )
 
     def _events(self, doc: Mapping[str, Any], paged: bool) -> None:
         """Take one event or a page of them."""
         rows = len(doc["seq_num"]) if paged else 1
         for index in range(rows):
             data = {key: value[index] if paged else value for key, value in doc["data"].items()}
-            self._last_seq_num = doc["seq_num"][index] if paged else doc["seq_num"]
+            number = self._frames.last_seq_num = doc["seq_num"][index] if paged else doc["seq_num"]
             self._add(
                 LivePoint(
-                    number=int(data.get("raw_seq_num", self._last_seq_num)),
+                    number=int(data.get("raw_seq_num", number)),
                     verdict=Verdict(data["verdict"]),
                     reason=data.get("reason", ""),
                     reduced_chi2=float(data["reduced_chi2"]),
@@ -191,13 +230,6 @@ class LiveState:
         self._points.append(point)
         self.received += 1
 
-    def _place(self, name: str) -> tuple[_Stored, int] | None:
-        """Return where the latest frame's row of one array is."""
-        for stored in self._stored[name]:
-            if stored.first_seq_num <= self._last_seq_num < stored.stop_seq_num:
-                return stored, stored.first + self._last_seq_num - stored.first_seq_num
-        return None
-
 
 def _read(place: tuple[_Stored, int] | None) -> NDArray[np.floating] | None:
     """Read one row, also from a file that is still being written."""
@@ -209,10 +241,10 @@ def _read(place: tuple[_Stored, int] | None) -> NDArray[np.floating] | None:
 
 
 def _described(
-    descriptor: Mapping[str, Any], mean: NDArray[np.floating], std: NDArray[np.floating]
+    descriptor: Mapping[str, Any], name: str, mean: NDArray[np.floating], std: NDArray[np.floating]
 ) -> LiveDensity:
     """Put axes, labels and units of the stream's descriptor to two rows."""
-    data_key = descriptor["data_keys"]["density_mean"]
+    data_key = descriptor["data_keys"][name]
     configuration = next(iter(descriptor["configuration"].values()))
     data, keys = configuration["data"], configuration["data_keys"]
     axes = tuple(
@@ -220,4 +252,4 @@ def _described(
         for name in data_key["dims"]
     )
     info = DensityInfo(data.get("quantity", "density"), data_key.get("units", ""), axes)
-    return LiveDensity(info, mean, std)
+    return LiveDensity.of(info, mean, std)

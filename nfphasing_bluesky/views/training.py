@@ -3,7 +3,7 @@
 import csv
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def train_with_progress(
     if trainer.step == 0:
         console.print("fitting the prior")
         trainer.prepare()
-    with _progress(console) as progress, _interruptible() as stopped:
+    with progress_bar(console) as progress, interruptible() as stopped:
         task = progress.add_task("training", total=trainer.settings.steps, completed=trainer.step)
 
         def report(log: StepLog) -> None:
@@ -58,7 +58,7 @@ def train_with_progress(
             progress.update(task, completed=log.step, total=trainer.settings.steps, description=text)
 
         if minutes is not None and trainer.step < TIMED_STEPS:
-            _time_steps(trainer, folder, report, stopped, minutes)
+            time_steps(trainer, folder, report, stopped, minutes)
         trainer.run(folder, report, lambda: bool(stopped))
     if stopped:
         console.print(
@@ -104,7 +104,9 @@ def _trainer(name: str, folder: Path, changes: Mapping[str, Any], device: str) -
     return trainer
 
 
-def _time_steps(trainer: Trainer, folder: Path, report, stopped: list[int], minutes: float) -> None:
+def time_steps(
+    trainer: Trainer, folder: Path, report: Callable[[StepLog], None], stopped: list[int], minutes: float
+) -> None:
     """Make the first steps, then set their number so that the run takes the minutes asked for."""
     whole = trainer.settings
     trainer.settings = whole.model_copy(update={"steps": max(whole.steps, 10 * TIMED_STEPS)})
@@ -121,7 +123,7 @@ def _time_steps(trainer: Trainer, folder: Path, report, stopped: list[int], minu
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
+def interruptible() -> Iterator[list[int]]:
     """A list that gets the signal's number once SIGINT or SIGTERM arrived."""
     arrived: list[int] = []
     before = {
@@ -134,7 +136,8 @@ def _interruptible() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """Steps done, of how many, and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
@@ -179,7 +182,7 @@ def evaluate_with_progress(
     reconstructor: Reconstructor, model: str, frames: int, *, write: bool, console: Console
 ) -> dict[str, Any]:
     """Measure the certificate; with `write`, put it into the card."""
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("evaluating", total=frames)
         measured = evaluation.run(
             reconstructor,

@@ -60,7 +60,7 @@ def against_dream(calls: int) -> list[Figure]:
     frame = subjects.sphere()
     reconstructor = Reconstructor.load("saxs1d-particles", "cpu")
     ours = seconds_a_call(reconstructor, [frame], calls)
-    sigma = np.hypot(frame.sigma, reconstructor.settings.sigma_floor * np.abs(frame.intensity))
+    sigma = np.hypot(frame.sigma, reconstructor.sigma_floor * np.abs(frame.intensity))
     theirs = dream_sphere(frame.geometry.q_inv_angstrom, frame.intensity, sigma, DRAWS, seed=0)
     how = (
         f"{DRAWS} draws of the sphere curve: DREAM {theirs.seconds:.3g} s ({theirs.evaluations} evaluations, "

@@ -239,3 +239,21 @@ def test_the_program_itself(start, curve, tmp_path):
     check_schema(result, "saxs1d-pr")
     check_files(result)
     assert "curve.dat" in err and "Warning" not in err
+
+
+def test_a_scan_and_a_model_of_curves(nfphasing, tmp_path):
+    from tests.known_object import PROBE, counts, places
+
+    where = places()[:3]
+    np.savez(tmp_path / "scan.npz", counts=counts(where), where=where)
+    np.savez(tmp_path / "probe.npz", illumination=PROBE)
+    names = ("--map", "counts=data", "--map", "where=positions_px", "--map", "illumination=probe")
+    scan = ("reconstruct", tmp_path / "scan.npz", *names, "--output", tmp_path / "out")
+    done = nfphasing(*scan, "--probe", tmp_path / "probe.npz", "--positions-sign", "1,-1", "--json")
+    assert done.status == 1
+    (result,) = done.json["results"]
+    assert "none of 3 frames could be used" in result["error"] and "expected a curve" in result["error"]
+    assert "3 of 3 frames" in done.err
+    assert nfphasing(*scan, "--positions-sign", "up").status == 2
+    done = nfphasing(*scan[:2], *names[:4], "--json")
+    assert done.status == 1 and "--probe FILE" in done.json["results"][0]["error"]

@@ -109,7 +109,9 @@ def test_the_axis_follows_the_pattern_at_every_angle(phi):
 def test_a_turned_pattern_is_the_same_in_its_own_frame():
     """Up to where pixels lie in bins; a step of the fine sectors is 0.94 degrees."""
     step = 180 / polar.FINE
-    first, second = (oriented_patterns.collate([frame(pixels(301, phi=PHI + a), 1e4)], 0.0) for a in (0, 40 * step))
+    first, second = (
+        oriented_patterns.collate([frame(pixels(301, phi=PHI + a), 1e4)], 0.0) for a in (0, 40 * step)
+    )
     assert float(second.axis - first.axis) == pytest.approx(np.radians(40 * step), abs=1e-9)
     both = ~first.mask & ~second.mask
     both[:, :4] = False

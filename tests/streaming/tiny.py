@@ -97,7 +97,11 @@ class LineReconstructor:
 
 
 def load(model, device, settings):
-    """Load `tiny-line`, `tiny-image`, or one of them slowed: `tiny-line:0.05` takes 50 ms a frame."""
+    """Load `known-object` or one of the `tiny-` ones, also slowed: `tiny-line:0.05` takes 50 ms a frame."""
+    if model == "known-object":
+        from tests.known_object import KnownObject
+
+        return KnownObject(settings)
     name, _, seconds = model.partition(":")
     infos = {"tiny-line": INFO, "tiny-image": IMAGE_INFO}
     if name not in infos:
@@ -107,6 +111,9 @@ def load(model, device, settings):
 
 if __name__ == "__main__":
     import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
     from nfphasing_bluesky.streaming.serve import serve
     from nfphasing_bluesky.streaming.settings import WorkerSettings

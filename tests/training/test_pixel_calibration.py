@@ -19,14 +19,18 @@ def figures():
     posterior = np.linalg.cholesky(prior - gain @ prior + 1e-9 * np.eye(SIDE**2))
     root = np.linalg.cholesky(prior)
 
-    def measure(width: float, shift: float) -> dict[str, float]:
+    def measure(width: float, shift: float, spoilt: slice = slice(0)) -> dict[str, float]:
         rng = np.random.default_rng(0)
         found = PixelCalibration()
+        seen = np.ones((SIDE, SIDE), dtype=bool)
+        seen[spoilt] = False
         for _ in range(FRAMES):
             truth = root @ rng.normal(size=SIDE**2)
             mean = gain @ (truth + np.sqrt(0.3) * rng.normal(size=SIDE**2))
             draws = mean + shift + width * rng.normal(size=(DRAWS, SIDE**2)) @ posterior.T
-            found.add(truth.reshape(SIDE, SIDE), draws.reshape(-1, SIDE, SIDE))
+            images = draws.reshape(-1, SIDE, SIDE)
+            images[:, spoilt] += 100.0
+            found.add(truth.reshape(SIDE, SIDE), images, seen)
         return found.figures()
 
     return measure
@@ -48,3 +52,11 @@ def test_overconfidence_and_bias_show(figures):
     assert narrow["tarp_deviation"] > 0.2
     assert narrow["pull_rms_median"] > 1.8
     assert shifted["rank_ks"] > 0.2
+
+
+def test_pixels_that_were_not_seen_do_not_count(figures):
+    found = figures(1.0, 0.0, slice(0, 5))
+    assert found["coverage_95"] == pytest.approx(0.95, abs=0.015)
+    assert found["tarp_deviation"] < 0.1
+    assert found["pull_rms_median"] == pytest.approx(1.0, abs=0.05)
+    assert found["nrmse_median"] < 0.45

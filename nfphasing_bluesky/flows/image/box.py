@@ -1,5 +1,6 @@
 """Bounds of images: one interval a channel, and no pixel of any draw outside it."""
 
+import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.flows.box import Box
@@ -28,6 +29,12 @@ class ImageBox(nn.Module):
     def contains(self, u: Tensor) -> Tensor:
         """(...) bool: all of u (..., C, H, W) within the closed box, give or take rounding."""
         return self.box.contains(u.movedim(-3, -1)).all(dim=-1).all(dim=-1)
+
+    def clamped(self, u: Tensor, margin: float = 0.01) -> Tensor:
+        """U (..., C, H, W) moved to within the box, a share `margin` of its width away from the bounds."""
+        edge = margin * (self.box.upper - self.box.lower)
+        low, high = ((b[:, None, None]) for b in (self.box.lower + edge, self.box.upper - edge))
+        return torch.minimum(torch.maximum(u, low), high)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Map the box to all of R: y (..., C, H, W) and log|det dy/du| (...)."""

@@ -1,0 +1,188 @@
+"""Random scans to learn ptychography from: patches of objects, their neighbours, and what is measured."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from nfphasing_bluesky.modalities.base import Draws
+from nfphasing_bluesky.modalities.patterns import Conditions, expected, gauge, transmission
+from nfphasing_bluesky.modalities.tiles import tile_corners
+from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels, module_gaps
+from nfphasing_bluesky.physics.noise import poisson_counts
+from nfphasing_bluesky.physics.objects import random_objects
+from nfphasing_bluesky.physics.objects.draws import (
+    angles,
+    chance,
+    each,
+    integers,
+    log_uniform,
+    normal,
+    uniform,
+)
+from nfphasing_bluesky.physics.overlap import Group
+from nfphasing_bluesky.physics.patches import cut
+from nfphasing_bluesky.physics.probes import light_radius, random_probes
+from nfphasing_bluesky.physics.ptychography import wave_intensity
+
+PHOTONS = (1e4, 1e8)
+"""Of a frame, with nothing in the beam."""
+
+FRESNEL_NUMBER = (0.02, 0.3)
+NEAR_SHARE = 0.25
+PEAK_PHASE_RAD = (0.03, 2.0)
+PEAK_ABSORPTION = (0.01, 1.0)
+BETA_OVER_DELTA = (1e-3, 0.5)
+GRAIN = 0.01
+"""Standard deviation of white noise on both, over the peak of the phase: no sample is a picture."""
+
+POSITION_ERROR_PX = (0.02, 0.5)
+FARTHEST_PX = 32
+MODES = 2
+
+
+@dataclass(frozen=True)
+class PatchDraws(Draws):
+    """Parts of patches of larger objects, theta those of the part.
+
+    Args:
+        canvas: (N, 2, Y, X) phase and absorption around the patch, which lies in its middle.
+        patch: (N, 2, H, W) of the patch.
+        corner: (N, 2) row and column of the part in the patch.
+        conditions: of the measurement; the phase's origin depends on the light.
+    """
+
+    canvas: Tensor
+    patch: Tensor
+    corner: Tensor
+    conditions: Conditions
+
+    def at(self, index: Tensor) -> "PatchDraws":
+        """Return the draws that an index or a boolean mask picks."""
+        return PatchDraws(**{f.name: _picked(getattr(self, f.name), index) for f in fields(self)})
+
+
+def _picked(value: Any, index: Tensor) -> Any:
+    return value.at(index) if isinstance(value, Conditions) else value[index]
+
+
+def random_conditions(n: int, side: int, neighbours: int, generator: Generator) -> Conditions:
+    """Of scans that may occur: probes, photons, steps, position errors, near and far field, masks."""
+    photons = log_uniform(generator, (n,), *PHOTONS)
+    probe = random_probes(n, side, generator, MODES) * photons.sqrt()[:, None, None, None]
+    near = chance(generator, (n,), NEAR_SHARE)
+    number = log_uniform(generator, (n,), *FRESNEL_NUMBER).double()
+    offset, fraction, error = _random_places(probe, neighbours, generator)
+    return Conditions(
+        probe,
+        offset,
+        fraction,
+        error,
+        _present(n, 1 + neighbours, generator),
+        _random_mask(n, (side, side), near, generator),
+        torch.where(near, number, torch.nan),
+    )
+
+
+def random_patches(tile: int, conditions: Conditions, generator: Generator, inner: float = 1.0) -> PatchDraws:
+    """Parts of patches of random objects, the whole phase of each as `gauge` wants it.
+
+    `inner` below 1 leaves out the strongest objects.
+    """
+    n, shape = len(conditions.probe), conditions.probe.shape[-2:]
+    device, reach = conditions.probe.device, int(conditions.offset.abs().max())
+    canvas = _random_objects(n, (shape[0] + 2 * reach, shape[1] + 2 * reach), generator, inner)
+    patch = cut(canvas, torch.full((n, 2), reach, device=device), (shape[0], shape[1]))
+    angle = each(gauge(transmission(patch), wave_intensity(conditions.probe)))
+    canvas[:, 0] -= angle
+    patch[:, 0] -= angle
+    corner = tile_corners(n, (shape[0], shape[1]), tile, generator)
+    theta = cut(patch, corner, (tile, tile)).flatten(1)
+    label = torch.zeros(n, dtype=torch.long, device=device)
+    return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, conditions)
+
+
+def measure(draws: PatchDraws, generator: Generator) -> Group:
+    """Count the frames of the patches and of their neighbours."""
+    how, shape = draws.conditions, (draws.patch.shape[-2], draws.patch.shape[-1])
+    reach = (draws.canvas.shape[-1] - shape[1]) // 2
+    counts = []
+    for j in range(how.offset.shape[1]):
+        wave = transmission(cut(draws.canvas, reach + how.offset[:, j], shape))
+        place = how.fraction[:, j] + how.error[:, j]
+        mean = expected(wave, how.probe, place, how.fresnel_number, centred=False)
+        counts.append(torch.where(how.mask, 0.0, poisson_counts(mean.clamp_min(0), generator)))
+    frames = torch.stack(counts, 1)
+    mask = how.mask[:, None].expand_as(frames)
+    return Group(frames, mask, how.probe, how.offset, how.fraction, how.present)
+
+
+def _random_objects(n: int, shape: tuple[int, int], generator: Generator, inner: float) -> Tensor:
+    """(n, 2, *shape) phase and absorption: one material, two, or absorption of its own; either sign."""
+    maps = random_objects(n, shape, generator=generator).maps
+    low, high = PEAK_PHASE_RAD
+    peak = log_uniform(generator, (n,), low, inner * high)
+    phase = -each(peak) * maps
+    ratio = log_uniform(generator, (n,), *BETA_OVER_DELTA) * chance(generator, (n,), 0.7)
+    mu = -each(ratio) * phase
+    own = chance(generator, (n,), 0.4).nonzero()[:, 0]
+    if len(own):
+        other = random_objects(len(own), shape, generator=generator).maps
+        strength = log_uniform(generator, (len(own),), PEAK_ABSORPTION[0], inner * PEAK_ABSORPTION[1])
+        tied = each(chance(generator, (len(own),), 0.5))
+        second = each(ratio[own] * peak[own]) * maps[own] * other
+        mu[own] = torch.where(tied, mu[own] + second, each(strength) * other)
+    sign = each(torch.where(chance(generator, (n,), 0.7), 1.0, -1.0))
+    grain = GRAIN * each(peak)[:, None] * normal(generator, (n, 2, *shape))
+    return (
+        torch.stack([sign * phase, mu], 1)
+        + grain * torch.tensor([1.0, 0.3], device=grain.device)[:, None, None]
+    )
+
+
+def _random_places(probe: Tensor, neighbours: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole offsets, fractions and errors of positions, (n, J, 2) each; the patch's own are 0, any and 0."""
+    n, size, device = len(probe), 1 + neighbours, probe.device
+    step = light_radius(probe) * uniform(generator, (n,), 0.25, 1.4)
+    rank = torch.arange(1, size, device=device)
+    away = step[:, None] * (0.5 + rank / 2).sqrt() * uniform(generator, (n, neighbours), 0.8, 1.25)
+    # frames that came before lie on one side of the line that is being scanned
+    reach = torch.where(chance(generator, (n, 1), 0.4), 0.5, 1.0)
+    turn = angles(generator, (n, 1)) + reach * 2 * torch.pi * (
+        rank * 0.618 % 1.0 + uniform(generator, (n, neighbours), -0.1, 0.1)
+    )
+    offset = torch.zeros(n, size, 2, device=device)
+    offset[:, 1:] = away[..., None] * torch.stack([turn.sin(), turn.cos()], -1)
+    offset = offset.clamp(-FARTHEST_PX, FARTHEST_PX).round().long()
+    between = chance(generator, (n, 1, 1), 0.7)
+    fraction = torch.where(between, uniform(generator, (n, size, 2), -0.5, 0.5), 0.0)
+    size_px = log_uniform(generator, (n,), *POSITION_ERROR_PX) * chance(generator, (n,), 0.5)
+    error = size_px[:, None, None] * normal(generator, (n, size, 2))
+    error[:, 0] = 0.0
+    return offset, fraction, error
+
+
+def _present(n: int, size: int, generator: Generator) -> Tensor:
+    """(n, size) True for frames that are there: in two thirds of the groups all."""
+    device = generator.device
+    few = torch.randint(1, size + 1, (n, 1), generator=generator, device=device)
+    count = torch.where(chance(generator, (n, 1), 0.67), size, few)
+    return torch.arange(size, device=device) < count
+
+
+def _random_mask(n: int, shape: tuple[int, int], near: Tensor, generator: Generator) -> Tensor:
+    """(n, H, W) dead pixels in half of the detectors, a gap in a seventh, a beam stop in a twelfth."""
+    device = generator.device
+    share = uniform(generator, (n,), 0.0, 0.005) * chance(generator, (n,), 0.5)
+    mask = dead_pixels(n, shape, share, generator)
+    outside = torch.full((n, 1), shape[0], device=device)
+    rows, columns = (
+        torch.where(chance(generator, (n, 1), 0.07), integers(generator, (n, 1), 0, pixels - 1), outside)
+        for pixels in shape
+    )
+    mask |= module_gaps(shape, rows, columns, 2)
+    radius = uniform(generator, (n,), 0.8, 2.5) * (chance(generator, (n,), 0.08) & ~near)
+    centre = torch.full((n, 2), shape[0] // 2, device=device).float()
+    stop = beam_stop_disc(shape, centre, radius)
+    return mask | torch.fft.ifftshift(stop, dim=(-2, -1))

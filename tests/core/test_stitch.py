@@ -1,0 +1,237 @@
+"""Patches cut from a known object, with unknown phases and known noise, put together again."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import (
+    Axis,
+    DensityInfo,
+    FrameError,
+    GeometryError,
+    Origin,
+    Posterior,
+    Prediction,
+    Trust,
+    Verdict,
+)
+from nfphasing_bluesky.core.stitch import Stitcher, Window
+
+SIDE = 32
+OBJECT = (90, 100)
+
+
+def truth(shape=OBJECT):
+    y, x = np.mgrid[: shape[0], : shape[1]] / 20
+    return np.exp(1j * (0.8 * np.sin(x + 0.3 * y) + 0.4 * np.cos(2 * y)) - 0.1 * (1 + np.sin(y - x)))
+
+
+def density(step=1.0, units="px"):
+    axis = step * np.arange(SIDE)
+    return DensityInfo(
+        "phase and absorption",
+        "rad",
+        (Axis("part", np.array([0.0, 1.0]), ""), Axis("y", axis, units), Axis("x", axis, units)),
+    )
+
+
+def beam_std(least=0.02, most=1.0):
+    """(H, W) as a round beam knows its patch: well in the middle, hardly at the edges."""
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    return np.minimum(least * np.exp((x**2 + y**2) / (2 * 6.0**2)), most)
+
+
+def posterior(mean, std, place, verdict=Verdict.VALID, **changes):
+    nothing = np.zeros((1, 1))
+    made = Posterior(
+        density(),
+        mean,
+        std,
+        mean[None],
+        {},
+        {},
+        Prediction(nothing, nothing, nothing),
+        Trust(1.0, None, 0.1, verdict),
+        origin=Origin("scan"),
+        place=place,
+    )
+    return replace(made, **changes)
+
+
+def patch(rng, place, std, image=None, noise=None, **changes):
+    """Posterior of the patch at a place, its phase turned by an unknown angle and with noise of its std."""
+    image = truth() if image is None else image
+    row, column = (int(np.floor(p + 0.5)) for p in place)
+    cut = image[row : row + SIDE, column : column + SIDE]
+    noise = rng.normal(size=(2, SIDE, SIDE)) if noise is None else noise
+    parts = np.stack([np.unwrap(np.unwrap(np.angle(cut), axis=0), axis=1), -np.log(np.abs(cut))])
+    parts[0] += rng.uniform(-np.pi, np.pi)
+    return posterior(parts + std * noise, np.stack([std, std]), place, **changes)
+
+
+def grid(rng, step=8):
+    places = [(r, c) for r in range(0, OBJECT[0] - SIDE, step) for c in range(0, OBJECT[1] - SIDE, step)]
+    return [(r + rng.uniform(-0.4, 0.4), c + rng.uniform(-0.4, 0.4)) for r, c in places]
+
+
+def stitched(patches, **settings):
+    stitcher = Stitcher(**settings)
+    for one in patches:
+        stitcher.add(one)
+    return stitcher.result()
+
+
+def against(found, image=None):
+    """Deviation of a stitched object from the truth over its std, after one global phase; and where seen."""
+    image = truth() if image is None else image
+    row, column = found.place
+    there = image[max(row, 0) :, max(column, 0) :]
+    here = found.mean[max(-row, 0) :, max(-column, 0) :]
+    rows, columns = (min(a, b) for a, b in zip(there.shape, here.shape, strict=True))
+    there, here = there[:rows, :columns], here[:rows, :columns]
+    std = found.std[max(-row, 0) :, max(-column, 0) :][:rows, :columns]
+    seen = np.isfinite(here)
+    weight = np.where(seen, 1 / np.where(seen, std, 1) ** 2, 0)
+    turn = np.sum(np.where(seen, weight * here * there.conj(), 0))
+    here = here * np.conj(turn / abs(turn))
+    return np.abs(here - there)[seen] / np.abs(there)[seen], std[seen]
+
+
+def test_the_object_comes_back_within_its_error_bars():
+    rng = np.random.default_rng(0)
+    found = stitched([patch(rng, place, beam_std()) for place in grid(rng)])
+    deviation, std = against(found)
+    assert found.components == 1 and found.frames == 72
+    # |dT|^2 / std^2 has mean 1 for complex noise
+    lit = std < 0.05
+    assert lit.mean() > 0.5
+    assert np.mean((deviation / std)[lit] ** 2) == pytest.approx(1, abs=0.05)
+    # of a complex normal variable 1 - exp(-k^2) lie within k std
+    for k, share in ((0.5, 0.221), (1, 0.632), (2, 0.982)):
+        assert np.mean((deviation <= k * std)[lit]) == pytest.approx(share, abs=0.03)
+
+
+def test_patches_lie_at_the_nearest_whole_pixel():
+    rng = np.random.default_rng(1)
+    found = stitched([patch(rng, (10.5, 20.49), beam_std()), patch(rng, (12.2, 21.7), beam_std())])
+    assert found.place == (11, 20) and found.mean.shape == (33, 34)
+
+
+def test_the_order_hardly_matters():
+    rng = np.random.default_rng(2)
+    patches = [patch(rng, place, beam_std(0.01)) for place in grid(rng)]
+    one = stitched(patches)
+    order = rng.permutation(len(patches))
+    other = stitched([patches[i] for i in order])
+    np.testing.assert_allclose(other.std, one.std, rtol=1e-9)
+    # each patch is turned to those before it, so that the errors of the phases differ, within the error bars
+    difference = np.abs(other.mean - one.mean) / (one.std * np.abs(one.mean))
+    assert np.median(difference) < 0.15 and difference.max() < 0.6
+    again = stitched(patches)
+    np.testing.assert_array_equal(again.mean, one.mean)
+
+
+def test_posteriors_that_share_frames_are_not_counted_as_independent():
+    rng = np.random.default_rng(3)
+    std = np.full((SIDE, SIDE), 0.1)
+    same = rng.normal(size=(2, SIDE, SIDE))
+    patches = [patch(rng, (5, 5), std, noise=same) for _ in range(6)]
+    # all say the same: as good as one of them
+    found = stitched(patches, neighbours=9)
+    np.testing.assert_allclose(found.std, np.sqrt(2) * 0.1)
+    deviation, bar = against(found)
+    assert np.mean(deviation**2 / bar**2) == pytest.approx(1, abs=0.1)
+    np.testing.assert_allclose(stitched(patches, neighbours=0).std, np.sqrt(2) * 0.1 / np.sqrt(6))
+    np.testing.assert_allclose(stitched(patches, neighbours=2).std, np.sqrt(2) * 0.1 * np.sqrt(3 / 6))
+
+
+def test_islands_are_named_and_a_bridge_joins_them():
+    rng = np.random.default_rng(4)
+    stitcher = Stitcher()
+    for place in ((0, 0), (4, 2), (0, 60)):
+        stitcher.add(patch(rng, place, beam_std()))
+    apart = stitcher.result()
+    assert apart.components == 2 and apart.frames == 3
+    assert apart.component[10, 10] == 1 and apart.component[16, 70] == 2
+    assert not apart.seen[16, 50] and np.isnan(apart.mean[16, 50]) and np.isnan(apart.std[16, 50])
+    for column in range(8, 60, 8):
+        stitcher.add(patch(rng, (0, column), beam_std()))
+    joined = stitcher.result()
+    assert joined.components == 1
+    deviation, std = against(joined)
+    lit = std < 0.05
+    assert np.mean((deviation / std)[lit] ** 2) < 1.5
+
+
+def test_an_overlap_in_the_dark_connects_nothing():
+    rng = np.random.default_rng(5)
+    found = stitched([patch(rng, (0, column), beam_std()) for column in (0, 26)])
+    assert found.components == 2
+
+
+def test_alarms_are_left_out_and_warnings_are_used():
+    rng = np.random.default_rng(6)
+    patches = [patch(rng, (0, 0), beam_std()), patch(rng, (1, 1), beam_std())]
+    wrong = replace(patches[1], trust=replace(patches[1].trust, verdict=Verdict.ALARM))
+    unsure = replace(patches[1], trust=replace(patches[1].trust, verdict=Verdict.WARNING))
+    blind = replace(patches[1], std=np.full((2, SIDE, SIDE), np.nan))
+    found = stitched([patches[0], wrong, unsure, blind])
+    assert (found.frames, found.left_out) == (2, 2)
+
+
+def test_alarms_are_shown_while_there_is_nothing_else():
+    rng = np.random.default_rng(6)
+    patches = [patch(rng, (0, column), beam_std(), verdict=Verdict.ALARM) for column in (0, 4)]
+    stitcher = Stitcher()
+    assert not any(stitcher.add(one) for one in patches)
+    assert stitcher.frames == 0 and stitcher.result().frames == 2 and stitcher.result().left_out == 0
+    stitcher.add(patch(rng, (0, 60), beam_std()))
+    found = stitcher.result()
+    assert (found.frames, found.left_out, found.place) == (1, 2, (0, 60))
+
+
+def test_a_window_shows_its_part_and_nothing_else():
+    rng = np.random.default_rng(7)
+    patches = [patch(rng, place, beam_std()) for place in grid(rng)]
+    whole, part = stitched(patches), stitched(patches, window=Window(-5, 30, 40, 100))
+    assert part.mean.shape == (40, 100) and part.place == (-5, 30)
+    row, column = 5 + whole.place[0], whole.place[1] - 30
+    assert not part.seen[:row].any()
+    np.testing.assert_array_equal(part.mean[row:, :60], whole.mean[: 40 - row, -column : 60 - column])
+
+
+def test_axes_run_on_in_the_patches_unit():
+    flat, std = np.zeros((2, SIDE, SIDE)), np.full((2, SIDE, SIDE), 0.1)
+    found = stitched([posterior(flat, std, (3, -2), density=density(2e-8, "m"))])
+    y, x = found.axes
+    assert (y.name, y.units, x.name, x.units) == ("y", "m", "x", "m")
+    assert y.values[0] == pytest.approx(6e-8) and x.values[:2] == pytest.approx([-4e-8, -2e-8])
+    assert found.parts.shape == (2, SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"place": None}, "place None"),
+        ({"density": DensityInfo("rho", "1", density().axes[1:])}, "expected phase and absorption"),
+        ({"density": density(2.0)}, "pixel of 2 px"),
+    ],
+)
+def test_what_cannot_be_stitched_is_refused(changes, words):
+    rng = np.random.default_rng(9)
+    stitcher = Stitcher()
+    stitcher.add(patch(rng, (0, 0), beam_std()))
+    with pytest.raises(FrameError, match=words.replace("(", r"\(")):
+        stitcher.add(replace(patch(rng, (0, 0), beam_std()), **changes))
+
+
+def test_patches_in_the_wrong_unit_do_not_fill_the_memory():
+    rng = np.random.default_rng(10)
+    one = patch(rng, (0, 0), beam_std())
+    stitcher = Stitcher()
+    stitcher.add(one)
+    stitcher.add(replace(one, place=(3e6, 4e6)))
+    with pytest.raises(GeometryError, match="unit of the positions"):
+        stitcher.result()
+    assert Stitcher().result() is None

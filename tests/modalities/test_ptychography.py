@@ -1,0 +1,178 @@
+"""Ptychographic frames as a modality: frames and neighbours in, phase and absorption out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nfphasing_bluesky.core import (
+    Frame,
+    FrameError,
+    GeometryError,
+    HologramGeometry,
+    Origin,
+    PtychographyGeometry,
+)
+from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.modalities.patterns import expected, gauge, transmission
+from nfphasing_bluesky.physics.objects import random_objects
+from nfphasing_bluesky.physics.patches import cut
+from nfphasing_bluesky.physics.probes import random_probes
+from nfphasing_bluesky.physics.ptychography import wave_intensity
+
+SIDE = 64
+PLACES = [(20.0, 20.0), (27.3, 18.6), (14.2, 23.9), (18.5, 12.5)]
+FAR = torch.tensor([torch.nan], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return modality("ptychography")
+
+
+@pytest.fixture(scope="module")
+def simulated(subject):
+    generator = torch.Generator().manual_seed(0)
+    draws = subject.sample_prior(12, generator)
+    return draws, subject.simulate(draws, generator)[0]
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """An object (1, 2, Y, X) of phase and absorption, and a probe of 1e7 photons."""
+    generator = torch.Generator().manual_seed(5)
+    maps = random_objects(1, (110, 110), generator=generator, kinds=["dead leaves"]).maps
+    return torch.stack([-0.8 * maps, 0.1 * maps], 1), 1e7**0.5 * random_probes(1, SIDE, generator)
+
+
+def frames(scene, number=None, centred=True) -> list[Frame]:
+    """Noise-free frames at `PLACES`, the first with the others as neighbours."""
+    u, probe = scene
+    made = []
+    for i, place in enumerate(PLACES):
+        corner = torch.floor(torch.tensor([place]) + 0.5).long()
+        wave = transmission(cut(u, corner, (SIDE, SIDE)))
+        fresnel = FAR if number is None else torch.tensor([number], dtype=torch.float64)
+        mean = expected(wave, probe, torch.tensor([place]) - corner, fresnel, centred)
+        geometry = PtychographyGeometry(probe[0].numpy(), place, number, centred, pixel_size_m=2e-8)
+        made.append(Frame(mean[0].numpy(), geometry, origin=Origin(label=f"frame {i}")))
+    return [replace(made[0], neighbours=tuple(made[1:])), *made[1:]]
+
+
+def truth(scene) -> tuple[torch.Tensor, torch.Tensor]:
+    """Phase and absorption (2, H, W) of the first patch in its gauge, and the light on it."""
+    u, probe = scene
+    patch, light = cut(u, torch.tensor([[20, 20]]), (SIDE, SIDE)), wave_intensity(probe)
+    angle = gauge(transmission(patch), light)
+    return patch[0] - torch.stack([angle, torch.zeros(1)])[:, :, None], light[0]
+
+
+@pytest.mark.parametrize(("number", "least"), [(None, (0.9, 0.3)), (0.1, (0.45, 0.3))], ids=["far", "near"])
+def test_what_the_network_sees_is_the_object(subject, scene, number, least):
+    batch = subject.collate(frames(scene, number)[:1], 0.0)
+    channels, extras = subject.context(batch)
+    (phase, mu), light = truth(scene)
+    lit = light > 0.2 * light.max()
+    for part, values in enumerate((phase, mu)):
+        found = channels[0, part] * extras[0, part].exp()
+        assert float(torch.corrcoef(torch.stack([found[lit], values[lit]]))[0, 1]) > least[part]
+    assert float((channels[0, 0] * extras[0, 0].exp() - phase)[lit].mean().abs()) < 0.05
+
+
+def test_the_corner_of_the_detector_changes_nothing(subject, scene):
+    one, other = (subject.collate(frames(scene, centred=c)[:1], 0.0) for c in (True, False))
+    torch.testing.assert_close(one.channels, other.channels, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(torch.fft.ifftshift(one.intensity, dim=(-2, -1)), other.intensity)
+
+
+def test_the_object_explains_its_frame_as_the_detector_has_it(subject, scene):
+    u, _ = truth(scene)
+    draws = Draws(torch.zeros(1).long(), u.reshape(1, -1), torch.zeros(1).long())
+    for number, centred in ((None, True), (None, False), (0.1, True)):
+        batch = subject.collate(frames(scene, number, centred)[:1], 0.0)
+        predicted = subject.evaluate(draws, batch).predicted
+        torch.testing.assert_close(predicted, batch.intensity, atol=0.5, rtol=2e-3)
+        assert float(subject.reduced_chi2(batch, predicted)[0]) < 1e-3
+
+
+def test_neighbours_help_and_may_be_few(subject, scene):
+    first, *_ = frames(scene)
+    phase = truth(scene)[0][0]
+    light = truth(scene)[1]
+    lit = light > 0.2 * light.max()
+    found = []
+    for count in (0, 3):
+        batch = subject.collate([replace(first, neighbours=first.neighbours[:count])], 0.0)
+        image = (batch.channels[0, 0] * batch.extras[0, 0].exp())[lit]
+        found.append(float((image - phase[lit]).square().mean()))
+    assert found[1] < 0.7 * found[0]
+    # frames with fewer neighbours share a batch with those that have more
+    both = subject.collate([replace(first, neighbours=()), first], 0.0)
+    alone = subject.collate([replace(first, neighbours=())], 0.0)
+    torch.testing.assert_close(both.channels[:1], alone.channels, atol=1e-4, rtol=1e-4)
+
+
+def test_simulated_truths_are_in_their_gauge(subject, simulated):
+    draws, batch = simulated
+    light = wave_intensity(batch.probe)
+    assert float(gauge(transmission(draws.patch), light).abs().max()) < 1e-4
+    side = subject.settings.tile
+    part = cut(draws.patch, draws.corner, (side, side))
+    torch.testing.assert_close(part.flatten(1), draws.theta)
+    near = torch.isfinite(batch.fresnel_number)
+    assert 0 < int(near.sum()) < len(near)
+
+
+def test_axes_say_which_part_is_which(subject, scene):
+    batch = subject.collate(frames(scene)[:1], 0.0)
+    info = subject.density_of(batch, 0)
+    assert info.shape == (2, SIDE, SIDE)
+    assert info.axes[0].labels == ("phase", "absorption")
+    assert info.axes[2].units == "m"
+    assert info.axes[2].values[-1] == pytest.approx(63 * 2e-8)
+    u = torch.zeros(1, 2, SIDE, SIDE)
+    u[:, 1] = 0.5
+    draws = Draws(torch.zeros(1).long(), u.flatten(1), torch.zeros(1).long())
+    report = subject.report(draws, {"light": batch.light})
+    assert float(report["mean_transmission"][0]) == pytest.approx(np.exp(-1), rel=1e-4)
+    assert float(report["phase_spread_rad"][0]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"intensity": np.ones((48, 48))}, FrameError, "one size"),
+        ({"intensity": np.zeros((SIDE, SIDE))}, FrameError, "no photon"),
+        ({"geometry": HologramGeometry(0.01)}, GeometryError, "PtychographyGeometry"),
+        ({"mask": np.ones((SIDE, SIDE), dtype=bool)}, FrameError, "mask"),
+    ],
+)
+def test_a_frame_that_cannot_be_used_says_why(subject, scene, changes, error, words):
+    first = replace(frames(scene)[0], **changes)
+    with pytest.raises(error, match=words):
+        subject.collate([first], 0.0)
+
+
+def test_a_neighbour_that_cannot_be_used_is_left_out(subject, scene):
+    first = frames(scene)[0]
+    dark = replace(first.neighbours[0], intensity=np.zeros((SIDE, SIDE)))
+    with_dark, without = (
+        subject.collate([replace(first, neighbours=n)], 0.0)
+        for n in ((dark, *first.neighbours[1:]), first.neighbours[1:])
+    )
+    assert torch.equal(with_dark.channels, without.channels)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"probe": np.ones((4, 4))}, "complex"),
+        ({"probe": np.zeros((4, 4), dtype=complex)}, "dark"),
+        ({"position_px": (0.0, float("nan"))}, "position_px"),
+        ({"fresnel_number": -1.0}, "fresnel_number"),
+    ],
+)
+def test_a_geometry_that_cannot_be(wrong, words):
+    with pytest.raises(GeometryError, match=words):
+        PtychographyGeometry(**{"probe": np.ones((4, 4), dtype=complex), "position_px": (0.0, 0.0), **wrong})

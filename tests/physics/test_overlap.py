@@ -1,0 +1,124 @@
+"""Groups of overlapping frames: what they say together of a patch."""
+
+import pytest
+import torch
+
+from nfphasing_bluesky.core import FrameError
+from nfphasing_bluesky.physics.objects import random_objects
+from nfphasing_bluesky.physics.overlap import Group, estimate_patches
+from nfphasing_bluesky.physics.patches import cut, within
+from nfphasing_bluesky.physics.probes import light_radius, random_probes
+from nfphasing_bluesky.physics.ptychography import (
+    FarField,
+    NearField,
+    expected_intensity,
+    fourier_shift,
+    wave_intensity,
+)
+
+SIDE, REACH, B = 48, 12, 4
+FAR = FarField(centred=False)
+NEAR = NearField(0.1)
+
+
+def scan(propagation, photons: float = 1e8, seed: int = 0) -> tuple[Group, torch.Tensor]:
+    """Groups of five frames without noise, and the patches behind the first of each."""
+    generator = torch.Generator().manual_seed(seed)
+    probe = random_probes(B, SIDE, generator) * photons**0.5
+    maps = random_objects(B, (SIDE + 2 * REACH,) * 2, generator=generator, kinds=["dead leaves"]).maps
+    canvas = torch.polar(torch.exp(-0.1 * maps), -0.6 * maps)
+    offset = torch.tensor([[0, 0], [5, 1], [-2, 6], [-6, -3], [3, -7]]).expand(B, -1, -1)
+    fraction = 0.5 - torch.rand(B, 5, 2, generator=generator)
+    counts = []
+    for j in range(5):
+        wave = cut(canvas, REACH + offset[:, j], (SIDE, SIDE))
+        moved = fraction[:, j]
+        if propagation is FAR:
+            counts.append(expected_intensity(wave, fourier_shift(probe, moved), propagation))
+        else:
+            counts.append(expected_intensity(fourier_shift(wave, -moved), probe, propagation))
+    frames = torch.stack(counts, 1)
+    mask, present = torch.zeros_like(frames, dtype=torch.bool), torch.ones(B, 5, dtype=torch.bool)
+    middle = torch.full((B, 2), REACH)
+    return Group(frames, mask, probe, offset, fraction, present), cut(canvas, middle, (SIDE, SIDE))
+
+
+def error(found: torch.Tensor, truth: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
+    """(B,) root mean square error under the light, the whole phase taken out."""
+    overlap = (light * truth * found.conj()).sum((1, 2))
+    turned = found * (overlap / overlap.abs())[:, None, None]
+    return ((light * (turned - truth).abs().square()).sum((1, 2)) / light.sum((1, 2))).sqrt()
+
+
+@pytest.mark.parametrize("propagation", [FAR, NEAR], ids=["far", "near"])
+def test_neighbours_tell_what_a_frame_alone_does_not(propagation):
+    group, truth = scan(propagation)
+    alone = group._replace(present=torch.arange(5).expand(B, -1) < 1)
+    together, single = (estimate_patches(g, propagation, (1, 30)) for g in (group, alone))
+    light = together.light
+    first, last, lonely = (error(patch, truth, light) for patch in (*together.patches, single.patches[-1]))
+    assert (last < lonely).all()
+    assert float((last / lonely).median()) < 0.9
+    assert (last < first).all()
+
+
+def test_more_sweeps_come_to_the_truth():
+    group, truth = scan(FAR)
+    found = estimate_patches(group, FAR, (10, 300), regularisation=0.2)
+    few, many = (error(patch, truth, found.light) for patch in found.patches)
+    assert (many < few).all()
+    assert float((many / few).median()) < 0.6
+    # and the better a patch fits, the less is left to wish for
+    assert int(found.misfit.argmin()) == int(many.argmin())
+    assert int(found.pull.abs().mean((1, 2)).argmin()) == int(many.argmin())
+
+
+def test_what_is_masked_or_absent_is_not_looked_at():
+    group, _ = scan(FAR)
+    mask = torch.zeros_like(group.mask)
+    mask[:, :, 3:5] = True
+    present = group.present & (torch.arange(5) < 4)
+    spoilt = group.counts.clone()
+    spoilt[mask] = 1e9
+    spoilt[:, 4] = 7.0
+    one, other = (
+        estimate_patches(group._replace(counts=counts, mask=mask, present=present), FAR, (2,))
+        for counts in (group.counts, spoilt)
+    )
+    torch.testing.assert_close(one.patches[0], other.patches[0])
+    torch.testing.assert_close(one.seen, other.seen)
+
+
+def test_the_light_is_counted_where_it_fell():
+    group, _ = scan(FAR)
+    whole = torch.zeros(B, SIDE + 2 * REACH, SIDE + 2 * REACH)
+    for j in range(5):
+        frame = wave_intensity(fourier_shift(group.probe, group.fraction[:, j]))
+        whole += within(torch.zeros_like(whole), REACH + group.offset[:, j], frame)
+    found = estimate_patches(group, FAR, (1,))
+    middle = torch.full((B, 2), REACH)
+    torch.testing.assert_close(found.seen, cut(whole, middle, (SIDE, SIDE)), rtol=1e-4, atol=1.0)
+    # what the Fourier shift does beyond the frame is small
+    torch.testing.assert_close(found.light.sum((1, 2)), torch.full((B,), 1e8), rtol=1e-3, atol=0)
+
+
+def test_frames_of_another_size_than_the_probe():
+    group, _ = scan(FAR)
+    with pytest.raises(FrameError, match="do not match the probe"):
+        estimate_patches(group._replace(probe=group.probe[..., :-2]), FAR, (1,))
+
+
+def test_random_probes_are_beams():
+    probe = random_probes(200, 96, torch.Generator().manual_seed(1))
+    energy = probe.abs().square().sum((2, 3))
+    torch.testing.assert_close(energy.sum(1), torch.ones(200), rtol=1e-4, atol=0)
+    assert float(energy[:, 0].min()) > 0.79
+    assert 0.3 < float((energy[:, 1] < 1e-6).float().mean()) < 0.7
+    radius = light_radius(probe)
+    assert 2.5 < float(radius.min()) and float(radius.max()) < 36
+    # the frame's edge is dark
+    light = wave_intensity(probe)
+    edge = light[:, 0].sum(1) + light[:, -1].sum(1) + light[:, :, 0].sum(1) + light[:, :, -1].sum(1)
+    assert float(edge.median()) < 1e-3 and float(edge.max()) < 0.02
+    again = random_probes(200, 96, torch.Generator().manual_seed(1))
+    assert torch.equal(probe, again)

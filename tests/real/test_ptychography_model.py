@@ -1,0 +1,114 @@
+"""The shipped ptychography model on scans of others, against what their codes found: some frames of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import Posterior, ReconstructionSettings, Stitcher
+from nfphasing_bluesky.core.neighbours import with_neighbours
+from nfphasing_bluesky.inference import Reconstructor
+from nfphasing_bluesky.storage.readers import read_frames
+from tests.scan_alignment import aligned, correlations, nrmse
+
+DRAWS, FRAMES = 8, 9
+FOLDERS = {
+    "siemens": "ptychography/siemens_star_aps",
+    "moonflower": "ptychography/sim_ptypy_moonflower",
+    "p25": "holography/p25_nearfield_siemens",
+}
+
+
+@dataclass
+class Case:
+    """Posteriors of the frames around the middle of a scan; object and reference where these lie."""
+
+    posteriors: list[Posterior]
+    found: np.ndarray
+    std: np.ndarray
+    reference: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Reconstructor.load("ptychography", "cpu", ReconstructionSettings(n_samples=DRAWS))
+
+
+def siemens(folder: Path):
+    """Frames, the reference object, and where the frames lie in it."""
+    reference = np.load(folder / "reference_ptychi_lsqml.npz")
+    frames = read_frames(
+        folder / "siemens_star_small.npz",
+        renamed={"scan": "positions_px"},
+        probe=folder / "reference_ptychi_lsqml.npz",
+    )
+    corner = reference["positions_px_centred"] + [n // 2 - 64 for n in reference["object"].shape]
+    return frames, reference["object"], corner
+
+
+def moonflower(folder: Path):
+    """Frames of ptypy's simulation, the object behind them, and where they lie in it."""
+    stored = np.load(folder / "moonflower.npz")
+    frames = read_frames(folder / "moonflower.npz", renamed={"pixel_positions": "positions_px"})
+    return frames, stored["object"], stored["pixel_positions"]
+
+
+def p25(folder: Path):
+    """Near-field frames, the reference object, and where they lie in it."""
+    stored, reference = np.load(folder / "p25_nearfield.npz"), np.load(folder / "reference_cdtools.npz")
+    names = {
+        "mask_good": "mask_good",
+        "fresnel_number_pixel": "fresnel_number",
+        "effective_pixel_m": "pixel_size_m",
+    }
+    names["reference_pixel_positions_yx"] = "positions_px"
+    frames = read_frames(folder / "p25_nearfield.npz", renamed=names, probe=folder / "reference_cdtools.npz")
+    return frames, reference["object"], stored["reference_pixel_positions_yx"]
+
+
+def reconstructed(model: Reconstructor, frames, reference, corner) -> Case:
+    """Stitch the frames nearest to the middle of the scan, and compare where their centres lie."""
+    corner = np.asarray(corner, dtype=float)
+    middle = np.argsort(np.square(corner - corner.mean(0)).sum(1))[:FRAMES]
+    complete = with_neighbours(frames, model.info.neighbours)
+    posteriors = model([complete[i] for i in sorted(middle)])
+    assert all(isinstance(p, Posterior) for p in posteriors)
+    stitcher = Stitcher(model.info.neighbours)
+    for posterior in posteriors:
+        stitcher.add(posterior)
+    whole = stitcher.result()
+    # pixels of the reference less those of the positions
+    shift = np.floor(corner[middle] + 0.5) - [np.floor(np.array(frames[i].place) + 0.5) for i in middle]
+    centres = corner[middle] + np.array(frames[0].intensity.shape) / 2
+    first, last = np.ceil(centres.min(0)).astype(int), np.floor(centres.max(0)).astype(int)
+    start = first - np.median(shift, axis=0).astype(int) - whole.place
+    here = tuple(slice(int(s), int(s + n)) for s, n in zip(start, last - first, strict=True))
+    there = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    truth = reference[there]
+    return Case(posteriors, aligned(whole.mean[here], truth), whole.std[here], truth)
+
+
+def test_measured_siemens_star(model, shared_data):
+    case = reconstructed(model, *siemens(shared_data / FOLDERS["siemens"]))
+    phase, amplitude = correlations(case.found, case.reference)
+    assert phase > 0.9
+    assert amplitude > 0.5
+
+
+def test_moonflower(model, shared_data):
+    case = reconstructed(model, *moonflower(shared_data / FOLDERS["moonflower"]))
+    assert nrmse(case.found, case.reference) < 0.15
+    assert correlations(case.found, case.reference)[0] > 0.95
+
+
+def test_measured_near_field(model, shared_data):
+    frames, reference, corner = p25(shared_data / FOLDERS["p25"])
+    case = reconstructed(model, frames, reference, corner)
+    assert correlations(case.found, case.reference)[0] > 0.8
+    # its probe explains the counts to some per cent only, and there are ten thousand a pixel
+    assert all(p.trust.verdict != "VALID" for p in case.posteriors)
+    good = frames[0].usable
+    for posterior, frame in zip(case.posteriors, frames, strict=False):
+        assert posterior.prediction.mean.shape == frame.intensity.shape
+        assert np.isfinite(posterior.prediction.mean[good]).all()
