@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from tests.benchmarks import holography, inference, scans, storing
+from tests.benchmarks import holography, inference, ptychography, scans, storing
 from tests.benchmarks.figures import Figure, machine, show, write
 
 THREADS = 2
@@ -30,6 +30,7 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "wire": lambda: scans.wire_rate((500,), 2_000 if quick else 20_000),
         "holograms": lambda: holography.speed("holography", few),
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
+        "ptychography": lambda: ptychography.against_others("ptychography", quick),
         "device": lambda: inference.device_rates(few),
     }
 
