@@ -10,10 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfphasing_bluesky.core import ModelError, Posterior, StorageError, TransportError
+from nfphasing_bluesky.core import (
+    Failure,
+    Frame,
+    ModelError,
+    Posterior,
+    Stitcher,
+    StorageError,
+    TransportError,
+)
+from nfphasing_bluesky.core.neighbours import Neighbours
 from nfphasing_bluesky.demo.readback import (
     FrameLine,
     check_same,
+    first_image,
     same,
     stored_frames,
     stored_ledger,
@@ -32,6 +42,8 @@ from nfphasing_bluesky.streaming.callback import ReconstructionCallback
 if TYPE_CHECKING:
     import tango
     from tiled.client.container import Container
+
+    from nfphasing_bluesky.inference import Reconstructor
 
 MODEL_S, RECONSTRUCTION_S, TANGO_S = 120.0, 120.0, 20.0
 REPLAY_TOLERANCE = 1e-3
@@ -137,6 +149,7 @@ def _start(
         shown.model,
         output / "catalog",
         data_key=shown.data_key,
+        settings=shown.stream,
         reconstruction=shown.settings,
         command=announcing(addresses_file),
     )
@@ -166,7 +179,7 @@ def _start(
 
 
 def _scan(catalog: "Container", backup: Path, callback: ReconstructionCallback, shown: Subject) -> str:
-    """Run a count of the detector, stored as it runs; returns the raw run's uid."""
+    """Run the subject's plan, stored as it runs; returns the raw run's uid."""
     from bluesky import RunEngine
     from bluesky.plans import count
 
@@ -177,7 +190,8 @@ def _scan(catalog: "Container", backup: Path, callback: ReconstructionCallback, 
         RE.subscribe(store)
         RE.subscribe(callback)
         RE.subscribe(lambda name, doc: uids.append(doc["uid"]), "start")
-        RE(count([shown.detector], num=shown.exposures), **shown.metadata)
+        counted = count([shown.detector], num=shown.exposures)
+        RE(counted if shown.plan is None else shown.plan(shown.detector), **shown.metadata)
     finally:
         stored = store.close(RECONSTRUCTION_S)
     if store.problems or not stored:
@@ -219,30 +233,63 @@ def _last_served(proxy: "tango.DeviceProxy", raw_uid: str, last: FrameLine) -> F
 def _figures(
     catalog: "Container", raw_uid: str, stored: Sequence[FrameLine], shown: Subject, folder: Path
 ) -> tuple[Path, ...]:
-    """Replay the first frame of each sample from the stored raw run, compare, and draw it."""
+    """Replay the first frame of each sample from the stored raw run, compare, and draw it.
+
+    Of a scan over one object all frames are replayed, and the object is drawn.
+    """
     from nfphasing_bluesky.inference import Reconstructor
     from nfphasing_bluesky.views.figures import save_figure
 
     lines = {line.seq_num: line for line in stored}
+    settings = shown.stream.model_copy(update={"data_key": shown.data_key})
     first = {line.sample: line.seq_num for line in reversed(stored)}
     chosen = sorted(first.values())
-    frames = [
-        frame.with_origin(label=lines[frame.origin.seq_num].sample)
-        for frame in stored_frames(catalog, raw_uid, shown.data_key)
-        if frame.origin.seq_num in chosen
-    ]
     reconstructor = Reconstructor.load(shown.model, settings=shown.settings)
+    neighbours = Neighbours(reconstructor.info.neighbours)
+    frames = [
+        neighbours.attach(frame).with_origin(label=lines[frame.origin.seq_num].sample)
+        for frame in stored_frames(catalog, raw_uid, settings)
+    ]
+    if frames[0].place is not None:
+        return (_object_figure(reconstructor, frames, stored, folder / "object.png"),)
+    frames = [frame for frame in frames if frame.origin.seq_num in chosen]
     paths = []
-    for frame, posterior in zip(frames, reconstructor(frames), strict=True):
+    for frame, result in zip(frames, reconstructor(frames), strict=True):
         line = lines[frame.origin.seq_num]
-        if not isinstance(posterior, Posterior) or not same(posterior.mean, line.mean, REPLAY_TOLERANCE):
-            raise StorageError(
-                f"frame {line.seq_num} ({line.sample}) of {raw_uid}, replayed, is not what is stored; "
-                "expected the same density from the same model, settings and seed"
-            )
+        posterior = _as_stored(result, line)
         name = re.sub(r"\W+", "-", line.sample.lower()).strip("-")
         paths.append(save_figure(shown.draw(frame, posterior, reconstructor.info), folder / f"{name}.png"))
     return tuple(paths)
+
+
+def _as_stored(result: Posterior | Failure, line: FrameLine) -> Posterior:
+    """Return a frame that was reconstructed again. Raises StorageError unless it is what is stored."""
+    if not isinstance(result, Posterior) or not same(first_image(result.mean), line.mean, REPLAY_TOLERANCE):
+        raise StorageError(
+            f"frame {line.seq_num} ({line.sample}), replayed, is not what is stored; expected the same "
+            "density from the same model, settings and seed"
+        )
+    return result
+
+
+def _object_figure(
+    reconstructor: "Reconstructor", frames: Sequence[Frame], stored: Sequence[FrameLine], path: Path
+) -> Path:
+    """Stitch the frames of a scan again, compare each with what is stored, and draw the object."""
+    from nfphasing_bluesky.storage.objects import FrameRecord, scan_trust
+    from nfphasing_bluesky.views.figures import save_figure
+    from nfphasing_bluesky.views.objects import figure_object
+
+    stitcher, records = Stitcher(reconstructor.info.neighbours), []
+    for result, line in zip(reconstructor(frames), stored, strict=True):
+        posterior = _as_stored(result, line)
+        records.append(FrameRecord.of(posterior))
+        stitcher.add(posterior)
+    found = stitcher.result()
+    if found is None:
+        raise StorageError("no frame of the scan could be stitched; see the reasons in the derived run")
+    title = f"{len(frames)} frames   ·   {reconstructor.info.name}"
+    return save_figure(figure_object(found, title, scan_trust(found, records)), path)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from nfphasing_bluesky.core import Failure, Frame, StorageError, StreamSettings,
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.storage.catalogs import RAW
+from nfphasing_bluesky.storage.ptychography import beam_of
 from nfphasing_bluesky.storage.queries import density_dataset
 
 if TYPE_CHECKING:
@@ -65,11 +66,17 @@ def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[s
                 reduced_chi2=float(one["reduced_chi2"]),
                 verdict=str(one["verdict"].item()),
                 latency_s=float(one["latency_s"]),
-                mean=np.asarray(one["density_mean"]),
-                std=np.asarray(one["density_std"]),
+                mean=first_image(one["density_mean"]),
+                std=first_image(one["density_std"]),
             )
         )
     return lines
+
+
+def first_image(density: Any) -> np.ndarray:
+    """A density as Tango has it: of several images the first."""
+    values = np.asarray(density)
+    return values[0] if values.ndim == 3 else values
 
 
 def stored_ledger(derived: Any) -> dict[str, float]:
@@ -150,19 +157,20 @@ class _Frames:
         """Nothing to do."""
 
 
-def stored_frames(catalog: "Container", raw_uid: str, data_key: str | None = None) -> list[Frame]:
+def stored_frames(catalog: "Container", raw_uid: str, settings: StreamSettings | None = None) -> list[Frame]:
     """Read the frames of a raw run from the catalog, by its documents, as a worker would see them.
 
     Args:
         catalog: with the raw run.
         raw_uid: of the run.
-        data_key: of the frames; None to find it.
+        settings: of the stream; None to find the frames.
 
     Raises:
         StorageError: a frame cannot be read back.
     """
     found = _Frames()
-    router = FrameRouter(found, StreamSettings(data_key=data_key))
+    settings = settings or StreamSettings()
+    router = FrameRouter(found, settings, beam=beam_of(settings))
     for name, doc in catalog[RAW][raw_uid].documents():
         router(name, doc)
     frames = []

@@ -1,12 +1,19 @@
 """What the demo can show: for each modality a detector, a model, and what of it goes into the table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from nfphasing_bluesky.core import Frame, ModelInfo, Posterior, ReconstructionSettings, SettingsError
+from nfphasing_bluesky.core import (
+    Frame,
+    ModelInfo,
+    Posterior,
+    ReconstructionSettings,
+    SettingsError,
+    StreamSettings,
+)
 from nfphasing_bluesky.demo.curves import measured_curves, repeated
 
 if TYPE_CHECKING:
@@ -24,7 +31,7 @@ HOLOGRAM = MappingProxyType(
         "photons": 2e4,
     }
 )
-HOLOGRAM_SIDE = 64
+HOLOGRAM_SIDE = SCAN_SIDE = 64
 SAMPLES = ("Siemens stars", "cells", "aggregates", "letters")
 
 
@@ -42,6 +49,8 @@ class Subject:
         draw: figure of one frame.
         metadata: of the start document.
         settings: of the reconstruction.
+        stream: settings of the frames' stream; for scans of one object, the probe.
+        plan: of the detector; None counts the exposures.
         origin: where the frames come from, for people.
     """
 
@@ -55,6 +64,8 @@ class Subject:
     origin: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     settings: ReconstructionSettings = ReconstructionSettings()
+    stream: StreamSettings = StreamSettings()
+    plan: "Callable[[Device], Iterator[Any]] | None" = None
 
 
 def curves(files: Path, shared_data: Path | None) -> Subject:
@@ -97,8 +108,33 @@ def holograms(files: Path, shared_data: Path | None) -> Subject:
     )
 
 
+def scan(files: Path, shared_data: Path | None) -> Subject:
+    """A simulated grid scan of one object, written by the detector to HDF5."""
+    from nfphasing_bluesky.demo import scan as scans
+    from nfphasing_bluesky.demo.images import ReplayImages
+    from nfphasing_bluesky.views.images import figure_2d
+
+    made = scans.simulated_scan(SAMPLES[0], SCAN_SIDE, files)
+    detector = ReplayImages("camera", files, made.counts, [SAMPLES[0]] * len(made.counts))
+    geometry = {"object_pixel_m": scans.PIXEL_M, "wavelength_m": scans.WAVELENGTH_M}
+    return Subject(
+        model="ptychography",
+        detector=detector,
+        data_key=detector.image_key,
+        samples=SAMPLES[:1],
+        exposures=len(made.counts),
+        headings={"phase_spread_rad": "phase spread, rad", "mean_transmission": "transmission"},
+        draw=figure_2d,
+        origin=f"{len(made.counts)} simulated frames of a grid over one object: {SAMPLES[0]}",
+        metadata={"nfphasing": {"geometry": geometry}},
+        settings=ReconstructionSettings(n_samples=16),
+        stream=StreamSettings(probe=made.probe, object_every_s=0.5),
+        plan=scans.grid,
+    )
+
+
 SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyType(
-    {"saxs1d": curves, "holography": holograms}
+    {"saxs1d": curves, "holography": holograms, "ptychography": scan}
 )
 
 

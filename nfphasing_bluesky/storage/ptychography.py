@@ -17,6 +17,7 @@ from nfphasing_bluesky.core import (
     NFPhasingError,
     Origin,
     StorageError,
+    StreamSettings,
 )
 from nfphasing_bluesky.documents.ptychography import (
     NAMES as NUMBERS,
@@ -32,6 +33,7 @@ from nfphasing_bluesky.documents.ptychography import (
     read_optics,
     read_signs,
 )
+from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.storage.scans import Scan, read_scan
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,24 @@ def read_probe(path: Path, renamed: Mapping[str, str] | None = None) -> NDArray:
             f"{', '.join(sorted(values))}; rename with --map theirs=probe"
         )
     return values["probe"]
+
+
+def beam_of(settings: StreamSettings, mask: NDArray[np.bool_] | None = None) -> Beam | None:
+    """What a stream's settings say of a ptychographic scan; None without a probe.
+
+    Raises:
+        StorageError: the probe's file cannot be read.
+    """
+    if settings.probe is None:
+        return None
+    signs = settings.positions_sign
+    return Beam(
+        read_probe(settings.probe),
+        settings.probe.name,
+        settings.positions,
+        None if signs is None else (float(signs[0]), float(signs[1])),
+        mask,
+    )
 
 
 def ptychography_frames(

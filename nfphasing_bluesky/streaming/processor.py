@@ -23,7 +23,6 @@ from nfphasing_bluesky.core.neighbours import Neighbours
 from nfphasing_bluesky.documents.derived import DerivedRun
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.router import FrameRouter
-from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
@@ -107,7 +106,7 @@ class StreamProcessor:
             settings,
             geometry=_geometry(settings),
             integrate=self._integrate,
-            beam=_beam(settings, self._mask),
+            beam=None if settings.probe is None else _beam(settings, self._mask),
         )
 
     @property
@@ -271,19 +270,10 @@ def _geometry(settings: StreamSettings) -> DetectorGeometry | None:
     return detector_geometry_from_poni(settings.poni)
 
 
-def _beam(settings: StreamSettings, mask: NDArray[np.bool_] | None) -> Beam | None:
-    if settings.probe is None:
-        return None
-    from nfphasing_bluesky.storage.ptychography import read_probe
+def _beam(settings: StreamSettings, mask: NDArray[np.bool_] | None) -> Any:
+    from nfphasing_bluesky.storage.ptychography import beam_of  # scipy: only for scans of one object
 
-    signs = settings.positions_sign
-    return Beam(
-        read_probe(settings.probe),
-        settings.probe.name,
-        settings.positions,
-        None if signs is None else (float(signs[0]), float(signs[1])),
-        mask,
-    )
+    return beam_of(settings, mask)
 
 
 def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Outcome]:
