@@ -12,7 +12,7 @@ from ophyd.sim import SynAxis
 STEPS, STEP_PX = 5, 7
 """Rows and columns of the grid, and the pixels between them."""
 
-PHOTONS = 3e6
+PHOTONS = 5e5
 PIXEL_M = 2e-8
 WAVELENGTH_M = 1e-10
 
