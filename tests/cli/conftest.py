@@ -66,6 +66,7 @@ def start():
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            preexec_fn=_heed_interrupts,
         )
         made.append(process)
         return process
@@ -75,6 +76,11 @@ def start():
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def _heed_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen, timeout_s: float = 240) -> Done:
