@@ -47,6 +47,22 @@ def hologram_geometry(values: Mapping[str, float], where: str, advice: str) -> H
     lengths = {name: value for name, value in values.items() if name.endswith("_m")}
     if wrong := [f"{name}={value!r}" for name, value in lengths.items() if not value > 0]:
         raise GeometryError(f"{where}: {', '.join(wrong)}, expected positive lengths in metres")
+    number, pixel = near_field(values, where, advice)
+    return HologramGeometry(
+        fresnel_number=number,
+        beta_over_delta=values.get("beta_over_delta", 0.0),
+        pixel_size_m=pixel,
+        wavelength_m=values.get("wavelength_m"),
+        photons=values.get("photons"),
+    )
+
+
+def near_field(values: Mapping[str, float], where: str, advice: str) -> tuple[float, float | None]:
+    """Pixel Fresnel number, and the effective pixel, m, where that is known; arguments as above.
+
+    Raises:
+        GeometryError: too little is known.
+    """
     wavelength, pixel = values.get("wavelength_m"), values.get("pixel_size_m")
     distance, focus = values.get("distance_m"), values.get("focus_to_sample_m")
     if pixel is not None and distance is not None and focus is not None:
@@ -56,17 +72,11 @@ def hologram_geometry(values: Mapping[str, float], where: str, advice: str) -> H
     if number is None:
         if wavelength is None or distance is None or pixel is None:
             raise GeometryError(
-                f"{where}: neither fresnel_number nor all of wavelength_m, distance_m and pixel_size_m, but "
-                f"{', '.join(sorted(values)) or 'nothing'}; {advice}"
+                f"{where}: a near field with neither fresnel_number nor all of wavelength_m, distance_m and "
+                f"pixel_size_m, but {', '.join(sorted(values)) or 'nothing'}; {advice}"
             )
         number = float(fresnel_number(pixel, wavelength, distance))
-    return HologramGeometry(
-        fresnel_number=number,
-        beta_over_delta=values.get("beta_over_delta", 0.0),
-        pixel_size_m=pixel,
-        wavelength_m=wavelength,
-        photons=values.get("photons"),
-    )
+    return number, pixel
 
 
 def hologram_frame(

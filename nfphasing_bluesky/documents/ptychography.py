@@ -14,9 +14,8 @@ from nfphasing_bluesky.core import (
     GeometryError,
     Origin,
     PtychographyGeometry,
-    effective_beam,
-    fresnel_number,
 )
+from nfphasing_bluesky.documents.holograms import near_field
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def read_optics(values: Mapping[str, float], shape: tuple[int, int], where: str,
     centred = bool(values["centred"]) if "centred" in values else None
     known = values.get("object_pixel_m")
     if "fresnel_number" in values or "focus_to_sample_m" in values:
-        number, pixel = _near_field(values, where, advice)
+        number, pixel = near_field(values, where, advice)
         pixel = known or pixel
         return Optics(number, None if pixel is None else (pixel, pixel), wavelength, True, saturation)
     distance, detector = values.get("distance_m"), values.get("pixel_size_m")
@@ -91,24 +90,6 @@ def read_optics(values: Mapping[str, float], shape: tuple[int, int], where: str,
         rows, columns = (wavelength * distance / (n * detector) for n in shape)
         pixels = (rows, columns)
     return Optics(None, pixels, wavelength, centred, saturation)
-
-
-def _near_field(values: Mapping[str, float], where: str, advice: str) -> tuple[float, float | None]:
-    """Fresnel number and the effective pixel, m, where that is known."""
-    pixel, distance = values.get("pixel_size_m"), values.get("distance_m")
-    focus, wavelength = values.get("focus_to_sample_m"), values.get("wavelength_m")
-    if pixel is not None and distance is not None and focus is not None:
-        beam = effective_beam(focus, distance, pixel)
-        pixel, distance = float(beam.pixel_m), float(beam.distance_m)
-    number = values.get("fresnel_number")
-    if number is None:
-        if wavelength is None or distance is None or pixel is None:
-            raise GeometryError(
-                f"{where}: a near field with neither fresnel_number nor all of wavelength_m, distance_m and "
-                f"pixel_size_m, but {', '.join(sorted(values))}; {advice}"
-            )
-        number = float(fresnel_number(pixel, wavelength, distance))
-    return number, pixel
 
 
 def as_probe(array: ArrayLike, shape: tuple[int, int], where: str) -> NDArray[np.complexfloating]:

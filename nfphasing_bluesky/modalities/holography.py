@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
-from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities import holograms
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
+from nfphasing_bluesky.modalities.base import ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.modalities.images import Images
 from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.objects import random_objects
@@ -64,15 +64,11 @@ class TileDraws(Draws):
     whole: Tensor
 
 
-class Holography:
+class Holography(Images):
     """The modality."""
 
     name = "holography"
     parameters = PARAMETERS
-    neighbours = 0
-    sigma_floor = 0.0
-    noise_columns = 0
-    has_log_prior = False
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 32, "reuse": 2, "round_batches": 8, "warmup": 100, "physics_weight": 0.0, "bfloat16": True}
     )
@@ -110,9 +106,6 @@ class Holography:
     def batch_key(self, frame: Frame) -> tuple[int, ...]:
         """Frames of one shape go together."""
         return frame.intensity.shape
-
-    def fit_prior(self, generator: torch.Generator) -> None:
-        """Nothing to do."""
 
     def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
         """Tiles of random objects: half of them whole frames, half cut from frames of twice the side.
@@ -161,10 +154,6 @@ class Holography:
             corner=corner,
         )
 
-    def log_prior(self, draws: Draws) -> Tensor:
-        """(N,) NaN: the density of random objects is not known."""
-        return draws.theta.new_full((len(draws),), torch.nan)
-
     def simulate(
         self, draws: Draws, generator: torch.Generator
     ) -> tuple[HologramBatch, Mapping[str, Tensor]]:
@@ -190,31 +179,9 @@ class Holography:
         """Frames of one shape to one batch. Raises FrameError or GeometryError for one that can't be used."""
         return holograms.collate(frames, sigma_floor)
 
-    def usable(self, batch: HologramBatch) -> Tensor:
-        """(B,) bool: all of them; a hologram without contrast says that there is nothing."""
-        return torch.ones(len(batch), dtype=torch.bool, device=batch.intensity.device)
-
     def context(self, batch: HologramBatch) -> tuple[Tensor, Tensor]:
         """Channels (B, C, H, W) and scalars (B, E)."""
         return batch.channels, holograms.scalars(batch)
-
-    def anchors(self, batch: HologramBatch) -> Anchors:
-        """Nothing: the back-projection is among the channels, its size among the scalars."""
-
-        def nothing(k: int, frames: Tensor) -> Anchor:
-            empty = batch.intensity.new_zeros(len(frames), 0)
-            return Anchor(empty, empty[:, :, None], empty)
-
-        return Anchors(len(batch), nothing)
-
-    @property
-    def disagreement(self) -> str:
-        """Nothing is checked."""
-        return ""
-
-    def agreement(self, batch: HologramBatch, anchors: Anchors) -> Tensor:
-        """(B,) NaN: every pixel of a hologram knows of every pixel of the object."""
-        return batch.intensity.new_full((len(batch),), torch.nan)
 
     def reduced_chi2(self, batch: HologramBatch, predicted: Tensor) -> Tensor:
         """(B,) mean squared residual over sigma."""
@@ -310,10 +277,6 @@ class Holography:
             batch, _ = self.simulate(draws, generator)
             parts.append((*self.context(batch), draws.theta.view(-1, 1, side, side)))
         network.whiten(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: the prior is a program."""
-        return {}
 
 
 def _random_phases(n: int, side: int, generator: torch.Generator, inner: float) -> Tensor:

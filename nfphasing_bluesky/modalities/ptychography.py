@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
-from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities import patterns, scans
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.base import ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.modalities.images import Images
 from nfphasing_bluesky.modalities.patterns import PatternBatch
 from nfphasing_bluesky.modalities.scans import PatchDraws
 from nfphasing_bluesky.modalities.tiles import tile_corners
@@ -46,15 +46,12 @@ PARAMETERS = (
 )
 
 
-class Ptychography:
+class Ptychography(Images):
     """The modality."""
 
     name = "ptychography"
     parameters = PARAMETERS
     neighbours = 6
-    sigma_floor = 0.0
-    noise_columns = 0
-    has_log_prior = False
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 32, "reuse": 3, "round_batches": 8, "warmup": 100, "physics_weight": 0.0, "bfloat16": True}
     )
@@ -93,9 +90,6 @@ class Ptychography:
         g = patterns.geometry_of(frame)
         return (frame.intensity.shape, g.probe.shape, g.fresnel_number is None, g.centred)
 
-    def fit_prior(self, generator: torch.Generator) -> None:
-        """Nothing to do."""
-
     def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> PatchDraws:
         """Parts, as large as a tile, of patches of random objects under random probes.
 
@@ -122,10 +116,6 @@ class Ptychography:
         channels, light = (cut(v, corner, (tile, tile)) for v in (batch.channels, batch.light))
         around = patterns.estimate(batch)
         return replace(batch, channels=channels, light=light, surroundings=around, corner=corner)
-
-    def log_prior(self, draws: Draws) -> Tensor:
-        """(N,) NaN: the density of random objects is not known."""
-        return draws.theta.new_full((len(draws),), torch.nan)
 
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[PatternBatch, Mapping[str, Tensor]]:
         """Measure N patches and their neighbours; also the truth of every parameter."""
@@ -158,31 +148,9 @@ class Ptychography:
         """Frames of one key to one batch. Raises FrameError or GeometryError for one that can't be used."""
         return patterns.collate(frames, self.neighbours)
 
-    def usable(self, batch: PatternBatch) -> Tensor:
-        """(B,) bool: all of them; a frame without contrast says that there is nothing."""
-        return torch.ones(len(batch), dtype=torch.bool, device=batch.intensity.device)
-
     def context(self, batch: PatternBatch) -> tuple[Tensor, Tensor]:
         """Channels (B, C, H, W) and scalars (B, E)."""
         return batch.channels, batch.extras
-
-    def anchors(self, batch: PatternBatch) -> Anchors:
-        """Nothing: the estimates are among the channels, their size among the scalars."""
-
-        def nothing(k: int, frames: Tensor) -> Anchor:
-            empty = batch.intensity.new_zeros(len(frames), 0)
-            return Anchor(empty, empty[:, :, None], empty)
-
-        return Anchors(len(batch), nothing)
-
-    @property
-    def disagreement(self) -> str:
-        """Nothing is checked."""
-        return ""
-
-    def agreement(self, batch: PatternBatch, anchors: Anchors) -> Tensor:
-        """(B,) NaN: the reduced chi-squared is what tells."""
-        return batch.intensity.new_full((len(batch),), torch.nan)
 
     def reduced_chi2(self, batch: PatternBatch, predicted: Tensor) -> Tensor:
         """(B,) Pearson's chi-squared of counts over the pixels where photons are expected."""
@@ -274,10 +242,6 @@ class Ptychography:
             batch, _ = self.simulate(draws, generator)
             parts.append((*self.context(batch), self._images(draws, batch)))
         network.whiten(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: the prior is a program."""
-        return {}
 
 
 def _info(shape: tuple[int, int], pixel_m: float | None) -> DensityInfo:

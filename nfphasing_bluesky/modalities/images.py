@@ -1,0 +1,47 @@
+"""What modalities have in common whose prior is a program that draws images."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.flows import Anchor
+from nfphasing_bluesky.modalities.base import Anchors, Draws
+
+
+class Images:
+    """No density of the prior, no anchors, no second opinion: estimates are among the network's channels."""
+
+    neighbours = 0
+    sigma_floor = 0.0
+    noise_columns = 0
+    has_log_prior = False
+    disagreement = ""
+
+    def fit_prior(self, generator: torch.Generator) -> None:
+        """Nothing to do."""
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """(N,) NaN: the density of random objects is not known."""
+        return draws.theta.new_full((len(draws),), torch.nan)
+
+    def usable(self, batch: Any) -> Tensor:
+        """(B,) bool: all of them; a frame without contrast says that there is nothing."""
+        return torch.ones(len(batch), dtype=torch.bool, device=batch.intensity.device)
+
+    def anchors(self, batch: Any) -> Anchors:
+        """Nothing: the estimates are among the channels, their size among the scalars."""
+
+        def nothing(k: int, frames: Tensor) -> Anchor:
+            empty = batch.intensity.new_zeros(len(frames), 0)
+            return Anchor(empty, empty[:, :, None], empty)
+
+        return Anchors(len(batch), nothing)
+
+    def agreement(self, batch: Any, anchors: Anchors) -> Tensor:
+        """(B,) NaN: the reduced chi-squared is what tells."""
+        return batch.intensity.new_full((len(batch),), torch.nan)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the prior is a program."""
+        return {}
