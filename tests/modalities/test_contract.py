@@ -12,10 +12,14 @@ from nfphasing_bluesky.models import load, shipped
 N = 48
 
 
+SMALL = {"saxs2d-cdi": {"shape": (8, 8), "correlation_px": 1.0, "starts": 2, "steps": 8, "slots": 2}}
+"""Networks where the default is large for a test."""
+
+
 def made(name):
     """A modality with the prior of its shipped model, if there is one."""
     if name not in shipped():
-        return modality(name)
+        return modality(name, SMALL.get(name))
     stored = load(name)
     return modality(name, stored.card.network, stored.part("prior"))
 
