@@ -33,11 +33,11 @@ class SolutionsSettings(Settings):
     `steps` steps look for at most `slots` solutions.
     """
 
-    shape: tuple[int, int] = (16, 16)
-    correlation_px: float = 1.5
+    shape: tuple[int, int] = (8, 8)
+    correlation_px: float = 1.0
     contrast: float = 1.5
     reach: float = 0.8
-    starts: int = 24
+    starts: int = 16
     steps: int = 60
     slots: int = 8
     encoder: EncoderSettings = EncoderSettings(width=128, blocks=2, context=32)
