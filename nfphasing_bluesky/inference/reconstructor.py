@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
-from nfphasing_bluesky.inference.trust import judge, outside
+from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -358,8 +358,9 @@ def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cut(posterior: Posterior, frame: Frame) -> Posterior:
-    """Take the padding off the prediction, and say where in the object the frame lies."""
+    """Take the padding off the prediction, and say where the frame lies and what is doubtful about it."""
     shape = tuple(slice(0, n) for n in frame.intensity.shape)
     p = posterior.prediction
     prediction = Prediction(p.mean[shape], p.lower[shape], p.upper[shape])
-    return replace(posterior, prediction=prediction, place=frame.place)
+    trust = doubted(posterior.trust, frame.doubt)
+    return replace(posterior, prediction=prediction, place=frame.place, trust=trust)

@@ -63,7 +63,9 @@ def raw():
 @pytest.fixture
 def settings(tmp_path):
     np.savez(tmp_path / "probe.npz", probe=PROBE)
-    return StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", batch_size=8, object_every_s=0)
+    return StreamSettings(
+        data_key="eiger", probe=tmp_path / "probe.npz", batch_size=8, object_every_s=0, check_frames=0
+    )
 
 
 def process(raw, settings, arrays, reconstructor=None, sinks=()):
