@@ -29,10 +29,11 @@ from nfphasing_bluesky.physics.noise import poisson_counts
 Q_TOP = (0.05, 0.2)
 """Largest q of a pattern, 1/angstrom; pixels beyond the upper one are not looked at."""
 SIDES = (64, 160)
-COUNTS = (1e3, 1e7)
-FLOOR = (0.003, 0.03)
+COUNTS = (1e3, 1e9)
+FLOOR = (0.005, 0.03)
 Q_RELATIVE_ERROR = 0.01
-CENTRE_ERROR_PX = 0.1
+CENTRE_ERROR_PX = 0.05
+ARM_SHARE, ARM_HALF_WIDTH = 0.3, 0.03
 MIN_BINS = 200
 MIN_SIGNAL_TO_NOISE = 10.0
 CONTEXT = 2
@@ -274,7 +275,7 @@ class Exposure:
 
 
 def random_exposure(n: int, generator: torch.Generator) -> Exposure:
-    """Square detectors of one size for all: centre, beam stop, gaps, and an error of the centre differ."""
+    """Square detectors of one size for all: centre, its error, beam stop, its holder and gaps differ."""
     device = generator.device
 
     def uniform(*shape: int) -> Tensor:
@@ -289,7 +290,7 @@ def random_exposure(n: int, generator: torch.Generator) -> Exposure:
     step = torch.arange(side, dtype=torch.float64, device=device)
     y = (step[:, None] - centre[:, 0, None, None]).expand(n, side, side).flatten(1)
     x = (step - centre[:, 1, None, None]).expand(n, side, side).flatten(1)
-    used = ~mask.flatten(1)
+    used = ~(mask.flatten(1) | _holder(x, y, uniform(3, n, 1), side))
     radius = torch.where(used, torch.hypot(x, y), 0.0).amax(1)
     q_top = log_uniform(Q_TOP, n, generator).double()
     pixel = (q_top / radius)[:, None]
@@ -299,6 +300,20 @@ def random_exposure(n: int, generator: torch.Generator) -> Exposure:
     return Exposure(
         polar.sectors(index, x, y, q_top), polar.sectors(index, x + shift[0], y + shift[1], q_top), q_top
     )
+
+
+def _holder(x: Tensor, y: Tensor, u: Tensor, side: int) -> Tensor:
+    """(B, P) True behind the arm of a beam stop, if there is one, along a row or a column to an edge.
+
+    Args:
+        x: (B, P) from the beam, pixels.
+        y: (B, P) from the beam, pixels.
+        u: (3, B, 1) uniform: whether there is one, which way, how wide.
+        side: of the detector, pixels.
+    """
+    turned = torch.where(u[1] < 0.5, x, y), torch.where(u[1] < 0.5, y, x)
+    along = turned[0] * torch.where((2 * u[1]).remainder(1) < 0.5, 1.0, -1.0)
+    return (u[0] < ARM_SHARE) & (along > 0) & (turned[1].abs() < u[2] * ARM_HALF_WIDTH * side)
 
 
 def measured(

@@ -1,7 +1,8 @@
 """`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point one way; u = projection.
 
 The prior is uniform in the box of the free coordinates (`oriented_shapes`); classes are equally probable.
-Angles and their spreads are those of `physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter;
+Sizes, angles and their spreads are those of `physics.uniaxial`: sasmodels' Gaussian sizes, theta, phi and
+their Gaussian jitter, which is cut off at some number of standard deviations, one more thing to be found;
 parallelepipeds spin about their side c (psi is not measured, and reported densities have a random one). I(q)
 = s (P(q) + beta) per pixel.
 """
@@ -46,6 +47,8 @@ from nfphasing_bluesky.modalities.oriented_shapes import (
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS, STEPS = 3, 14
+EDGE = 5.0
+"""Coordinate of a box beyond which single precision no longer tells a place from the box's edge."""
 FEW, FITTED = 8, 16
 """Patterns that are simulated and fitted together."""
 
@@ -61,8 +64,9 @@ PARAMETERS = (
     ),
     Parameter("phi_deg", "degree", "azimuth of the axis in the detector, from x to y; repeats after 180"),
     Parameter("theta_deg", "degree", "angle of the axis to the beam; 90 lies in the detector's plane"),
-    Parameter("orientation_spread_deg", "degree", "standard deviation of phi"),
-    Parameter("tilt_spread_deg", "degree", "standard deviation of theta"),
+    Parameter("orientation_spread_deg", "degree", "standard deviation of phi, before the cut"),
+    Parameter("tilt_spread_deg", "degree", "standard deviation of theta, before the cut"),
+    Parameter("orientation_cut", "", "standard deviations at which both spreads end"),
     Parameter("i0", "", "forward intensity per pixel, in the frame's units"),
     Parameter("background", "", "flat background per pixel, in the frame's units"),
 )
@@ -89,7 +93,7 @@ class SaxsOriented:
     has_log_prior = True
     disagreement = ""
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 64, "reuse": 4, "round_batches": 8, "warmup": 100, "physics_weight": 0.0}
+        {"batch": 256, "reuse": 8, "round_batches": 24, "warmup": 100, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: PatternNetworkSettings | None = None) -> None:
@@ -270,9 +274,11 @@ class SaxsOriented:
             for rows in frames.split(FITTED):
                 fitted = FittedPatterns.of(batch.at(rows), pattern_rings(device).legendre.shape[1])
                 parts.append(fit(self._target(k, fitted, device), _LIBRARIES[k], fitted))
-            return Anchor(
-                *(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
+            location, factor, features = (
+                torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features")
             )
+            reach = EDGE - 2 * factor.diagonal(dim1=1, dim2=2)
+            return Anchor(location.clamp(-reach, reach), factor, features)
 
         return Anchors(len(batch), find)
 
@@ -371,6 +377,7 @@ class SaxsOriented:
         out["polydispersity"] = t[:, 6].clone()
         out["phi_deg"] = (t[:, PHI] - math.pi * turns).rad2deg()
         out["orientation_spread_deg"], out["tilt_spread_deg"] = (v.rad2deg() for v in spreads(t))
+        out["orientation_cut"] = t[:, 7].clone()
         out["i0"] = nuisance["scale"].to(t)
         out["background"] = (nuisance["scale"] * nuisance["beta"]).to(t)
         return out

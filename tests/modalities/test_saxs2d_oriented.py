@@ -18,7 +18,7 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.oriented_network import PHI, around
-from tests.modalities.test_polar import LENGTH, RADIUS, SPREAD, axes, frame, pixels, truth
+from tests.modalities.test_polar import CUT, LENGTH, RADIUS, SPREAD, axes, frame, pixels, truth
 
 SIDE = 96
 
@@ -97,7 +97,7 @@ def test_the_network_sees_azimuths_from_the_axis(subject):
         first, second = distribution.log_prob(draws), distribution.log_prob(turned)
         assert torch.isfinite(first).all()
         assert float(((first - second).abs() / (1 + first.abs())).max()) < 1e-2
-        made, _ = distribution.draw(torch.randn(6, 40, 9, generator=generator))
+        made, _ = distribution.draw(torch.randn(6, 40, 1 + subject.width, generator=generator))
     relative = made.theta[:, PHI] - batch.axis.float()[made.frame]
     assert float(relative.abs().max()) <= math.pi / 2 + 1e-5
     assert relative.min() < 0 < relative.max()
@@ -143,6 +143,7 @@ def test_reported_values_are_those_that_were_put_in(subject):
     assert float(report["radius_angstrom"]) == pytest.approx(RADIUS)
     assert float(report["length_angstrom"]) == pytest.approx(LENGTH)
     assert float(report["orientation_spread_deg"]) == pytest.approx(SPREAD)
+    assert float(report["orientation_cut"]) == pytest.approx(CUT)
     assert float(report["theta_deg"]) == pytest.approx(90)
     assert float(report["phi_deg"]) == pytest.approx(30)
     assert float(report["background"]) == pytest.approx(0.05, rel=0.3)
