@@ -11,6 +11,7 @@ from math import pi
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfphasing_bluesky.core import (
@@ -155,22 +156,45 @@ def _plane(frame: Frame) -> PlaneGeometry:
     )
 
 
+def used_pixels(frame: Frame, q: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(H, W) bool: pixels that a fit looks at. Raises FrameError where there are none.
+
+    Of counts, negative whole numbers are a detector's marks of gaps and dead pixels, and are left out.
+    """
+    label = frame.origin.label
+    seen = frame.usable
+    if frame.sigma is None:
+        negative = seen & (frame.intensity < 0)
+        lowest = frame.intensity[negative]
+        if (lowest != np.round(lowest)).any():
+            raise FrameError(
+                f"{label}: the smallest intensity is {lowest.min():.3g}, expected counts; mask bad "
+                "pixels, or pass sigma where the frame is no counts any more"
+            )
+        seen &= ~negative
+    used = seen & (q > 0) & (q <= Q_TOP[1])
+    if not used.any():
+        raise FrameError(
+            f"{label}: no usable pixel has 0 < q <= {Q_TOP[1]:g} 1/angstrom; the frame's q goes from "
+            f"{q.min():.3g} to {q.max():.3g}, {100 * seen.mean():.3g} % of its pixels are finite, not "
+            "negative and not masked; check the mask, the beam centre and the unit of q"
+        )
+    return used
+
+
+def pixels(frame: Frame) -> tuple[NDArray[np.floating], NDArray[np.floating], float]:
+    """(H, W) qx and qy of a frame, and the largest q that is looked at, 1/angstrom."""
+    qx, qy = _plane(frame).maps()
+    q = np.hypot(qx, qy)
+    return qx, qy, float(q[used_pixels(frame, q)].max())
+
+
 def _row(frame: Frame, sigma_floor: float) -> PatternBatch:
     label, plane = frame.origin.label, _plane(frame)
     qx, qy = plane.maps()
     q = np.hypot(qx, qy)
-    used = frame.usable & (q > 0) & (q <= Q_TOP[1])
-    if not used.any():
-        raise FrameError(
-            f"{label}: no usable pixel has 0 < q <= {Q_TOP[1]:g} 1/angstrom; the smallest q is "
-            f"{q.min():.3g}; check the mask, NaN values and the unit of q"
-        )
+    used = used_pixels(frame, q)
     values = np.where(used, frame.intensity, 0.0)
-    if frame.sigma is None and values.min() < 0:
-        raise FrameError(
-            f"{label}: the smallest intensity is {values.min():.3g}, expected counts; mask bad pixels, or "
-            "pass sigma where the frame is no counts any more"
-        )
     tensors = (torch.from_numpy(np.ascontiguousarray(v).reshape(1, -1)) for v in (qx, qy, used, values))
     x, y, inside, intensity = tensors
     top = torch.tensor([float(q[used].max())], dtype=torch.float64)

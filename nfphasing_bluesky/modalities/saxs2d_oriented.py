@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
@@ -32,6 +32,7 @@ from nfphasing_bluesky.modalities.oriented_network import (
     turned_bounds,
 )
 from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
+from nfphasing_bluesky.modalities.oriented_pixels import at_pixels
 from nfphasing_bluesky.modalities.oriented_shapes import (
     AT_ONCE,
     CLASSES,
@@ -49,6 +50,8 @@ from nfphasing_bluesky.physics.oriented import Orientation
 STARTS, STEPS = 3, 14
 EDGE = 5.0
 """Coordinate of a box beyond which single precision no longer tells a place from the box's edge."""
+SHOWN = 64
+"""Draws whose mean is the prediction at pixels."""
 FEW, FITTED = 8, 16
 """Patterns that are simulated and fitted together."""
 
@@ -100,7 +103,8 @@ class SaxsOriented:
         self.settings = settings or PatternNetworkSettings()
         self.axis = torch.linspace(-HALF_FIELD_ANGSTROM, HALF_FIELD_ANGSTROM, FIELD_PIXELS)
         values = self.axis.double().numpy()
-        axes = (Axis("y", values, "angstrom"), Axis("x", np.array(values), "angstrom"))
+        # rows from the top, y up: azimuths turn counter-clockwise in pictures
+        axes = (Axis("y", -values, "angstrom"), Axis("x", np.array(values), "angstrom"))
         self.density_info = DensityInfo("projected density", CHORD, axes)
         self._boxes: dict[tuple[int, str], Box] = {}
 
@@ -136,6 +140,20 @@ class SaxsOriented:
     def reduced_chi2(self, batch: PatternBatch, predicted: Tensor) -> Tensor:
         """(B,) mean squared residual over sigma, of bins."""
         return gaussian_chi2(batch, predicted)
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the frame's pixels, its mean over some of the draws."""
+        few = torch.arange(0, len(draws), max(1, len(draws) // SHOWN), device=draws.theta.device)
+        some, scale = draws.at(few), nuisance["scale"][few].double()
+        qx, qy, q_top = oriented_patterns.pixels(frame)
+        found = self._harmonics(some, torch.full_like(scale, q_top)).double()
+        turn = (2 * torch.arange(found.shape[2]).to(scale)) * some.theta[:, PHI, None].double()
+        both = torch.cat([found * turn.cos()[:, None], found * turn.sin()[:, None]], 2)
+        mean = (scale[:, None, None] * both).mean(0).cpu()
+        background = float((scale * nuisance["beta"][few]).mean())
+        return at_pixels(qx, qy, q_top, mean, background, float(nuisance["axis"][0]), prediction)
 
     def seen(self, batch: PatternBatch) -> Tensor:
         """(B, H, W) bool: all of the particle."""
@@ -346,7 +364,7 @@ class SaxsOriented:
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, Y, X) projection of a particle of mean size and orientation, in the units of `density_of`."""
         axis = self.axis.to(draws.theta)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        y, x = torch.meshgrid(-axis, axis, indexing="ij")
         out = draws.theta.new_zeros(len(draws), *y.shape)
         for k, project in enumerate(PROJECTION):
             chosen = (draws.label == k).nonzero()[:, 0]
