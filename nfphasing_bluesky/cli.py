@@ -317,7 +317,10 @@ def replay(
 def demo(
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("demo-results"),
     modality: Annotated[
-        str, typer.Option(help="what is shown: saxs1d (measured curves) or holography (simulated)")
+        str,
+        typer.Option(
+            help="what is shown: saxs1d (measured curves), saxs2d, holography or ptychography (simulated)"
+        ),
     ] = "saxs1d",
 ) -> None:
     """Run the main job end to end: scan, reconstruct, store, serve, read back."""

@@ -57,22 +57,25 @@ FEW, FITTED = 8, 16
 
 PARAMETERS = (
     Parameter("radius_angstrom", "angstrom", "cylinder radius"),
-    Parameter("polar_radius_angstrom", "angstrom", "radius along the ellipsoid's axis"),
-    Parameter("equatorial_radius_angstrom", "angstrom", "radius across the ellipsoid's axis"),
-    Parameter("side_a_angstrom", "angstrom", "longer side of the parallelepiped's cross section"),
-    Parameter("side_b_angstrom", "angstrom", "shorter side of the parallelepiped's cross section"),
-    Parameter("length_angstrom", "angstrom", "length along the axis of cylinders and parallelepipeds"),
-    Parameter(
-        "polydispersity", "", "relative standard deviation of radius, of both radii, or of sides a and b"
-    ),
-    Parameter("phi_deg", "degree", "azimuth of the axis in the detector, from x to y; repeats after 180"),
-    Parameter("theta_deg", "degree", "angle of the axis to the beam; 90 lies in the detector's plane"),
-    Parameter("orientation_spread_deg", "degree", "standard deviation of phi, before the cut"),
-    Parameter("tilt_spread_deg", "degree", "standard deviation of theta, before the cut"),
-    Parameter("orientation_cut", "", "standard deviations at which both spreads end"),
-    Parameter("i0", "", "forward intensity per pixel, in the frame's units"),
-    Parameter("background", "", "flat background per pixel, in the frame's units"),
+    Parameter("polar_radius_angstrom", "angstrom", "ellipsoid radius along its axis"),
+    Parameter("equatorial_radius_angstrom", "angstrom", "ellipsoid radius across it"),
+    Parameter("side_a_angstrom", "angstrom", "parallelepiped side a"),
+    Parameter("side_b_angstrom", "angstrom", "side b"),
+    Parameter("length_angstrom", "angstrom", "length along the axis"),
+    Parameter("polydispersity", "", "relative spread of sizes"),
+    Parameter("phi_deg", "degree", "azimuth of the axis, x to y"),
+    Parameter("theta_deg", "degree", "angle of the axis to the beam"),
+    Parameter("orientation_spread_deg", "degree", "spread of the azimuth"),
+    Parameter("tilt_spread_deg", "degree", "spread of the angle"),
+    Parameter("orientation_cut", "", "end of both spreads, in sigma"),
+    Parameter("i0", "", "forward intensity"),
+    Parameter("background", "", "background"),
 )
+"""Side a is the longer one across the parallelepiped's axis; the relative spread is that of the radius, of both
+radii, or of sides a and b. phi repeats after 180 degrees; theta is 90 in the detector's plane, and theta and
+180 - theta can't be told apart. Spreads are standard deviations of Gaussians before these are cut. Intensity
+and background are per pixel, in the frame's units.
+"""
 
 CHORD = "angstrom"
 ELECTRONS = "e/angstrom^2"
