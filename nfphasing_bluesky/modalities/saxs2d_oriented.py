@@ -71,10 +71,10 @@ PARAMETERS = (
     Parameter("i0", "", "forward intensity"),
     Parameter("background", "", "background"),
 )
-"""Side a is the longer one across the parallelepiped's axis; the relative spread is that of the radius, of both
-radii, or of sides a and b. phi repeats after 180 degrees; theta is 90 in the detector's plane, and theta and
-180 - theta can't be told apart. Spreads are standard deviations of Gaussians before these are cut. Intensity
-and background are per pixel, in the frame's units.
+"""Side a is the longer one across the parallelepiped's axis; the relative spread is that of the radius, of
+both radii, or of sides a and b. phi repeats after 180 degrees; theta is 90 in the detector's plane, and theta
+and 180 - theta can't be told apart. Spreads are standard deviations of Gaussians before these are cut.
+Intensity and background are per pixel, in the frame's units.
 """
 
 CHORD = "angstrom"

@@ -1,4 +1,4 @@
-"""Oriented particles through a RunEngine: geometry from the start document, gaps, a derived run of projections."""
+"""Oriented particles through a RunEngine: geometry from the start document, gaps, a derived run."""
 
 import bluesky.plans as bp
 import numpy as np

@@ -4,7 +4,24 @@ import h5py
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.core import DetectorGeometry, FrameError, GeometryError, PlaneGeometry
+from nfphasing_bluesky.core import (
+    Axis,
+    DensityInfo,
+    DetectorGeometry,
+    Frame,
+    FrameError,
+    GeometryError,
+    ModelInfo,
+    Parameter,
+    PlaneGeometry,
+    Posterior,
+    Prediction,
+    ReconstructionSettings,
+    Trust,
+    Verdict,
+    plane_of,
+)
+from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.storage.readers import read_frames
 
 QX, QY = np.linspace(-0.1, 0.1, 12), np.linspace(-0.08, 0.08, 9)
@@ -88,3 +105,42 @@ def test_nxcansas_patterns(examples):
         np.testing.assert_array_equal(frame.intensity, groups[0]["I"][()])
         np.testing.assert_array_equal(frame.geometry.maps()[1], groups[0]["Qy"][()])
     assert frame.sigma is not None and np.median(frame.sigma[frame.sigma > 0]) > 0
+
+
+@pytest.mark.parametrize(
+    "known", [PlaneGeometry(QX, QY), DetectorGeometry(1e-10, 2.0, (2e-4, 2e-4), (9e-4, 0.0))]
+)
+def test_a_stored_reconstruction_gives_its_pattern_back(known, tmp_path):
+    """As NXcanSAS, whichever geometry it came with; silx finds axes of q."""
+    mask = COUNTS > 100
+    frame = Frame(COUNTS, known, mask=mask)
+    path = write_posterior(tmp_path / "made.h5", posterior(), frame, MODEL, ReconstructionSettings())
+    (back,) = read_frames(path)
+    plane = known if isinstance(known, PlaneGeometry) else plane_of(known, (9, 12))
+    for ours, theirs in zip(back.geometry.maps(), plane.maps(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(back.intensity, COUNTS)
+    np.testing.assert_array_equal(back.mask, mask)
+    with h5py.File(path) as file:
+        assert list(file["entry/data"].attrs["axes"]) == ["qy", "qx"]
+        assert file["entry/prediction/qx"].shape == (12,)
+
+
+def posterior() -> Posterior:
+    axes = tuple(Axis(name, np.arange(4.0), "angstrom") for name in "yx")
+    draws, shown = np.ones((3, 4, 4)), np.ones((9, 12))
+    return Posterior(
+        DensityInfo("projected density", "angstrom", axes),
+        draws[0],
+        draws[0],
+        draws,
+        {"phi_deg": np.arange(3.0)},
+        {"phi_deg": "degree"},
+        Prediction(shown, shown, shown),
+        Trust(1.0, 0.5, 0.1, Verdict.VALID),
+    )
+
+
+MODEL = ModelInfo(
+    "m", "saxs2d-oriented", "1", "0" * 64, posterior().density, (Parameter("phi_deg", "degree", "phi"),)
+)
