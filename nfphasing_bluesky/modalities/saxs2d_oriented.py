@@ -322,8 +322,9 @@ class SaxsOriented:
         return Target(box, curve, slopes, self.background.moments(), STARTS, STEPS)
 
     def forward(self, draws: Draws, batch: PatternBatch) -> Tensor:
-        """(N, R, A) P(q) of each draw at its frame's bins."""
-        coefficients = self._harmonics(draws, batch.q_top[draws.frame])
+        """(N, R, A) P(q) of each draw at its frame's bins, in the precision of theta."""
+        dtype = draws.theta.dtype
+        coefficients = self._harmonics(draws, batch.q_top[draws.frame], dtype)
         phi = draws.theta[:, PHI] - batch.axis.to(draws.theta)[draws.frame]
         frames, each = _grouped(draws.frame)
         parts = []
@@ -331,7 +332,7 @@ class SaxsOriented:
         for some in torch.arange(len(frames), device=frames.device).split(step):
             rows = slice(int(some[0]) * each, (int(some[-1]) + 1) * each)
             part = batch.at(frames[some])
-            waves, radial = part.waves(coefficients.shape[2]), part.radial
+            waves, radial = part.waves(coefficients.shape[2], dtype), part.radial.to(dtype)
             parts.append(polar.synthesised(coefficients[rows], phi[rows], waves, radial))
         return torch.cat(parts)
 
