@@ -16,6 +16,7 @@ from nfphasing_bluesky.core import (
     GeometryError,
     HologramGeometry,
     Origin,
+    PlaneGeometry,
 )
 from nfphasing_bluesky.documents.geometry import image_geometry
 from nfphasing_bluesky.documents.holograms import hologram_frame
@@ -27,6 +28,7 @@ from nfphasing_bluesky.documents.keys import (
     companions_in,
     own_metadata,
 )
+from nfphasing_bluesky.documents.patterns import left_out
 from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
 from nfphasing_bluesky.documents.units import inverse_angstrom
 
@@ -52,7 +54,7 @@ class Layout:
     event_roles: Mapping[str, str]
     fixed: Mapping[str, Array]
     units: Mapping[str, str | None]
-    detector: DetectorGeometry | HologramGeometry | GeometryError
+    detector: DetectorGeometry | HologramGeometry | PlaneGeometry | GeometryError
     said: Mapping[str, Any]
     scan: ScanFrames | GeometryError | None = None
 
@@ -86,7 +88,7 @@ class Layout:
                 intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin
             )
             return [hologram]
-        return [Frame(intensity, self.detector, sigma=sigma, mask=mask, origin=origin)]
+        return [Frame(intensity, self.detector, sigma=sigma, mask=left_out(intensity, mask), origin=origin)]
 
     def release(self) -> list[Frame | Failure]:
         """Give the frames that wait for others which will not come."""
@@ -182,7 +184,7 @@ def read_layout(
         value, unit = _fixed_companion(start, descriptor, chosen, role)
         if value is not None:
             fixed[role], units[role] = value, unit
-    detector: DetectorGeometry | HologramGeometry | GeometryError
+    detector: DetectorGeometry | HologramGeometry | PlaneGeometry | GeometryError
     try:
         detector = geometry or image_geometry(start, descriptor, chosen)
     except GeometryError as error:

@@ -1,5 +1,6 @@
 """Frames of ptychographic scans from events: places from motors, the probe from elsewhere."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Failure, Frame, GeometryError, NFPhasingError, Origin, Window
 from nfphasing_bluesky.core.orientation import read_orientation
+from nfphasing_bluesky.documents.gaps import dead_lines
 from nfphasing_bluesky.documents.geometry import from_configuration
 from nfphasing_bluesky.documents.keys import Document, own_metadata
 from nfphasing_bluesky.documents.ptychography import (
@@ -31,7 +33,9 @@ from nfphasing_bluesky.documents.scan_places import (
     position_keys,
     position_number,
 )
-from nfphasing_bluesky.documents.scan_start import Applied, Watch, find_probe, shots_of
+from nfphasing_bluesky.documents.scan_start import LEAST_FRAMES, Applied, Watch, find_probe, shots_of
+
+log = logging.getLogger(__name__)
 
 _MARGIN_PX = 2
 _ADVICE = "put it into the start document, nfphasing={'geometry': {...}}, or record it with the detector"
@@ -111,6 +115,7 @@ class ScanFrames:
         self._applied = Applied(frames, positions)
         self._ready: tuple[Optics, NDArray[np.complexfloating]] | None = None
         self._held: list[_Held] | None = []
+        self._dead: NDArray[np.bool_] | None = None
         self._source = "" if beam.probe is None else beam.label
         self._watch = Watch(beam.check_frames, self._applied)
 
@@ -150,6 +155,7 @@ class ScanFrames:
         held, self._held = self._held or [], None
         if not held:
             return []
+        held = self._without_gaps(held)
         try:
             if self._ready is None:
                 self._find_probe(held)
@@ -215,6 +221,16 @@ class ScanFrames:
         scale = photon_scale(probe, [frame], optics, dead)
         self._ready = optics, probe_in_photons(probe, scale, where)
 
+    def _without_gaps(self, held: list[_Held]) -> list[_Held]:
+        """Mask lines that never counted in the frames that wait, here and in all that follow."""
+        if len(held) < LEAST_FRAMES or len({item.counts.shape for item in held}) > 1:
+            return held
+        self._dead, words = dead_lines(np.array([item.counts for item in held]), held[0].mask)
+        if not words:
+            return held
+        log.warning("%s: %s never count, between lines that do: a gap, now masked", self._data_key, words)
+        return [replace(item, mask=_either(item.mask, self._dead, item.counts.shape)) for item in held]
+
     def _find_probe(self, held: list[_Held]) -> None:
         optics = self._optics(np.mean([np.clip(item.counts, 0, None) for item in held], axis=0), None)
         places = [self._place(item.readings, optics) for item in held]
@@ -236,8 +252,9 @@ class ScanFrames:
         optics = self._ready[0] if self._ready else self._optics(counts, mask)
         turn, readings = self._applied.frames, [position_number(values[m.key], m.key) for m in self._motors]
         self._place(readings, optics)
-        dead = None if mask is None else turned(mask, turn, optics)
-        return _Held(turned(counts, turn, optics), dead, readings, origin)
+        frame = turned(counts, turn, optics)
+        dead = _either(None if mask is None else turned(mask, turn, optics), self._dead, frame.shape)
+        return _Held(frame, dead, readings, origin)
 
     def _frame(self, held: _Held) -> Frame:
         assert self._ready is not None  # noqa: S101  asked for only then

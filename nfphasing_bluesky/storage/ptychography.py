@@ -20,6 +20,7 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.core.orientation import read_orientation
 from nfphasing_bluesky.core.settings import RETRIEVE
+from nfphasing_bluesky.documents.gaps import dead_lines
 from nfphasing_bluesky.documents.ptychography import (
     NAMES as NUMBERS,
 )
@@ -159,6 +160,7 @@ def ptychography_frames(
     shape = data.shape[:0:-1] if turn.transpose else data.shape[1:]
     optics = read_optics(_numbers(scan), shape, where, ADVICE)
     mask = _mask(scan, data.shape[1:], options.mask)
+    mask = _without_gaps(_some(data), mask, where)
     optics = _with_centre(optics, _some(data), mask, where)
     data, mask = turned(data, turn, optics), None if mask is None else turned(mask, turn, optics)
     positions, places_turn = read_positions(
@@ -269,6 +271,15 @@ def _mask(scan: Scan, shape: tuple[int, int], further: NDArray[np.bool_] | None)
             f"{scan.path}: every pixel is masked by {', '.join(masks)}; check what 1 means there"
         )
     return mask
+
+
+def _without_gaps(some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> NDArray[np.bool_] | None:
+    """Mask lines of the detector that never count between others that do, and say so."""
+    dead, words = dead_lines(some, mask)
+    if not words:
+        return mask
+    log.warning("%s: %s never count, between lines that do: a gap, now masked; pass --mask", where, words)
+    return dead if mask is None else mask | dead
 
 
 def _with_centre(optics: Optics, some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> Optics:

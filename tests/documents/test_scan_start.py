@@ -155,3 +155,13 @@ def test_an_unknown_orientation_fails_the_frames(heard, feed, scan):
     sender = feed(beam(scan), orientation="upside-down")
     sender.send(*shots(scan, 0, 2))
     assert len(heard.failures) == 2 and "expected one of as-is" in heard.failures[0].reason
+
+
+def test_a_gap_that_nobody_masked(heard, feed, scan):
+    counts, where = shots(scan)
+    counts = counts.copy()
+    counts[:, 22:25] = 0
+    sender = feed(beam(scan, check_frames=20))
+    sender.send(counts, where)
+    assert len(heard.frames) == 49 and not any(f.doubt for f in heard.frames)
+    assert all(f.mask[22:25].all() and f.usable.sum() == 48 * 45 for f in heard.frames)

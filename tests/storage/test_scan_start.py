@@ -92,3 +92,13 @@ def test_lengths_are_exchanged_before_they_are_divided(scan, tmp_path):
 def test_unknown_words(scan, tmp_path, changes):
     with pytest.raises(GeometryError, match="expected"):
         read_frames(write(tmp_path / "s.npz", scan), **changes)
+
+
+def test_a_gap_through_the_middle_that_nobody_masked(scan, tmp_path, caplog):
+    counts = scan.exposures.counts.numpy().copy()
+    counts[:, :, 22:25] = 0
+    with caplog.at_level(logging.WARNING):
+        frames = read_frames(write(tmp_path / "s.npz", scan, data=counts), check=True)
+    assert "columns 22 to 24 never count" in caplog.text and "pass --mask" in caplog.text
+    assert frames[0].mask[:, 22:25].all() and frames[0].usable.sum() == 48 * 45
+    assert not frames[0].doubt
