@@ -175,7 +175,9 @@ def ptychography_frames(
     else:
         probe = _stored_probe(scan, shape)
         probe = probe_in_photons(probe, photon_scale(probe, _some(data), optics, mask), where)
-    doubt = _doubt(data, positions, mask, probe, optics, applied, where) if options.check else ""
+    doubt = ""
+    if options.check:
+        doubt = _doubt(data, positions, mask, probe, optics, applied, where, options.retrieve)
     for i, (counts, (row, column)) in enumerate(zip(data, positions, strict=True)):
         origin = Origin(label=f"{scan.path.name} {i + 1}", seq_num=i + 1)
         try:
@@ -210,12 +212,13 @@ def _doubt(
     optics: Optics,
     applied: Applied,
     where: str,
+    retrieved: bool,
 ) -> str:
     """Say whether frames near the middle lie as their positions say; also in the log."""
     middle = np.nanmedian(positions, axis=0)
     near = np.argsort(np.square(positions - middle).sum(1), kind="stable")[:_LOOKED_AT]
     shots = shots_of(data[near], positions[near], optics, [mask] * len(near))
-    found = check_agreement(shots, probe, optics, applied)
+    found = check_agreement(shots, probe, optics, applied, retrieved=retrieved)
     if found.doubt:
         log.warning("%s: %s", where, found.doubt)
     elif found.open_question:
