@@ -182,6 +182,13 @@ def reconstruct(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
+    geometry: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="in place of a PONI file, NAME=VALUE: wavelength_m, distance_m, pixel_size_m, and "
+            "beam_center_px or poni_m as ROW,COLUMN; repeat it"
+        ),
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
     buffer: Annotated[Path | None, typer.Option(help="curve or frame to subtract")] = None,
     q_unit: Annotated[
@@ -217,6 +224,7 @@ def reconstruct(
     )
     reading = {
         "poni": poni,
+        "geometry": _detector(geometry),
         "mask": mask,
         "q_unit": q_unit,
         "columns": _columns(columns),
@@ -248,6 +256,21 @@ def _pairs(texts: list[str] | None) -> dict[str, str] | None:
     if wrong := [text for text, (theirs, _, ours) in zip(texts, pairs, strict=True) if not (theirs and ours)]:
         raise typer.BadParameter(f"{wrong[0]!r}, expected theirs=ours")
     return {theirs: ours for theirs, _, ours in pairs}
+
+
+def _detector(texts: list[str] | None) -> Any:
+    if not texts:
+        return None
+    from nfphasing_bluesky.documents.patterns import detector_of
+
+    try:
+        values = {
+            name: [float(part) for part in value.split(",")]
+            for name, _, value in (text.partition("=") for text in texts)
+        }
+    except ValueError:
+        raise typer.BadParameter(f"{', '.join(texts)}, expected NAME=NUMBER or NAME=ROW,COLUMN") from None
+    return detector_of(values, "--geometry", "add them as NAME=VALUE")
 
 
 def _signs(text: str | None) -> tuple[float, float] | None:
@@ -318,7 +341,10 @@ def replay(
 def demo(
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("demo-results"),
     modality: Annotated[
-        str, typer.Option(help="what is shown: saxs1d (measured curves) or holography (simulated)")
+        str,
+        typer.Option(
+            help="what is shown: saxs1d (measured curves), saxs2d, holography or ptychography (simulated)"
+        ),
     ] = "saxs1d",
 ) -> None:
     """Run the main job end to end: scan, reconstruct, store, serve, read back."""

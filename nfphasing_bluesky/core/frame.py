@@ -94,6 +94,15 @@ class Frame:
         """Row and column of pixel [0, 0] in a larger object's pixels; None where the frame is on its own."""
         return self.geometry.position_px if isinstance(self.geometry, PtychographyGeometry) else None
 
+    def masked(self, mask: NDArray[np.bool_]) -> "Frame":
+        """Return the same frame without the pixels of a mask too. Raises FrameError for another shape."""
+        if mask.shape != self.intensity.shape:
+            raise FrameError(
+                f"{self.origin.label}: mask {mask.shape} does not match frame {self.intensity.shape}; pass a "
+                "mask of the frame's shape or check the ROI"
+            )
+        return replace(self, mask=mask if self.mask is None else mask | self.mask)
+
     def with_origin(self, **changes: object) -> "Frame":
         """Return the same frame with fields of its origin replaced."""
         return replace(self, origin=replace(self.origin, **changes))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import (
     GeometryError,
     HologramGeometry,
     Origin,
+    PlaneGeometry,
 )
 from nfphasing_bluesky.documents.geometry import image_geometry
 from nfphasing_bluesky.documents.holograms import hologram_frame
@@ -26,6 +27,7 @@ from nfphasing_bluesky.documents.keys import (
     companions_in,
     own_metadata,
 )
+from nfphasing_bluesky.documents.patterns import left_out
 from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
 from nfphasing_bluesky.documents.units import inverse_angstrom
 
@@ -51,7 +53,7 @@ class Layout:
     event_roles: Mapping[str, str]
     fixed: Mapping[str, Array]
     units: Mapping[str, str | None]
-    detector: DetectorGeometry | HologramGeometry | GeometryError
+    detector: DetectorGeometry | HologramGeometry | PlaneGeometry | GeometryError
     said: Mapping[str, Any]
     scan: ScanFrames | GeometryError | None = None
 
@@ -82,7 +84,7 @@ class Layout:
         if isinstance(self.detector, HologramGeometry):
             dead = None if mask is None else mask != 0
             return hologram_frame(intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin)
-        return Frame(intensity, self.detector, sigma=sigma, mask=mask, origin=origin)
+        return Frame(intensity, self.detector, sigma=sigma, mask=left_out(intensity, mask), origin=origin)
 
     def _curve(self, intensity: Array, roles: Mapping[str, Array], origin: Origin) -> Frame:
         q = self._in_inverse_angstrom("q", roles)
@@ -174,7 +176,7 @@ def read_layout(
         value, unit = _fixed_companion(start, descriptor, chosen, role)
         if value is not None:
             fixed[role], units[role] = value, unit
-    detector: DetectorGeometry | HologramGeometry | GeometryError
+    detector: DetectorGeometry | HologramGeometry | PlaneGeometry | GeometryError
     try:
         detector = geometry or image_geometry(start, descriptor, chosen)
     except GeometryError as error:

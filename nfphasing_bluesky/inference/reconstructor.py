@@ -149,8 +149,10 @@ class Reconstructor:
             usable, batch, results = self._collate(part)
             if usable:
                 origins = [part[i].origin for i in usable]
-                made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames))
-                results |= {i: _cut(posterior, part[i]) for i, posterior in zip(usable, made, strict=True)}
+                own = [part[i] for i in usable]
+                made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
+                placed = (replace(p, place=frame.place) for p, frame in zip(made, own, strict=True))
+                results |= dict(zip(usable, placed, strict=True))
             return [results[i] for i in range(len(part))]
 
         alike: dict[Hashable, list[int]] = {}
@@ -198,11 +200,13 @@ class Reconstructor:
         seed: int | None = None,
         began: float | None = None,
         share: int | None = None,
+        frames: Sequence[Frame] | None = None,
         conditioned: Conditioned | None = None,
     ) -> list[Posterior]:
         """Reconstruct a batch that was collated before; `began` and `share` set the latency.
 
-        What `condition` made of the same batch, origins and seed need not be made again.
+        With its `frames` predictions are on their points, else on those of the batch. What `condition` made of
+        the same batch, origins and seed need not be made again.
         """
         began = time.perf_counter() if began is None else began
         s = n_samples or self.settings.n_samples
@@ -228,7 +232,15 @@ class Reconstructor:
         labels = draws.label.view(len(batch), s).cpu().numpy()
         agreement = self.modality.agreement(batch, anchors)
         trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance, agreement)
-        bands = _bands(split["predicted"])
+        predictions = [
+            Prediction(*(band.numpy() for band in bands))
+            for bands in zip(*_bands(split["predicted"]), strict=True)
+        ]
+        if frames is not None:
+            predictions = [
+                self._on_frame(frame, b, draws, evaluated.nuisance, predictions[b])
+                for b, frame in enumerate(frames)
+            ]
         mean, std = split["density"].mean(1), split["density"].std(1)
         latency = (time.perf_counter() - began) / (share or len(batch))
         return [
@@ -239,7 +251,7 @@ class Reconstructor:
                 samples=split["density"][b].numpy(),
                 parameters={p.name: split[f"parameter.{p.name}"][b].numpy() for p in self.info.parameters},
                 units={p.name: p.unit for p in self.info.parameters},
-                prediction=Prediction(*(band[b].numpy() for band in bands)),
+                prediction=predictions[b],
                 trust=trust[b],
                 classes=classes[b],
                 labels=labels[b] if self.info.classes else labels[b, :0],
@@ -248,6 +260,14 @@ class Reconstructor:
             )
             for b in range(len(batch))
         ]
+
+    def _on_frame(
+        self, frame: Frame, b: int, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        each = len(draws) // (int(draws.frame[-1]) + 1)
+        rows = torch.arange(b * each, (b + 1) * each, device=draws.label.device)
+        own = {name: value[rows] for name, value in nuisance.items()}
+        return self.modality.on_frame(frame, draws.at(rows), own, prediction)
 
     @torch.no_grad()
     def warm_up(self) -> None:
@@ -359,11 +379,3 @@ def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = int(np.floor(0.025 * (few.shape[1] - 1))), int(np.ceil(0.975 * (few.shape[1] - 1)))
     ordered = torch.from_numpy(np.partition(few, (low, high), axis=1))
     return predicted.mean(1), ordered[:, low], ordered[:, high]
-
-
-def _cut(posterior: Posterior, frame: Frame) -> Posterior:
-    """Take the padding off the prediction, and say where in the object the frame lies."""
-    shape = tuple(slice(0, n) for n in frame.intensity.shape)
-    p = posterior.prediction
-    prediction = Prediction(p.mean[shape], p.lower[shape], p.upper[shape])
-    return replace(posterior, prediction=prediction, place=frame.place)

@@ -215,7 +215,7 @@ class StreamProcessor:
     def _integrate(self, frame: Frame) -> Frame:
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or len(run.reconstructor.info.density.axes) != 1:
-            return frame
+            return frame if self._mask is None or frame.place is not None else frame.masked(self._mask)
         from nfphasing_bluesky.documents.integration import integrate  # pyFAI: slow, and only for images
 
         return integrate(frame, mask=self._mask)

@@ -10,7 +10,7 @@ from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.inference.classes import KEPT_OF_GUESS, PILOTS, weigh_classes
 from nfphasing_bluesky.training.rounds import simulate_usable
 
-FRAMES = 40
+FRAMES = 60
 
 
 @pytest.fixture(scope="module")
