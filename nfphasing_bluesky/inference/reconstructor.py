@@ -205,8 +205,8 @@ class Reconstructor:
     ) -> list[Posterior]:
         """Reconstruct a batch that was collated before; `began` and `share` set the latency.
 
-        With its `frames` predictions are on their points, else on those of the batch. What `condition` made of
-        the same batch, origins and seed need not be made again.
+        With its `frames` predictions are on their points, else on those of the batch. What `condition` made
+        of the same batch, origins and seed need not be made again.
         """
         began = time.perf_counter() if began is None else began
         s = n_samples or self.settings.n_samples
