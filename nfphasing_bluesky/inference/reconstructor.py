@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
-from nfphasing_bluesky.inference.trust import judge, outside
+from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -151,7 +151,10 @@ class Reconstructor:
                 origins = [part[i].origin for i in usable]
                 own = [part[i] for i in usable]
                 made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
-                placed = (replace(p, place=frame.place) for p, frame in zip(made, own, strict=True))
+                placed = (
+                    replace(p, place=frame.place, trust=doubted(p.trust, frame.doubt))
+                    for p, frame in zip(made, own, strict=True)
+                )
                 results |= dict(zip(usable, placed, strict=True))
             return [results[i] for i in range(len(part))]
 
