@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nfphasing_bluesky.core import NFPhasingError
+from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory
 
 app = typer.Typer(
     name="nfphasing",
@@ -42,6 +42,7 @@ Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphas
 def main() -> None:
     """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    keep_freed_memory()
     try:
         app()
     except (NFPhasingError, OSError) as error:
