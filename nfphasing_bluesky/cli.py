@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nfphasing_bluesky.core import NFPhasingError
+from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory
 
 app = typer.Typer(
     name="nfphasing",
@@ -22,12 +22,27 @@ stderr = Console(stderr=True)
 
 Device = Annotated[str, typer.Option(help="torch device, or auto")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Probe = Annotated[
+    Path | None,
+    typer.Option(help="file with the probe of ptychographic scans; retrieve: find it from the first frames"),
+]
+PositionsSign = Annotated[
+    str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
+]
+PositionsOrder = Annotated[
+    str | None, typer.Option(help="xy: rows and columns of a scan's positions are exchanged")
+]
+Turn = Annotated[
+    str | None,
+    typer.Option(help="what to do to the frames of a scan: transpose, flip-rows, rotate-90, ..."),
+]
 Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphasing models`")]
 
 
 def main() -> None:
     """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    keep_freed_memory()
     try:
         app()
     except (NFPhasingError, OSError) as error:
@@ -139,17 +154,17 @@ def adapt(
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
-    positions_sign: Annotated[
-        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
-    ] = None,
+    probe: Probe = None,
+    positions_sign: PositionsSign = None,
+    positions_order: PositionsOrder = None,
+    orientation: Turn = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Pull a model over to the probe, the noise and the sample of an experiment, with frames of it."""
     from nfphasing_bluesky.views.adapting import adapt_with_progress
 
-    asked = {"renamed": _pairs(rename), "probe": probe, "positions_sign": _signs(positions_sign)}
+    asked = _of_scans(rename, probe, positions_sign, positions_order, orientation)
     reading = {k: v for k, v in asked.items() if v is not None}
     folder = output or Path("runs") / f"{Path(model).name}-adapted"
     result = adapt_with_progress(
@@ -181,6 +196,13 @@ def reconstruct(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
+    geometry: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="in place of a PONI file, NAME=VALUE: wavelength_m, distance_m, pixel_size_m, and "
+            "beam_center_px or poni_m as ROW,COLUMN; repeat it"
+        ),
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
     buffer: Annotated[Path | None, typer.Option(help="curve or frame to subtract")] = None,
     q_unit: Annotated[
@@ -193,10 +215,10 @@ def reconstruct(
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
-    positions_sign: Annotated[
-        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
-    ] = None,
+    probe: Probe = None,
+    positions_sign: PositionsSign = None,
+    positions_order: PositionsOrder = None,
+    orientation: Turn = None,
     frames: Annotated[
         bool, typer.Option("--frames", help="write every frame of a stitched scan too")
     ] = False,
@@ -216,13 +238,13 @@ def reconstruct(
     )
     reading = {
         "poni": poni,
+        "geometry": _detector(geometry),
         "mask": mask,
         "q_unit": q_unit,
         "columns": _columns(columns),
         "relative_sigma": relative_sigma,
-        "renamed": _pairs(rename),
-        "probe": probe,
-        "positions_sign": _signs(positions_sign),
+        "check": True,
+        **_of_scans(rename, probe, positions_sign, positions_order, orientation),
     }
     known = {k: v for k, v in reading.items() if v is not None}
     if adapt_minutes is not None:
@@ -240,6 +262,19 @@ def reconstruct(
     sys.exit(1 if any("error" in r for r in results) else 0)
 
 
+def _of_scans(
+    rename: list[str] | None, probe: Path | None, sign: str | None, order: str | None, orientation: str | None
+) -> dict[str, Any]:
+    """Keyword arguments of `read_frames` for scans; None where nothing was asked."""
+    return {
+        "renamed": _pairs(rename),
+        "probe": probe,
+        "positions_sign": _signs(sign),
+        "positions_order": order,
+        "orientation": orientation,
+    }
+
+
 def _pairs(texts: list[str] | None) -> dict[str, str] | None:
     if not texts:
         return None
@@ -247,6 +282,21 @@ def _pairs(texts: list[str] | None) -> dict[str, str] | None:
     if wrong := [text for text, (theirs, _, ours) in zip(texts, pairs, strict=True) if not (theirs and ours)]:
         raise typer.BadParameter(f"{wrong[0]!r}, expected theirs=ours")
     return {theirs: ours for theirs, _, ours in pairs}
+
+
+def _detector(texts: list[str] | None) -> Any:
+    if not texts:
+        return None
+    from nfphasing_bluesky.documents.patterns import detector_of
+
+    try:
+        values = {
+            name: [float(part) for part in value.split(",")]
+            for name, _, value in (text.partition("=") for text in texts)
+        }
+    except ValueError:
+        raise typer.BadParameter(f"{', '.join(texts)}, expected NAME=NUMBER or NAME=ROW,COLUMN") from None
+    return detector_of(values, "--geometry", "add them as NAME=VALUE")
 
 
 def _signs(text: str | None) -> tuple[float, float] | None:
@@ -317,7 +367,10 @@ def replay(
 def demo(
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("demo-results"),
     modality: Annotated[
-        str, typer.Option(help="what is shown: saxs1d (measured curves) or holography (simulated)")
+        str,
+        typer.Option(
+            help="what is shown: saxs1d (measured curves), saxs2d, holography or ptychography (simulated)"
+        ),
     ] = "saxs1d",
 ) -> None:
     """Run the main job end to end: scan, reconstruct, store, serve, read back."""

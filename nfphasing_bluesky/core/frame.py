@@ -38,6 +38,7 @@ class Frame:
         mask: same shape, True where a pixel or point must not be used; None for none.
         origin: provenance.
         neighbours: other frames of the scan that saw parts of the same object, for models that look at them.
+        doubt: what is wrong with the measurement that it is of, in words; its posterior is then never VALID.
     """
 
     intensity: FloatArray
@@ -46,6 +47,7 @@ class Frame:
     mask: NDArray[np.bool_] | None = None
     origin: Origin = field(default_factory=Origin)
     neighbours: tuple["Frame", ...] = ()
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         intensity = np.asarray(self.intensity)
@@ -93,6 +95,15 @@ class Frame:
     def place(self) -> tuple[float, float] | None:
         """Row and column of pixel [0, 0] in a larger object's pixels; None where the frame is on its own."""
         return self.geometry.position_px if isinstance(self.geometry, PtychographyGeometry) else None
+
+    def masked(self, mask: NDArray[np.bool_]) -> "Frame":
+        """Return the same frame without the pixels of a mask too. Raises FrameError for another shape."""
+        if mask.shape != self.intensity.shape:
+            raise FrameError(
+                f"{self.origin.label}: mask {mask.shape} does not match frame {self.intensity.shape}; pass a "
+                "mask of the frame's shape or check the ROI"
+            )
+        return replace(self, mask=mask if self.mask is None else mask | self.mask)
 
     def with_origin(self, **changes: object) -> "Frame":
         """Return the same frame with fields of its origin replaced."""

@@ -227,25 +227,36 @@ class PlaneGeometry:
 
 
 def plane_of(geometry: DetectorGeometry, shape: tuple[int, int]) -> PlaneGeometry:
-    """Give the q of the pixels of a detector without tilts; qx grows with the column, qy with the row.
+    """Give the q of the pixels of a detector; without tilts qx grows with the column, qy with the row.
+
+    The azimuth from qx to qy is pyFAI's chi, q its q: a pixel is turned by rot1, rot2, rot3 about the sample
+    (Kieffer et al., J. Synchrotron Rad. 27, 558 (2020), eq. 1).
 
     Args:
         geometry: of the detector.
         shape: (H, W) of its frames.
     """
-    if any(geometry.rotations_rad):
-        raise GeometryError(
-            f"rotations_rad={geometry.rotations_rad}, expected none; pass q of every pixel as a PlaneGeometry"
-        )
     y, x = (
         (np.arange(n) + 0.5) * pixel - poni
         for n, pixel, poni in zip(shape, geometry.pixel_size_m, geometry.poni_m, strict=True)
     )
     x, y = np.meshgrid(x, y)
+    place = np.stack([y, x, np.full_like(x, geometry.distance_m)])
+    y, x, z = np.tensordot(_turned(geometry.rotations_rad), place, 1)
     r = np.hypot(x, y)
-    q = 4e-10 * np.pi / geometry.wavelength_m * np.sin(0.5 * np.arctan2(r, geometry.distance_m))
+    q = 4e-10 * np.pi / geometry.wavelength_m * np.sin(0.5 * np.arctan2(r, z))
     along = q / np.where(r > 0, r, 1.0)
     return PlaneGeometry(along * x, along * y)
+
+
+def _turned(rotations_rad: tuple[float, float, float]) -> FloatArray:
+    """(3, 3) rotation of (row, column, beam), R3 R2 R1 of pyFAI, where rot1 and rot2 turn backwards."""
+    (c1, c2, c3), (s1, s2, s3) = np.cos(rotations_rad), np.sin(rotations_rad)
+    first = np.array([[1, 0, 0], [0, c1, s1], [0, -s1, c1]])
+    second = np.array([[c2, 0, -s2], [0, 1, 0], [s2, 0, c2]])
+    third = np.array([[c3, -s3, 0], [s3, c3, 0], [0, 0, 1]])
+    turned: FloatArray = third @ second @ first
+    return turned
 
 
 Geometry = CurveGeometry | DetectorGeometry | HologramGeometry | PtychographyGeometry | PlaneGeometry

@@ -133,8 +133,31 @@ def scan(files: Path, shared_data: Path | None) -> Subject:
     )
 
 
+def patterns(files: Path, shared_data: Path | None) -> Subject:
+    """Simulated 2-D small-angle patterns of oriented particles, written by the detector to HDF5."""
+    from nfphasing_bluesky.demo.images import ReplayImages
+    from nfphasing_bluesky.demo.patterns import GEOMETRY, PARTICLES, simulated_patterns
+    from nfphasing_bluesky.views.images import figure_2d
+
+    names = tuple(PARTICLES)
+    images = simulated_patterns(PARTICLES)
+    detector = ReplayImages("area", files, images, names)
+    return Subject(
+        model="saxs2d-oriented",
+        detector=detector,
+        data_key=detector.image_key,
+        samples=names,
+        exposures=len(images),
+        headings={"phi_deg": "φ, °", "orientation_spread_deg": "spread, °"},
+        draw=figure_2d,
+        origin=f"{len(images)} simulated patterns: {', '.join(names)}",
+        metadata={"nfphasing": {"geometry": dict(GEOMETRY)}},
+        settings=ReconstructionSettings(n_samples=128),
+    )
+
+
 SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyType(
-    {"saxs1d": curves, "holography": holograms, "ptychography": scan}
+    {"saxs1d": curves, "saxs2d": patterns, "holography": holograms, "ptychography": scan}
 )
 
 

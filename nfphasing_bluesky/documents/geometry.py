@@ -1,6 +1,8 @@
 """Geometry of two-dimensional frames from documents.
 
-That of a hologram is in the start document, `nfphasing={"geometry": {"fresnel_number": ...}}` or what
+That of reduced small-angle patterns may be q of the pixels in the start document, `nfphasing={"geometry":
+{"qx_inv_angstrom", "qy_inv_angstrom"}}`: axes, or one row of numbers for each row of pixels. That of a
+hologram is in the start document, `nfphasing={"geometry": {"fresnel_number": ...}}` or what
 `holograms.hologram_geometry` makes one of. That of a detector behind scattering is looked for, in this order:
 
 1. the start document, in SI units: `nfphasing={"geometry": {"wavelength_m", "distance_m",
@@ -16,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from nfphasing_bluesky.core import DetectorGeometry, GeometryError, HologramGeometry
+from nfphasing_bluesky.core import DetectorGeometry, GeometryError, HologramGeometry, PlaneGeometry
 from nfphasing_bluesky.documents.holograms import NAMES, TELLING, hologram_geometry
 from nfphasing_bluesky.documents.keys import Document, object_of, own_metadata
+from nfphasing_bluesky.documents.patterns import Q_NAMES
 from nfphasing_bluesky.documents.units import metres, radians
 
 _FIELDS = ("wavelength", "distance", "pixel_size", "poni", "rotations")
@@ -27,7 +30,7 @@ _SIZES = {"wavelength": 1, "distance": 1, "pixel_size": 2, "poni": 2, "rotations
 
 def image_geometry(
     start: Document, descriptor: Document, data_key: str
-) -> DetectorGeometry | HologramGeometry:
+) -> DetectorGeometry | HologramGeometry | PlaneGeometry:
     """Return the geometry of a stream's two-dimensional frames.
 
     Raises:
@@ -36,7 +39,26 @@ def image_geometry(
     said = own_metadata(start).get("geometry")
     if isinstance(said, Mapping) and TELLING & set(said):
         return _hologram(said, data_key)
+    if isinstance(said, Mapping) and set(Q_NAMES) & set(said):
+        return _plane(own_metadata(start), said, data_key)
     return detector_geometry(start, descriptor, data_key)
+
+
+def _plane(own: Mapping[str, Any], said: Mapping[str, Any], data_key: str) -> PlaneGeometry:
+    where = f"{data_key}, nfphasing.geometry in the start document"
+    if set(said) != set(Q_NAMES):
+        raise GeometryError(f"{where} has {', '.join(sorted(said))}, expected {' and '.join(Q_NAMES)}")
+    try:
+        qx, qy = (np.asarray(said[name], dtype=np.float64) for name in Q_NAMES)
+    except (TypeError, ValueError):
+        raise GeometryError(f"{where} has q that is no numbers, expected 1/angstrom") from None
+    return PlaneGeometry(
+        qx,
+        qy,
+        absolute=bool(own.get("absolute", False)),
+        contrast_inv_cm2=own.get("contrast_inv_cm2"),
+        q_relative_error=float(own.get("q_relative_error", 0.0)),
+    )
 
 
 def _hologram(said: Mapping[str, Any], data_key: str) -> HologramGeometry:

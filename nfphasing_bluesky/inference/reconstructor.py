@@ -5,7 +5,7 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.threads import side_by_side
-from nfphasing_bluesky.inference.trust import judge, outside
+from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -55,6 +55,14 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"device {device!r} can't be used here ({error}); try 'auto' or 'cpu'") from None
     return chosen
+
+
+class Conditioned(NamedTuple):
+    """A batch on the device, its anchors, and the distribution of its objects."""
+
+    batch: Any
+    anchors: Anchors
+    distribution: Distribution
 
 
 class Reconstructor:
@@ -141,8 +149,13 @@ class Reconstructor:
             usable, batch, results = self._collate(part)
             if usable:
                 origins = [part[i].origin for i in usable]
-                made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames))
-                results |= {i: _cut(posterior, part[i]) for i, posterior in zip(usable, made, strict=True)}
+                own = [part[i] for i in usable]
+                made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
+                placed = (
+                    replace(p, place=frame.place, trust=doubted(p.trust, frame.doubt))
+                    for p, frame in zip(made, own, strict=True)
+                )
+                results |= dict(zip(usable, placed, strict=True))
             return [results[i] for i in range(len(part))]
 
         alike: dict[Hashable, list[int]] = {}
@@ -190,14 +203,18 @@ class Reconstructor:
         seed: int | None = None,
         began: float | None = None,
         share: int | None = None,
+        frames: Sequence[Frame] | None = None,
+        conditioned: Conditioned | None = None,
     ) -> list[Posterior]:
-        """Reconstruct a batch that was collated before; `began` and `share` set the latency."""
+        """Reconstruct a batch that was collated before; `began` and `share` set the latency.
+
+        With its `frames` predictions are on their points, else on those of the batch. What `condition` made
+        of the same batch, origins and seed need not be made again.
+        """
         began = time.perf_counter() if began is None else began
         s = n_samples or self.settings.n_samples
         seed = self.settings.seed if seed is None else seed
-        batch = batch.to(self.device)
-        anchors = self.modality.anchors(batch)
-        distribution = self._distribution(batch, anchors, origins, seed)
+        batch, anchors, distribution = conditioned or self.condition(batch, origins, seed)
         normal = self._noise(batch, origins, s, seed)
         width = 1 + self.modality.latents(batch)
         draws, log_q = distribution.draw(normal[..., :width])
@@ -218,7 +235,15 @@ class Reconstructor:
         labels = draws.label.view(len(batch), s).cpu().numpy()
         agreement = self.modality.agreement(batch, anchors)
         trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance, agreement)
-        bands = _bands(split["predicted"])
+        predictions = [
+            Prediction(*(band.numpy() for band in bands))
+            for bands in zip(*_bands(split["predicted"]), strict=True)
+        ]
+        if frames is not None:
+            predictions = [
+                self._on_frame(frame, b, draws, evaluated.nuisance, predictions[b])
+                for b, frame in enumerate(frames)
+            ]
         mean, std = split["density"].mean(1), split["density"].std(1)
         latency = (time.perf_counter() - began) / (share or len(batch))
         return [
@@ -229,7 +254,7 @@ class Reconstructor:
                 samples=split["density"][b].numpy(),
                 parameters={p.name: split[f"parameter.{p.name}"][b].numpy() for p in self.info.parameters},
                 units={p.name: p.unit for p in self.info.parameters},
-                prediction=Prediction(*(band[b].numpy() for band in bands)),
+                prediction=predictions[b],
                 trust=trust[b],
                 classes=classes[b],
                 labels=labels[b] if self.info.classes else labels[b, :0],
@@ -239,6 +264,14 @@ class Reconstructor:
             )
             for b in range(len(batch))
         ]
+
+    def _on_frame(
+        self, frame: Frame, b: int, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        each = len(draws) // (int(draws.frame[-1]) + 1)
+        rows = torch.arange(b * each, (b + 1) * each, device=draws.label.device)
+        own = {name: value[rows] for name, value in nuisance.items()}
+        return self.modality.on_frame(frame, draws.at(rows), own, prediction)
 
     @torch.no_grad()
     def warm_up(self) -> None:
@@ -252,26 +285,20 @@ class Reconstructor:
         self.reconstruct(batch, [Origin(), Origin()])
 
     @torch.no_grad()
-    def log_prob(self, batch: Any, draws: Draws) -> Tensor:
-        """(N,) log q(class, theta | I) of given draws, the frames of the batch numbered from 0."""
+    def condition(self, batch: Any, origins: Sequence[Origin], seed: int) -> Conditioned:
+        """q(class, theta | I) of a batch, the classes weighed by their evidence."""
         batch = batch.to(self.device)
-        origins = [Origin(seq_num=i) for i in range(len(batch))]
         anchors = self.modality.anchors(batch)
-        return self._distribution(batch, anchors, origins, self.settings.seed).log_prob(draws)
-
-    def _distribution(
-        self, batch: Any, anchors: Anchors, origins: Sequence[Origin], seed: int
-    ) -> Distribution:
-        """q(class, theta | I), the classes weighed by their evidence."""
         network = self.network(*self.modality.context(batch), anchors)
         shape = (len(self.modality.classes), PILOTS, self.modality.width)
         if shape[0] == 1:
-            return network
+            return Conditioned(batch, anchors, network)
         pilots = [
             torch.randn(shape, generator=torch.Generator().manual_seed(frame_seed(seed + 2, o.seq_num)))
             for o in origins
         ]
-        return weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
+        weighed = weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
+        return Conditioned(batch, anchors, weighed)
 
     def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
@@ -356,11 +383,3 @@ def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = int(np.floor(0.025 * (few.shape[1] - 1))), int(np.ceil(0.975 * (few.shape[1] - 1)))
     ordered = torch.from_numpy(np.partition(few, (low, high), axis=1))
     return predicted.mean(1), ordered[:, low], ordered[:, high]
-
-
-def _cut(posterior: Posterior, frame: Frame) -> Posterior:
-    """Take the padding off the prediction, and say where in the object the frame lies."""
-    shape = tuple(slice(0, n) for n in frame.intensity.shape)
-    p = posterior.prediction
-    prediction = Prediction(p.mean[shape], p.lower[shape], p.upper[shape])
-    return replace(posterior, prediction=prediction, place=frame.place)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Settings, Symmetry
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction, Settings, Symmetry
 from nfphasing_bluesky.flows import Anchor
 
 
@@ -116,6 +116,12 @@ def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
     pull = torch.where(usable, (batch.intensity - predicted) / batch.sigma, 0.0).double()
     chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
     return chi2.nan_to_num(torch.inf)
+
+
+def cut_to(frame: Frame, prediction: Prediction) -> Prediction:
+    """Take off what a batch was padded with."""
+    shape = tuple(slice(0, n) for n in frame.intensity.shape)
+    return Prediction(prediction.mean[shape], prediction.lower[shape], prediction.upper[shape])
 
 
 class Distribution(Protocol):
@@ -318,6 +324,19 @@ class Modality(Protocol):
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Name -> (N,) values of every reported parameter; NaN where a class lacks it."""
+        ...
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction for one frame on the frame's own points, of that on the batch's.
+
+        Args:
+            frame: as it was collated.
+            draws: of that frame.
+            nuisance: of the draws.
+            prediction: on the points of `evaluate`.
+        """
         ...
 
     def seen(self, batch: Any) -> Tensor:

@@ -109,7 +109,7 @@ def collate(frames: Sequence[Frame], shape: tuple[int, int], typical: float) -> 
 def _row(frame: Frame, size: tuple[int, int], typical: float) -> tuple:
     label = frame.origin.label
     centre, pixel, scale = _geometry(frame, size)
-    cut = tuple(slice(c - n // 2, c - n // 2 + n) for c, n in zip(centre, size, strict=True))
+    cut = _window(centre, size)
     within = all(s.start >= 0 and s.stop <= m for s, m in zip(cut, frame.intensity.shape, strict=True))
     if not within:
         raise FrameError(
@@ -135,6 +135,17 @@ def _row(frame: Frame, size: tuple[int, int], typical: float) -> tuple:
     if scale is None:
         scale = total / float(usable.sum()) / typical
     return intensity, sigma, ~usable, scale, pixel
+
+
+def _window(centre: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
+    rows, columns = (slice(c - n // 2, c - n // 2 + n) for c, n in zip(centre, size, strict=True))
+    return rows, columns
+
+
+def window(frame: Frame, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a frame that are looked at for an object of shape (h, w)."""
+    size = pattern_shape(shape)
+    return _window(_geometry(frame, size)[0], size)
 
 
 def _smoothed(counts: np.ndarray, usable: np.ndarray) -> np.ndarray:

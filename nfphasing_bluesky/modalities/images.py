@@ -1,12 +1,14 @@
 """What modalities have in common whose prior is a program that draws images."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.core import Frame, Prediction
 from nfphasing_bluesky.flows import Anchor
-from nfphasing_bluesky.modalities.base import Anchors, Draws
+from nfphasing_bluesky.modalities.base import Anchors, Draws, cut_to
 
 
 class Images:
@@ -38,6 +40,12 @@ class Images:
             return Anchor(empty, empty[:, :, None], empty)
 
         return Anchors(len(batch), nothing)
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the pixels that the frame has."""
+        return cut_to(frame, prediction)
 
     def agreement(self, batch: Any, anchors: Anchors) -> Tensor:
         """(B,) NaN: the reduced chi-squared is what tells."""

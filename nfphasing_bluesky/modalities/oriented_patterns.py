@@ -11,6 +11,7 @@ from math import pi
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfphasing_bluesky.core import (
@@ -29,10 +30,11 @@ from nfphasing_bluesky.physics.noise import poisson_counts
 Q_TOP = (0.05, 0.2)
 """Largest q of a pattern, 1/angstrom; pixels beyond the upper one are not looked at."""
 SIDES = (64, 160)
-COUNTS = (1e3, 1e7)
-FLOOR = (0.003, 0.03)
+COUNTS = (1e3, 1e9)
+FLOOR = (0.005, 0.03)
 Q_RELATIVE_ERROR = 0.01
-CENTRE_ERROR_PX = 0.1
+CENTRE_ERROR_PX = 0.05
+ARM_SHARE, ARM_HALF_WIDTH = 0.3, 0.03
 MIN_BINS = 200
 MIN_SIGNAL_TO_NOISE = 10.0
 CONTEXT = 2
@@ -154,22 +156,45 @@ def _plane(frame: Frame) -> PlaneGeometry:
     )
 
 
+def used_pixels(frame: Frame, q: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(H, W) bool: pixels that a fit looks at. Raises FrameError where there are none.
+
+    Of counts, negative whole numbers are a detector's marks of gaps and dead pixels, and are left out.
+    """
+    label = frame.origin.label
+    seen = frame.usable
+    if frame.sigma is None:
+        negative = seen & (frame.intensity < 0)
+        lowest = frame.intensity[negative]
+        if (lowest != np.round(lowest)).any():
+            raise FrameError(
+                f"{label}: the smallest intensity is {lowest.min():.3g}, expected counts; mask bad "
+                "pixels, or pass sigma where the frame is no counts any more"
+            )
+        seen &= ~negative
+    used = seen & (q > 0) & (q <= Q_TOP[1])
+    if not used.any():
+        raise FrameError(
+            f"{label}: no usable pixel has 0 < q <= {Q_TOP[1]:g} 1/angstrom; the frame's q goes from "
+            f"{q.min():.3g} to {q.max():.3g}, {100 * seen.mean():.3g} % of its pixels are finite, not "
+            "negative and not masked; check the mask, the beam centre and the unit of q"
+        )
+    return used
+
+
+def pixels(frame: Frame) -> tuple[NDArray[np.floating], NDArray[np.floating], float]:
+    """(H, W) qx and qy of a frame, and the largest q that is looked at, 1/angstrom."""
+    qx, qy = _plane(frame).maps()
+    q = np.hypot(qx, qy)
+    return qx, qy, float(q[used_pixels(frame, q)].max())
+
+
 def _row(frame: Frame, sigma_floor: float) -> PatternBatch:
     label, plane = frame.origin.label, _plane(frame)
     qx, qy = plane.maps()
     q = np.hypot(qx, qy)
-    used = frame.usable & (q > 0) & (q <= Q_TOP[1])
-    if not used.any():
-        raise FrameError(
-            f"{label}: no usable pixel has 0 < q <= {Q_TOP[1]:g} 1/angstrom; the smallest q is "
-            f"{q.min():.3g}; check the mask, NaN values and the unit of q"
-        )
+    used = used_pixels(frame, q)
     values = np.where(used, frame.intensity, 0.0)
-    if frame.sigma is None and values.min() < 0:
-        raise FrameError(
-            f"{label}: the smallest intensity is {values.min():.3g}, expected counts; mask bad pixels, or "
-            "pass sigma where the frame is no counts any more"
-        )
     tensors = (torch.from_numpy(np.ascontiguousarray(v).reshape(1, -1)) for v in (qx, qy, used, values))
     x, y, inside, intensity = tensors
     top = torch.tensor([float(q[used].max())], dtype=torch.float64)
@@ -274,7 +299,7 @@ class Exposure:
 
 
 def random_exposure(n: int, generator: torch.Generator) -> Exposure:
-    """Square detectors of one size for all: centre, beam stop, gaps, and an error of the centre differ."""
+    """Square detectors of one size for all: centre, its error, beam stop, its holder and gaps differ."""
     device = generator.device
 
     def uniform(*shape: int) -> Tensor:
@@ -289,7 +314,7 @@ def random_exposure(n: int, generator: torch.Generator) -> Exposure:
     step = torch.arange(side, dtype=torch.float64, device=device)
     y = (step[:, None] - centre[:, 0, None, None]).expand(n, side, side).flatten(1)
     x = (step - centre[:, 1, None, None]).expand(n, side, side).flatten(1)
-    used = ~mask.flatten(1)
+    used = ~(mask.flatten(1) | _holder(x, y, uniform(3, n, 1), side))
     radius = torch.where(used, torch.hypot(x, y), 0.0).amax(1)
     q_top = log_uniform(Q_TOP, n, generator).double()
     pixel = (q_top / radius)[:, None]
@@ -299,6 +324,20 @@ def random_exposure(n: int, generator: torch.Generator) -> Exposure:
     return Exposure(
         polar.sectors(index, x, y, q_top), polar.sectors(index, x + shift[0], y + shift[1], q_top), q_top
     )
+
+
+def _holder(x: Tensor, y: Tensor, u: Tensor, side: int) -> Tensor:
+    """(B, P) True behind the arm of a beam stop, if there is one, along a row or a column to an edge.
+
+    Args:
+        x: (B, P) from the beam, pixels.
+        y: (B, P) from the beam, pixels.
+        u: (3, B, 1) uniform: whether there is one, which way, how wide.
+        side: of the detector, pixels.
+    """
+    turned = torch.where(u[1] < 0.5, x, y), torch.where(u[1] < 0.5, y, x)
+    along = turned[0] * torch.where((2 * u[1]).remainder(1) < 0.5, 1.0, -1.0)
+    return (u[0] < ARM_SHARE) & (along > 0) & (turned[1].abs() < u[2] * ARM_HALF_WIDTH * side)
 
 
 def measured(

@@ -22,6 +22,7 @@ AT_ONCE = 64
 """Patterns that are computed together; their temporaries stay in the cache."""
 
 PD = (0.01, 0.3)
+CUT = (2.0, 4.0)
 DEGREE = math.pi / 180
 OBLATE = 2
 
@@ -52,10 +53,17 @@ def _box(
 
 
 CLASSES = (
-    _box("cylinder", (15, 120), log_length=_log(30, 400), polydispersity=PD),
-    _box("prolate_ellipsoid", (10, 80), log_seen_ratio=_log(1.05, 3), polydispersity=PD),
-    _box("oblate_ellipsoid", (20, 150), LEAN, log_seen_ratio=_log(0.2, 0.95), polydispersity=PD),
-    _box("parallelepiped", (20, 150), log_length=_log(30, 400), polydispersity=PD, log_side_ratio=_log(1, 4)),
+    _box("cylinder", (15, 120), log_length=_log(30, 400), polydispersity=PD, cut=CUT),
+    _box("prolate_ellipsoid", (10, 80), log_seen_ratio=_log(1.05, 3), polydispersity=PD, cut=CUT),
+    _box("oblate_ellipsoid", (20, 150), LEAN, log_seen_ratio=_log(0.2, 0.95), polydispersity=PD, cut=CUT),
+    _box(
+        "parallelepiped",
+        (20, 150),
+        log_length=_log(30, 400),
+        polydispersity=PD,
+        cut=CUT,
+        log_side_ratio=_log(1, 4),
+    ),
 )
 
 LENGTH_COLUMNS = ((0, 5), (0,), (0,), (0, 5))
@@ -104,7 +112,7 @@ def lengths(k: int, t: Tensor) -> tuple[Tensor, ...]:
     length = t[:, 5].exp() / seen
     if k == 0:
         return size, length
-    return (t[:, 0] + t[:, 7] / 2).exp(), (t[:, 0] - t[:, 7] / 2).exp(), length
+    return (t[:, 0] + t[:, 8] / 2).exp(), (t[:, 0] - t[:, 8] / 2).exp(), length
 
 
 _RINGS: dict[str, uniaxial.Rings] = {}
@@ -127,7 +135,9 @@ def harmonics(k: int, t: Tensor, q_top: Tensor, dtype: torch.dtype = torch.float
         x, top = t[rows].double(), q_top[rows].double()
         values = INTENSITY[k](rings, *(size * top for size in lengths(k, x)), x[:, 6])
         theta = math.pi / 2 - tilt(k, x)
-        parts.append(uniaxial.harmonics(rings, uniaxial.multipoles(rings, values), theta, *spreads(x)))
+        parts.append(
+            uniaxial.harmonics(rings, uniaxial.multipoles(rings, values), theta, *spreads(x), x[:, 7])
+        )
     return torch.cat(parts)
 
 

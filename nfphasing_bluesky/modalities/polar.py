@@ -108,13 +108,18 @@ def summed(index: Tensor, values: Tensor | None, frames: int) -> Tensor:
     return total.double().view(frames, RINGS, FINE)
 
 
+def radial_weights(t: Tensor) -> Tensor:
+    """(..., 3) weights of a ring's moduli at t (...) ring widths from its beginning."""
+    a, b, c = NODES
+    weights = [(t - x) * (t - y) / ((z - x) * (z - y)) for z, x, y in ((a, b, c), (b, a, c), (c, a, b))]
+    return torch.stack(weights, -1)
+
+
 def sectors(index: Tensor, qx: Tensor, qy: Tensor, q_top: Tensor) -> Sectors:
     """What bins know of their pixels, whose true place is (qx, qy) (B, P)."""
     frames = len(qx)
     local = (index // FINE) % RINGS
-    t = torch.hypot(qx, qy) / q_top[:, None] * RINGS - local
-    a, b, c = NODES
-    radial = [(t - x) * (t - y) / ((z - x) * (z - y)) for z, x, y in ((a, b, c), (b, a, c), (c, a, b))]
+    radial = radial_weights(torch.hypot(qx, qy) / q_top[:, None] * RINGS - local).unbind(-1)
     step = pi / FINE
     offset = torch.atan2(qy, qx) - ((index % FINE) + 0.5) * step
     offset = (offset + pi / 2).remainder(pi) - pi / 2

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction
 from nfphasing_bluesky.flows import resample_curve
 from nfphasing_bluesky.modalities import curves
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, gaussian_chi2
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, cut_to, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.network import NetworkSettings
 
@@ -142,6 +142,12 @@ class Saxs1D(ABC):
     def density_of(self, batch: CurveBatch, index: int) -> DensityInfo:
         """What u is for one frame: its units may depend on what is known of the frame."""
         return self.density_info
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the points that the curve has."""
+        return cut_to(frame, prediction)
 
     def seen(self, batch: CurveBatch) -> Tensor:
         """(B, N) bool: all points of the density."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Symmetry
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction, Symmetry
 from nfphasing_bluesky.modalities import coherent_frames
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
@@ -155,6 +155,17 @@ class SaxsCoherent:
         """(N, H, W) |FFT u|^2 times the frame's scale; differentiable in theta."""
         scale = batch.scale[draws.frame, None, None]
         return scale * coherent_pattern(self._objects(draws.theta))
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the frame's pixels; NaN at those that are not looked at."""
+        parts = []
+        for values in (prediction.mean, prediction.lower, prediction.upper):
+            whole = np.full(frame.intensity.shape, np.nan)
+            whole[coherent_frames.window(frame, self.settings.shape)] = values
+            parts.append(whole)
+        return Prediction(*parts)
 
     def log_likelihood(self, draws: Draws, batch: CoherentBatch) -> Tensor:
         """(N,) -chi^2 / 2; differentiable in theta."""

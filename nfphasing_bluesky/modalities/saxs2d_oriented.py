@@ -1,7 +1,8 @@
 """`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point one way; u = projection.
 
 The prior is uniform in the box of the free coordinates (`oriented_shapes`); classes are equally probable.
-Angles and their spreads are those of `physics.uniaxial`, sasmodels' theta, phi and their Gaussian jitter;
+Sizes, angles and their spreads are those of `physics.uniaxial`: sasmodels' Gaussian sizes, theta, phi and
+their Gaussian jitter, which is cut off at some number of standard deviations, one more thing to be found;
 parallelepipeds spin about their side c (psi is not measured, and reported densities have a random one). I(q)
 = s (P(q) + beta) per pixel.
 """
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
@@ -31,6 +32,7 @@ from nfphasing_bluesky.modalities.oriented_network import (
     turned_bounds,
 )
 from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
+from nfphasing_bluesky.modalities.oriented_pixels import at_pixels
 from nfphasing_bluesky.modalities.oriented_shapes import (
     AT_ONCE,
     CLASSES,
@@ -46,26 +48,34 @@ from nfphasing_bluesky.modalities.oriented_shapes import (
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS, STEPS = 3, 14
+EDGE = 5.0
+"""Coordinate of a box beyond which single precision no longer tells a place from the box's edge."""
+SHOWN = 64
+"""Draws whose mean is the prediction at pixels."""
 FEW, FITTED = 8, 16
 """Patterns that are simulated and fitted together."""
 
 PARAMETERS = (
     Parameter("radius_angstrom", "angstrom", "cylinder radius"),
-    Parameter("polar_radius_angstrom", "angstrom", "radius along the ellipsoid's axis"),
-    Parameter("equatorial_radius_angstrom", "angstrom", "radius across the ellipsoid's axis"),
-    Parameter("side_a_angstrom", "angstrom", "longer side of the parallelepiped's cross section"),
-    Parameter("side_b_angstrom", "angstrom", "shorter side of the parallelepiped's cross section"),
-    Parameter("length_angstrom", "angstrom", "length along the axis of cylinders and parallelepipeds"),
-    Parameter(
-        "polydispersity", "", "relative standard deviation of radius, of both radii, or of sides a and b"
-    ),
-    Parameter("phi_deg", "degree", "azimuth of the axis in the detector, from x to y; repeats after 180"),
-    Parameter("theta_deg", "degree", "angle of the axis to the beam; 90 lies in the detector's plane"),
-    Parameter("orientation_spread_deg", "degree", "standard deviation of phi"),
-    Parameter("tilt_spread_deg", "degree", "standard deviation of theta"),
-    Parameter("i0", "", "forward intensity per pixel, in the frame's units"),
-    Parameter("background", "", "flat background per pixel, in the frame's units"),
+    Parameter("polar_radius_angstrom", "angstrom", "ellipsoid radius along its axis"),
+    Parameter("equatorial_radius_angstrom", "angstrom", "ellipsoid radius across it"),
+    Parameter("side_a_angstrom", "angstrom", "parallelepiped side a"),
+    Parameter("side_b_angstrom", "angstrom", "side b"),
+    Parameter("length_angstrom", "angstrom", "length along the axis"),
+    Parameter("polydispersity", "", "relative spread of sizes"),
+    Parameter("phi_deg", "degree", "azimuth of the axis, x to y"),
+    Parameter("theta_deg", "degree", "angle of the axis to the beam"),
+    Parameter("orientation_spread_deg", "degree", "spread of the azimuth"),
+    Parameter("tilt_spread_deg", "degree", "spread of the angle"),
+    Parameter("orientation_cut", "", "end of both spreads, in sigma"),
+    Parameter("i0", "", "forward intensity"),
+    Parameter("background", "", "background"),
 )
+"""Side a is the longer one across the parallelepiped's axis; the relative spread is that of the radius, of
+both radii, or of sides a and b. phi repeats after 180 degrees; theta is 90 in the detector's plane, and theta
+and 180 - theta can't be told apart. Spreads are standard deviations of Gaussians before these are cut.
+Intensity and background are per pixel, in the frame's units.
+"""
 
 CHORD = "angstrom"
 ELECTRONS = "e/angstrom^2"
@@ -90,14 +100,15 @@ class SaxsOriented:
     has_log_prior = True
     disagreement = ""
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 64, "reuse": 4, "round_batches": 8, "warmup": 100, "physics_weight": 0.0}
+        {"batch": 256, "reuse": 8, "round_batches": 24, "warmup": 100, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: PatternNetworkSettings | None = None) -> None:
         self.settings = settings or PatternNetworkSettings()
         self.axis = torch.linspace(-HALF_FIELD_ANGSTROM, HALF_FIELD_ANGSTROM, FIELD_PIXELS)
         values = self.axis.double().numpy()
-        axes = (Axis("y", values, "angstrom"), Axis("x", np.array(values), "angstrom"))
+        # rows from the top, y up: azimuths turn counter-clockwise in pictures
+        axes = (Axis("y", -values, "angstrom"), Axis("x", np.array(values), "angstrom"))
         self.density_info = DensityInfo("projected density", CHORD, axes)
         self._boxes: dict[tuple[int, str], Box] = {}
 
@@ -133,6 +144,20 @@ class SaxsOriented:
     def reduced_chi2(self, batch: PatternBatch, predicted: Tensor) -> Tensor:
         """(B,) mean squared residual over sigma, of bins."""
         return gaussian_chi2(batch, predicted)
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the frame's pixels, its mean over some of the draws."""
+        few = torch.arange(0, len(draws), max(1, len(draws) // SHOWN), device=draws.theta.device)
+        some, scale = draws.at(few), nuisance["scale"][few].double()
+        qx, qy, q_top = oriented_patterns.pixels(frame)
+        found = self._harmonics(some, torch.full_like(scale, q_top)).double()
+        turn = (2 * torch.arange(found.shape[2]).to(scale)) * some.theta[:, PHI, None].double()
+        both = torch.cat([found * turn.cos()[:, None], found * turn.sin()[:, None]], 2)
+        mean = (scale[:, None, None] * both).mean(0).cpu()
+        background = float((scale * nuisance["beta"][few]).mean())
+        return at_pixels(qx, qy, q_top, mean, background, float(nuisance["axis"][0]), prediction)
 
     def seen(self, batch: PatternBatch) -> Tensor:
         """(B, H, W) bool: all of the particle."""
@@ -271,9 +296,11 @@ class SaxsOriented:
             for rows in frames.split(FITTED):
                 fitted = FittedPatterns.of(batch.at(rows), pattern_rings(device).legendre.shape[1])
                 parts.append(fit(self._target(k, fitted, device), _LIBRARIES[k], fitted))
-            return Anchor(
-                *(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
+            location, factor, features = (
+                torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features")
             )
+            reach = EDGE - 2 * factor.diagonal(dim1=1, dim2=2)
+            return Anchor(location.clamp(-reach, reach), factor, features)
 
         return Anchors(len(batch), find)
 
@@ -296,8 +323,9 @@ class SaxsOriented:
         return Target(box, curve, slopes, self.background.moments(), STARTS, STEPS)
 
     def forward(self, draws: Draws, batch: PatternBatch) -> Tensor:
-        """(N, R, A) P(q) of each draw at its frame's bins."""
-        coefficients = self._harmonics(draws, batch.q_top[draws.frame])
+        """(N, R, A) P(q) of each draw at its frame's bins, in the precision of theta."""
+        dtype = draws.theta.dtype
+        coefficients = self._harmonics(draws, batch.q_top[draws.frame], dtype)
         phi = draws.theta[:, PHI] - batch.axis.to(draws.theta)[draws.frame]
         frames, each = _grouped(draws.frame)
         parts = []
@@ -305,7 +333,7 @@ class SaxsOriented:
         for some in torch.arange(len(frames), device=frames.device).split(step):
             rows = slice(int(some[0]) * each, (int(some[-1]) + 1) * each)
             part = batch.at(frames[some])
-            waves, radial = part.waves(coefficients.shape[2]), part.radial
+            waves, radial = part.waves(coefficients.shape[2], dtype), part.radial.to(dtype)
             parts.append(polar.synthesised(coefficients[rows], phi[rows], waves, radial))
         return torch.cat(parts)
 
@@ -341,7 +369,7 @@ class SaxsOriented:
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, Y, X) projection of a particle of mean size and orientation, in the units of `density_of`."""
         axis = self.axis.to(draws.theta)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        y, x = torch.meshgrid(-axis, axis, indexing="ij")
         out = draws.theta.new_zeros(len(draws), *y.shape)
         for k, project in enumerate(PROJECTION):
             chosen = (draws.label == k).nonzero()[:, 0]
@@ -372,6 +400,7 @@ class SaxsOriented:
         out["polydispersity"] = t[:, 6].clone()
         out["phi_deg"] = (t[:, PHI] - math.pi * turns).rad2deg()
         out["orientation_spread_deg"], out["tilt_spread_deg"] = (v.rad2deg() for v in spreads(t))
+        out["orientation_cut"] = t[:, 7].clone()
         out["i0"] = nuisance["scale"].to(t)
         out["background"] = (nuisance["scale"] * nuisance["beta"]).to(t)
         return out

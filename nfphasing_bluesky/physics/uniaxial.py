@@ -3,21 +3,22 @@
 Uniaxial particles (a cylinder, an ellipsoid of revolution, a parallelepiped spinning about its side c)
 scatter g(q, u), u the cosine of q to the axis. With the axis elevated by e out of the detector's plane, at
 azimuth 0, u = cos(e) cos(a) at azimuth a, and Legendre polynomials of that are sums of cos(2 j e) cos(2 k a):
-Gaussian spreads of both angles are factors of the terms, whatever their width. `saxs2d` computes the same at
+spreads of both angles are factors of the terms, whatever their width. `saxs2d` computes the same at
 any pixel to 1e-9; here the grid of moduli is common to all particles, so that nearly all of it is matrix
 products.
 
 Orientation is sasmodels' of a particle in the detector's plane: theta is the angle to the beam, phi the
 azimuth of the axis; the elevation 90 degrees - theta spreads with the weight cos(dtheta) and the azimuth
-without. For theta = 90 degrees that is sasmodels' jitter of theta and phi (`oriented`), not cut off;
-elsewhere sasmodels spreads phi about the tilted particle, this about the beam.
+without, both Gaussian and cut off. For theta = 90 degrees that is sasmodels' jitter of theta and phi
+(`oriented`); elsewhere sasmodels spreads phi about the tilted particle, this about the beam.
 
 Letters: N particles, R moduli q over q_top, M cosines, L even degrees, K even harmonics of the azimuth, T
-points of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Schulz distributed,
-`polydispersity` their relative standard deviation. Work is done in the dtype of the rings. I(0) = 1, as <F^2>
-/ <F^2(0)>.
+points of a table. Lengths are times q_top, angles in rad, all (N,); sizes are Gaussian, cut at three standard
+deviations (`size_average`), `polydispersity` is the relative one. Work is done in the dtype of the rings.
+I(0) = 1, as <F^2> / <F^2(0)>.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import pi
 
@@ -26,14 +27,12 @@ import torch
 from scipy.special import eval_legendre
 from torch import Tensor
 
+from nfphasing_bluesky.physics import size_average
 from nfphasing_bluesky.physics.orientation import half_gauss_legendre
-from nfphasing_bluesky.physics.oriented import schulz_sizes
-from nfphasing_bluesky.physics.saxs2d import disc_amplitude
-from nfphasing_bluesky.physics.schulz import Oscillation, moment, relative_variance, sphere_average
 
-_TABLE, _FINE_TABLE = 56, 320
-_SIZES, _SPINS = 24, 24
+_TABLE, _SPINS = 56, 24
 _COSINES = 56
+_OFFSETS, _FASTEST = 64, 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +46,8 @@ class Rings:
         elevations: (J, L * K) terms cos(2 j e) cos(2 k a) of the polynomials, J = L = K.
         across: (T, R * M) table at `table` to the component of q across the axis.
         table: (T,) q over q_top.
+        disc, sphere, slit: (P, X) averages over sizes, see `size_average`.
+        offsets, offset_weights: (D,) nodes of half a distribution of angles, over its end.
     """
 
     modulus: Tensor
@@ -55,6 +56,11 @@ class Rings:
     elevations: Tensor
     across: Tensor
     table: Tensor
+    disc: Tensor
+    sphere: Tensor
+    slit: Tensor
+    offsets: Tensor
+    offset_weights: Tensor
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float64) -> "Rings":
         """Return them on another device, and for work in another precision."""
@@ -75,6 +81,9 @@ def rings(modulus: Tensor, degree: int = 80) -> Rings:
     even = 2 * torch.arange(_TABLE, dtype=torch.float64, device=u.device)
     across = (even[:, None] * place.flatten().clamp(max=1).acos()).cos()
     angles = _cosine_angles(_TABLE)
+    makers = (size_average.disc, size_average.sphere, size_average.slit)
+    disc, sphere, slit = (make().to(u.device) for make in makers)
+    offsets, offset_weights = half_gauss_legendre(_OFFSETS, u.device)
     return Rings(
         modulus.double(),
         u,
@@ -82,26 +91,27 @@ def rings(modulus: Tensor, degree: int = 80) -> Rings:
         _elevations(degrees).to(u.device),
         _cosine_transform(_TABLE).to(u.device).mT @ across,
         angles.cos().to(u.device),
+        disc,
+        sphere,
+        slit,
+        offsets,
+        offset_weights,
     )
 
 
 def cylinder(rings: Rings, radius: Tensor, length: Tensor, polydispersity: Tensor) -> Tensor:
     """(N, R, M) intensity of circular cylinders; the radius is distributed."""
-    sizes = schulz_sizes(polydispersity, _SIZES)
-    share = sizes.weights * sizes.values**4
-    share = share / share.sum(1, keepdim=True)
-    x = (radius.double()[:, None] * sizes.values)[:, :, None] * rings.table.double()
-    disc = (share[:, :, None] * disc_amplitude(x).square()).sum(1)
-    return _section(rings, disc) * _rod(rings, length)
+    averages = size_average.of_spread(rings.disc, polydispersity)
+    return _section(rings, _at(averages, radius[:, None] * rings.table)) * _rod(rings, length)
 
 
 def parallelepiped(rings: Rings, a: Tensor, b: Tensor, c: Tensor, polydispersity: Tensor) -> Tensor:
     """(N, R, M) intensity of parallelepipeds spinning about c; sides a and b are distributed, each alone."""
     spin = (torch.arange(_SPINS, dtype=torch.float64, device=a.device) + 0.5) * (pi / 2 / _SPINS)
-    variance = relative_variance(polydispersity)[:, None, None]
-    half = 0.5 * rings.table.double()
-    first = _slit(a.double()[:, None, None] * half * spin.cos()[:, None], variance)
-    second = _slit(b.double()[:, None, None] * half * spin.sin()[:, None], variance)
+    averages = size_average.of_spread(rings.slit, polydispersity)
+    half = 0.5 * rings.table
+    first = _at(averages, a[:, None, None] * half * spin.cos()[:, None])
+    second = _at(averages, b[:, None, None] * half * spin.sin()[:, None])
     return _section(rings, (first * second).mean(1)) * _rod(rings, c)
 
 
@@ -110,10 +120,7 @@ def ellipsoid(rings: Rings, polar: Tensor, equatorial: Tensor, polydispersity: T
     p, e = (radius.to(rings.modulus)[:, None, None] for radius in (polar, equatorial))
     u2 = rings.cosine.square()
     x = rings.modulus[:, None] * (u2 * p.square() + (1 - u2) * e.square()).sqrt()
-    top = torch.maximum(p, e)[:, 0] * (1 + 4 / _FINE_TABLE)
-    grid = torch.linspace(0, 1, _FINE_TABLE, dtype=torch.float64, device=x.device)
-    values = sphere_average(top.double() * grid, relative_variance(polydispersity)[:, None])
-    return _interpolated(values.to(x), x / top[:, :, None] * (_FINE_TABLE - 1))
+    return _at(size_average.of_spread(rings.sphere, polydispersity), x)
 
 
 def multipoles(rings: Rings, values: Tensor) -> Tensor:
@@ -121,25 +128,42 @@ def multipoles(rings: Rings, values: Tensor) -> Tensor:
     return values @ rings.legendre
 
 
-def harmonics(rings: Rings, multipoles: Tensor, theta: Tensor, spread: Tensor, tilt_spread: Tensor) -> Tensor:
+def harmonics(
+    rings: Rings, multipoles: Tensor, theta: Tensor, spread: Tensor, tilt_spread: Tensor, cut: Tensor
+) -> Tensor:
     """(N, R, K) coefficients of cos(2 k (azimuth - phi)) of the patterns.
 
     Args:
         rings: of the multipoles.
         multipoles: (N, R, L).
         theta: (N,) angle of the axis to the beam.
-        spread: (N,) standard deviation of phi.
-        tilt_spread: (N,) standard deviation of theta.
+        spread: (N,) standard deviation of phi, were it not cut.
+        tilt_spread: (N,) the same of theta.
+        cut: (N,) standard deviations at which both distributions end; that of theta ends at 90 degrees.
     """
     count = rings.legendre.shape[1]
     even = 2 * torch.arange(count, dtype=torch.float64, device=theta.device)
-    variance = tilt_spread.double().square()[:, None]
-    # E[cos(d) cos(2 j d)] / E[cos(d)]
-    blur = sum(torch.exp(-0.5 * (even + sign * 2) * even * variance) for sign in (1, -1)) / 2
-    waves = (even * (pi / 2 - theta.double())[:, None]).cos() * blur
+    lean = tilt_spread.double()
+    blur = _characteristic(rings, lean, torch.minimum(cut * lean, 0 * lean + pi / 2), even, torch.cos)
+    waves = (even * (pi / 2 - theta.double())[:, None]).cos().to(blur) * blur
     mixing = (waves.to(multipoles) @ rings.elevations).view(-1, count, count)
-    damping = torch.exp(-0.5 * (even * spread.double()[:, None]).square()).to(mixing)
-    return multipoles @ (mixing * damping[:, None])
+    damping = _characteristic(rings, spread.double(), cut * spread.double(), even, torch.ones_like)
+    return multipoles @ (mixing * damping.to(mixing)[:, None])
+
+
+def _characteristic(
+    rings: Rings, sigma: Tensor, end: Tensor, even: Tensor, weight: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(N, K) mean of cos(2 k d) over Gaussian d of sigma (N,), cut at `end` (N,), weighted.
+
+    Where the wave is too fast for the nodes the mean is next to nothing, and 0 is given.
+    """
+    d = end[:, None] * rings.offsets.double()
+    share = rings.offset_weights.double() * torch.exp(-0.5 * (d / sigma.clamp(min=1e-9)[:, None]).square())
+    share = share * weight(d)
+    share = (share / share.sum(1, keepdim=True)).to(rings.modulus)
+    means = (share[:, None] @ (d[..., None] * even).to(rings.modulus).cos())[:, 0]
+    return torch.where(even * end[:, None] > _FASTEST * len(rings.offsets), 0.0, means)
 
 
 def _elevations(degrees: np.ndarray) -> Tensor:
@@ -172,19 +196,5 @@ def _rod(rings: Rings, length: Tensor) -> Tensor:
     return torch.sinc(half).square()
 
 
-def _slit(x: Tensor, variance: Tensor) -> Tensor:
-    """E[t^2 sinc^2(x t)] / E[t^2] = (1 - E[cos(2 x t)]) / (2 x^2 E[t^2]) over sizes t."""
-    small = x < 0.02
-    y = torch.where(small, x.detach().clamp(min=0.02), x)
-    closed = (1 - Oscillation(y, variance).zero[0]) / (2 * y.square() * moment(2, variance))
-    ratio = moment(4, variance) / moment(2, variance)
-    return torch.where(small, 1 - ratio * torch.where(small, x, 0).square() / 3, closed)
-
-
-def _interpolated(values: Tensor, position: Tensor) -> Tensor:
-    """Cubic interpolation of rows (N, T), even about their first point, at positions (N, ...)."""
-    cell = position.detach().floor().clamp(0, values.shape[1] - 3)
-    f = position - cell
-    index = cell.long().flatten(1)
-    a, b, c, d = (values.gather(1, (index + shift).abs()).view_as(position) for shift in (-1, 0, 1, 2))
-    return b + f * ((c - b) - (1 - f) * ((c - 2 * b + a) * (2 - f) + (d - 2 * c + b) * (1 + f)) / 6)
+def _at(averages: Tensor, x: Tensor) -> Tensor:
+    return size_average.at(averages, x.to(averages))

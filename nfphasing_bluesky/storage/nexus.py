@@ -9,14 +9,17 @@ from nfphasing_bluesky.core import (
     Axis,
     CurveGeometry,
     DensityInfo,
+    DetectorGeometry,
     Frame,
     ModelInfo,
     Origin,
+    PlaneGeometry,
     Posterior,
     Prediction,
     ReconstructionSettings,
     Trust,
     Verdict,
+    plane_of,
 )
 from nfphasing_bluesky.storage.nexus_parts import new_dataset, new_group, say_plot, write_process, write_whole
 from nfphasing_bluesky.storage.read_nexus import opened
@@ -35,8 +38,9 @@ def write_posterior(
 
     `/entry/density` (NXdata, the default plot): `mean` with its errors `std`, `samples` and the axes;
     `/entry/parameters`: (S,) draws with their summaries as attributes; `/entry/classes`;
-    `/entry/data`: the measured curve, also readable as canSAS SASdata; `/entry/prediction`: mean and 95 %
-    band; `/entry/process`: program, model and settings; `/entry/trust`; `/entry/origin`.
+    `/entry/data`: the measured curve or small-angle pattern, also readable as canSAS SASdata;
+    `/entry/prediction`: mean and 95 % band; `/entry/process`: program, model and
+    settings; `/entry/trust`; `/entry/origin`.
 
     Args:
         path: of the file, replaced when it exists; its folder is created.
@@ -147,6 +151,8 @@ def _write_frame(entry: h5py.Group, frame: Frame) -> tuple[str, ...]:
         if geometry.dq_inv_angstrom is not None:
             new_dataset(group, "Qdev", geometry.dq_inv_angstrom, "1/angstrom")
             q.attrs["resolutions"] = "Qdev"
+    elif isinstance(geometry, PlaneGeometry | DetectorGeometry):
+        axes, units = ("qy", "qx"), _write_q(group, frame)
     else:
         axes, units = (), "counts"
         group.attrs["mask"] = "mask"
@@ -158,6 +164,21 @@ def _write_frame(entry: h5py.Group, frame: Frame) -> tuple[str, ...]:
     unusable = np.zeros(frame.intensity.shape, np.bool_) if frame.mask is None else frame.mask
     group.create_dataset("mask", data=unusable.astype(np.uint8))
     return axes
+
+
+def _write_q(group: h5py.Group, frame: Frame) -> str:
+    """Write q of every pixel as NXcanSAS has it, and along the middle row and column; return units of I."""
+    geometry = frame.geometry
+    if isinstance(geometry, DetectorGeometry):
+        height, width = frame.intensity.shape
+        geometry = plane_of(geometry, (height, width))
+    assert isinstance(geometry, PlaneGeometry)  # noqa: S101 - the caller has checked it
+    group.attrs.update(canSAS_class="SASdata", I_axes="Qx,Qy", Q_indices=[0, 1], mask="mask")
+    qx, qy = geometry.maps()
+    middle = tuple(n // 2 for n in frame.intensity.shape)
+    for name, values in {"Qx": qx, "Qy": qy, "qx": qx[middle[0]], "qy": qy[:, middle[1]]}.items():
+        new_dataset(group, name, values, "1/angstrom")
+    return "1/cm" if geometry.absolute else "counts" if frame.sigma is None else "1"
 
 
 def _write_prediction(entry: h5py.Group, posterior: Posterior, axes: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import hdf5plugin  # noqa: F401 - registers the filters that detectors compress 
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import DetectorGeometry, FrameError, StorageError
+from nfphasing_bluesky.core import DetectorGeometry, Frame, FrameError, Origin, PlaneGeometry, StorageError
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
 from nfphasing_bluesky.storage.units import is_absolute, length_m, required_q_scale
@@ -40,10 +40,44 @@ def opened(path: Path) -> Iterator[h5py.File]:
 def read_nxcansas(path: Path, options: ReadOptions) -> list[Columns]:
     """Read every one-dimensional SASdata of an NXcanSAS file; a file with none gives an empty list.
 
+    Two-dimensional ones are for `read_sas_patterns`.
+
     A SASdata whose I has a leading axis of frames gives one curve for each.
     """
     with opened(path) as file:
-        return [columns for group in _sas_groups(file) for columns in _curves(group, path, options)]
+        groups = [group for group in _sas_groups(file) if "Q" in group or "Qx" not in group]
+        return [columns for group in groups for columns in _curves(group, path, options)]
+
+
+def read_sas_patterns(path: Path, options: ReadOptions) -> list[Frame]:
+    """Read every two-dimensional SASdata of an NXcanSAS file: I, Idev, Qx and Qy of every pixel, mask.
+
+    Raises:
+        FrameError: arrays whose shapes do not fit.
+        GeometryError: Qx has no unit that is known.
+    """
+    with opened(path) as file:
+        groups = [group for group in _sas_groups(file) if "Qx" in group and "Q" not in group]
+        return [_pattern(group, path, options, number) for number, group in enumerate(groups)]
+
+
+def _pattern(group: h5py.Group, path: Path, options: ReadOptions, number: int) -> Frame:
+    signal, where = _text(group.attrs.get("signal")) or "I", f"{path}: {group.name}"
+    if signal not in group or "Qy" not in group:
+        raise StorageError(f"{where} has no {signal!r} or no 'Qy', expected NXcanSAS; export the file again")
+    intensity = np.asarray(group[signal][()], dtype=np.float64)
+    qx, qy = (np.asarray(group[name][()], dtype=np.float64) for name in ("Qx", "Qy"))
+    scale = required_q_scale(options.q_unit or _unit(group["Qx"]), path, str(group.name))
+    sigma = _companion(group, signal, ("uncertainties", "uncertainty"), "Idev", intensity.shape, where)
+    if sigma is None and options.relative_sigma is not None:
+        sigma = options.relative_sigma * np.abs(intensity)
+    return Frame(
+        intensity,
+        PlaneGeometry(qx * scale, qy * scale, absolute=is_absolute(_unit(group[signal]))),
+        sigma,
+        _curve_mask(group, intensity.shape),
+        Origin(label=path.name, seq_num=number + 1),
+    )
 
 
 @dataclass(frozen=True)
@@ -94,8 +128,6 @@ def _curves(group: h5py.Group, path: Path, options: ReadOptions) -> Iterator[Col
     """Read the curve or curves of one SASdata."""
     signal = _text(group.attrs.get("signal")) or "I"
     where = f"{path}: {group.name}"
-    if "Qx" in group and "Q" not in group:
-        raise FrameError(f"{where} is two-dimensional (Qx, Qy), expected curves; reduce it to a curve first")
     if signal not in group or "Q" not in group:
         raise StorageError(
             f"{where} has no datasets {signal!r} and 'Q', expected NXcanSAS; export the file again"

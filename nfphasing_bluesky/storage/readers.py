@@ -1,6 +1,7 @@
 """Curves and detector frames from files: one door to every format."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import fabio
@@ -18,11 +19,18 @@ from nfphasing_bluesky.core import (
     StorageError,
 )
 from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
+from nfphasing_bluesky.documents.patterns import holds_pattern
 from nfphasing_bluesky.storage.curves import ReadOptions, as_frame
+from nfphasing_bluesky.storage.patterns import pattern_frames
 from nfphasing_bluesky.storage.ptychography import ScanOptions, ptychography_frames, read_ptychography
 from nfphasing_bluesky.storage.read_canxml import read_canxml
 from nfphasing_bluesky.storage.read_images import iter_images
-from nfphasing_bluesky.storage.read_nexus import find_stack, iter_stack, read_nxcansas
+from nfphasing_bluesky.storage.read_nexus import (
+    find_stack,
+    iter_stack,
+    read_nxcansas,
+    read_sas_patterns,
+)
 from nfphasing_bluesky.storage.read_text import read_text
 from nfphasing_bluesky.storage.scans import holds_ptychography, hologram_frames
 
@@ -42,6 +50,9 @@ def read_frames(
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
     positions_sign: tuple[float, float] | None = None,
+    positions_order: str = "yx",
+    orientation: str = "as-is",
+    check: bool = False,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> list[Frame]:
     """Read every frame of a file; `iter_frames` with all of it in memory."""
@@ -58,6 +69,9 @@ def read_frames(
             renamed=renamed,
             probe=probe,
             positions_sign=positions_sign,
+            positions_order=positions_order,
+            orientation=orientation,
+            check=check,
             on_failure=on_failure,
         )
     )
@@ -76,16 +90,20 @@ def iter_frames(
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
     positions_sign: tuple[float, float] | None = None,
+    positions_order: str = "yx",
+    orientation: str = "as-is",
+    check: bool = False,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
 
-    Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS, detector frames in HDF5, the image
-    formats of fabio (TIFF, CBF, EDF, ...), and scans in .npz, .cxi, or in any file with `renamed` or `probe`:
-    with a probe or positions ptychographic ones, as `ptychography.ptychography_frames` says, else holograms,
-    as `scans.hologram_frames` says. Images are returned as they are stored, neither flipped nor
-    turned: the geometry must be that of the stored image. In unsigned images the largest value of the dtype
-    marks dead and saturated pixels and is masked.
+    Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS (curves or patterns), detector frames in
+    HDF5, the image formats of fabio (TIFF, CBF, EDF, ...), and named arrays in .npz, .cxi, or in any file
+    with `renamed` or `probe`: with a probe or positions ptychographic scans, as
+    `ptychography.ptychography_frames` says, with q of the pixels or a beam centre small-angle patterns, as
+    `patterns.pattern_frames` says, else holograms, as `scans.hologram_frames` says. Images are returned as
+    they are stored, neither flipped nor turned: the geometry must be that of the stored image. In unsigned
+    images the largest value of the dtype marks dead and saturated pixels and is masked.
 
     Args:
         path: the file.
@@ -98,8 +116,12 @@ def iter_frames(
         relative_sigma: sigma as a fraction of the intensity for files without errors.
         dataset: path of the frames inside an HDF5 file.
         renamed: for scans, name in the file -> the name that it goes by here.
-        probe: for ptychographic scans, file with the probe where the scan has none or a worse one.
+        probe: for ptychographic scans, file with the probe where the scan has none or a worse one, or
+            "retrieve" to find it from the first frames.
         positions_sign: for ptychographic scans, signs of rows and columns; by default what the file says.
+        positions_order: for ptychographic scans, "xy" where rows and columns of the positions are exchanged.
+        orientation: for ptychographic scans, what must be done to the stored frames: `core.orientation`.
+        check: for ptychographic scans, look whether frames and positions agree; where not all have a doubt.
         on_failure: takes frames of a ptychographic scan that cannot be used; without it they raise.
 
     Raises:
@@ -117,19 +139,30 @@ def iter_frames(
     options = ReadOptions(q_unit, columns, relative_sigma, dataset)
     if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_ptychography(path):
         scan_options = ScanOptions(
-            None if probe is None else Path(probe), positions_sign, renamed or {}, load_mask(mask)
+            None if probe is None else Path(probe),
+            positions_sign,
+            renamed or {},
+            load_mask(mask),
+            orientation,
+            positions_order,
+            check=check,
         )
         scan = read_ptychography(path, scan_options)
         if scan.is_ptychography:
             yield from ptychography_frames(scan, scan_options, on_failure)
+        elif holds_pattern(scan.values):
+            for frame in pattern_frames(scan, q_unit):
+                yield replace(frame, mask=_union(scan_options.mask, frame.mask, path))
         else:
             yield from hologram_frames(scan)
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
     elif h5py.is_hdf5(path):
         curves = read_nxcansas(path, options) if dataset is None else []
+        patterns = read_sas_patterns(path, options) if dataset is None else []
         yield from (as_frame(curve, path, options) for curve in curves)
-        if not curves:
+        yield from (replace(p, mask=_union(load_mask(mask), p.mask, path)) for p in patterns)
+        if not curves and not patterns:
             stack = find_stack(path, dataset)
             known = _geometry(poni, geometry) or stack.geometry
             yield from _images(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import Frame, FrameError, HologramGeometry, Origin, StorageError
 from nfphasing_bluesky.documents.holograms import NAMES as NUMBERS
 from nfphasing_bluesky.documents.holograms import hologram_frame, hologram_geometry
+from nfphasing_bluesky.documents.patterns import NAMES as PATTERN_NAMES
 from nfphasing_bluesky.documents.ptychography import NAMES as PTYCHOGRAPHY_NUMBERS
 from nfphasing_bluesky.storage.read_cxi import is_cxi, read_cxi
 
@@ -26,6 +27,7 @@ NAMES = tuple(
             *PTYCHOGRAPHIC,
             "positions_sign",
             *PTYCHOGRAPHY_NUMBERS,
+            *PATTERN_NAMES,
         )
     )
 )

@@ -188,6 +188,7 @@ class StreamProcessor:
         if isinstance(frame, Frame):
             if frame.place is not None and run.derived.window is None:
                 run.derived.window = self._router.window(frame.origin.raw_uid)
+                run.derived.notes = self._router.notes(frame.origin.raw_uid)
             frame = run.neighbours.attach(frame)
         self._waiting.append(_Waiting(run, frame, time.monotonic()))
 
@@ -215,7 +216,7 @@ class StreamProcessor:
     def _integrate(self, frame: Frame) -> Frame:
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or len(run.reconstructor.info.density.axes) != 1:
-            return frame
+            return frame if self._mask is None or frame.place is not None else frame.masked(self._mask)
         from nfphasing_bluesky.documents.integration import integrate  # pyFAI: slow, and only for images
 
         return integrate(frame, mask=self._mask)

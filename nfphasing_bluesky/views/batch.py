@@ -58,7 +58,8 @@ def reconstruct_files(
     Raises:
         NFPhasingError: the buffer cannot be read.
     """
-    buffer = _read(job.buffer, job.reading, None)[0] if job.buffer else None
+    curves = len(reconstructor.info.density.axes) == 1
+    buffer = _read(job.buffer, job.reading, None, curves)[0] if job.buffer else None
     results: list[dict[str, object]] = []
     stems: set[str] = set()
 
@@ -71,7 +72,7 @@ def reconstruct_files(
         stem = _free_stem(path, stems)
         failures: list[Failure] = []
         try:
-            frames = _read(path, job.reading, failures)
+            frames = _read(path, job.reading, failures, curves)
             if is_scan(frames):
                 whole = job.output / f"{stem}_{reconstructor.info.name}"
                 results.append(
@@ -109,26 +110,32 @@ def _free_stem(path: Path, taken: set[str]) -> str:
     return stem
 
 
-def frames_of_files(files: Sequence[Path], reading: Mapping[str, Any], neighbours: int) -> list[Frame]:
+def frames_of_files(
+    files: Sequence[Path], reading: Mapping[str, Any], neighbours: int, curves: bool = True
+) -> list[Frame]:
     """Frames of files as a model takes them; those that can't be read are left out.
 
     Args:
         files: to read.
         reading: keyword arguments of `read_frames`.
         neighbours: how many other frames of its scan each is given.
+        curves: average frames of a detector over rings.
 
     Raises:
         NFPhasingError: a file that can't be read.
     """
     unreadable: list[Failure] = []
-    scans = [_read(path, reading, unreadable) for path in files]
+    scans = [_read(path, reading, unreadable, curves) for path in files]
     return [frame for frames in scans for frame in with_neighbours(frames, neighbours)]
 
 
-def _read(path: Path, reading: Mapping[str, Any], failures: list[Failure] | None) -> list[Frame]:
+def _read(
+    path: Path, reading: Mapping[str, Any], failures: list[Failure] | None, curves: bool
+) -> list[Frame]:
+    """Frames of a file; a detector's are averaged over rings for a model of curves."""
     on_failure = None if failures is None else failures.append
     frames = read_frames(path, **reading, on_failure=on_failure)
-    return [integrate(f) if isinstance(f.geometry, DetectorGeometry) else f for f in frames]
+    return [integrate(f) if curves and isinstance(f.geometry, DetectorGeometry) else f for f in frames]
 
 
 def _store(

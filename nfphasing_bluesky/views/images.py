@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, FrameError, ModelInfo, Posterior
 from nfphasing_bluesky.views.figures import axis_label, write_title
-from nfphasing_bluesky.views.text import parameter_lines, trust_line
+from nfphasing_bluesky.views.patterns import draw_pattern, is_pattern
+from nfphasing_bluesky.views.text import class_line, parameter_lines, pretty_unit, trust_line
 
 _DPI = 100
+_ROW_CHARACTERS = 170
 _BEYOND = 0.2
 """Per cent of the pixels at either end that may lie beyond the colour scale."""
 
@@ -23,8 +25,8 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     """Draw a frame and the image that was reconstructed from it.
 
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
-    standard deviation of u, and one draw; mean and draw share a scale. Row 0 is at the top. Masked pixels are
-    grey.
+    standard deviation of u, and one draw; mean and draw share a scale. Row 0 is at the top, of a small-angle
+    pattern the row of the largest qy. Masked pixels are grey.
 
     Args:
         frame: (H, W).
@@ -52,11 +54,22 @@ def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
     """Draw `figure_2d` into a figure that exists, after clearing it."""
     figure.clear()
     axes = figure.subplots(2, 3)
-    _draw_frame(axes[0], frame, posterior)
+    (draw_pattern if is_pattern(frame) else _draw_frame)(axes[0], frame, posterior)
     _draw_density(axes[1], posterior)
-    text = "    ".join(parameter_lines(posterior, info))
-    figure.supxlabel(f"{text}\n{trust_line(posterior.trust)}", fontsize=9)
+    footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
+    text = "\n".join([*_in_rows(parameter_lines(posterior, info)), "    ".join(footer)])
+    figure.supxlabel(text, fontsize=9)
     write_title(figure, posterior, info)
+
+
+def _in_rows(parts: Iterable[str]) -> list[str]:
+    rows: list[str] = []
+    for part in parts:
+        if rows and len(rows[-1]) + len(part) < _ROW_CHARACTERS:
+            rows[-1] += f"    {part}"
+        else:
+            rows.append(part)
+    return rows
 
 
 def _draw_frame(axes: NDArray, frame: Frame, posterior: Posterior) -> None:
@@ -102,8 +115,8 @@ def _draw_density(axes: NDArray, posterior: Posterior) -> None:
 
 def _name_axes(axes: Iterable[Axes], density: DensityInfo, unit: str) -> None:
     for one in axes:
-        one.set_xlabel(f"{density.axes[1].name} ({unit})")
-        one.set_ylabel(f"{density.axes[0].name} ({unit})")
+        one.set_xlabel(f"{density.axes[1].name} ({pretty_unit(unit)})")
+        one.set_ylabel(f"{density.axes[0].name} ({pretty_unit(unit)})")
 
 
 def draw_image(

@@ -7,10 +7,10 @@ import torch
 from nfphasing_bluesky.core import Frame, PlaneGeometry
 from nfphasing_bluesky.modalities import Draws, modality, oriented_patterns, polar
 from nfphasing_bluesky.physics import saxs2d
-from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes, schulz_sizes
+from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes
 
 Q = 0.1
-RADIUS, LENGTH, PHI, SPREAD, TILT_SPREAD, PD = 40.0, 260.0, 25.0, 9.0, 7.0, 0.1
+RADIUS, LENGTH, PHI, SPREAD, TILT_SPREAD, CUT, PD = 40.0, 260.0, 25.0, 9.0, 7.0, 3.0, 0.1
 
 
 def rad(value: float) -> torch.Tensor:
@@ -25,9 +25,9 @@ def pixels(side: int, phi: float = PHI, length: float = LENGTH, shift: float = 0
     """(side, side) pattern of cylinders at every pixel."""
     qy, qx = np.meshgrid(axes(side, -shift), axes(side, shift), indexing="ij")
     plane = saxs2d.plane(torch.from_numpy(qx), torch.from_numpy(qy), 700.0)
-    view = Orientation(rad(90), rad(phi), None, Gaussian(rad(TILT_SPREAD), 5), Gaussian(rad(SPREAD), 5))
+    view = Orientation(rad(90), rad(phi), None, Gaussian(rad(TILT_SPREAD), CUT), Gaussian(rad(SPREAD), CUT))
     one = [torch.tensor([v], dtype=torch.float64) for v in (RADIUS, length, PD)]
-    return saxs2d.cylinder(plane, one[0], one[1], view, schulz_sizes(one[2]))[0].numpy()
+    return saxs2d.cylinder(plane, one[0], one[1], view, gaussian_sizes(one[2]))[0].numpy()
 
 
 def frame(pattern: np.ndarray, scale: float, shift: float = 0.3, **others) -> Frame:
@@ -40,7 +40,7 @@ def truth(length: float = LENGTH, phi: float = PHI) -> Draws:
     spread, tilt_spread = np.radians([SPREAD, TILT_SPREAD])
     seen = length * np.exp(-0.5 * tilt_spread**2)
     ratio = np.log(tilt_spread / spread)
-    theta = [np.log(RADIUS), np.radians(phi), 0.0, np.log(spread), ratio, np.log(seen), PD, 0.0]
+    theta = [np.log(RADIUS), np.radians(phi), 0.0, np.log(spread), ratio, np.log(seen), PD, CUT, 0.0]
     zero = torch.zeros(1, dtype=torch.long)
     return Draws(zero, torch.tensor([theta], dtype=torch.float64), zero)
 
@@ -145,12 +145,3 @@ def test_sigma_of_counts_is_that_of_the_mean():
         # no pull to where counts are low by chance
         weight = pixels / found
         assert float((weight * counts / pixels).sum() / weight.sum()) == pytest.approx(level, rel=0.05)
-
-
-def test_sizes_of_sasmodels_are_nearly_those_of_schulz():
-    """Gaussian sizes, as sasmodels has them by default, differ by less than the floor of sigma."""
-    one = [torch.tensor([v], dtype=torch.float64) for v in (RADIUS, LENGTH, PD)]
-    plane = saxs2d.plane(*(torch.linspace(0.01, 0.07, 30, dtype=torch.float64) * s for s in (1, 0.2)), 700.0)
-    view = Orientation(rad(90), rad(80))
-    both = [saxs2d.cylinder(plane, one[0], one[1], view, s(one[2])) for s in (schulz_sizes, gaussian_sizes)]
-    assert float((both[0] / both[1] - 1).abs().median()) < 0.02

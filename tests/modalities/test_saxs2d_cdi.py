@@ -142,6 +142,8 @@ def test_frames_that_cannot_be_used_say_why_and_the_others_go_on(changes, messag
     bad = Frame(**({"intensity": counts, "geometry": good.geometry} | changes))
     first, second = subject([good, bad])
     assert not isinstance(first, Failure)
+    assert first.prediction.mean.shape == (40, 50)
+    assert np.isfinite(first.prediction.mean).sum() == 64
     assert isinstance(second, Failure) and message in second.reason
 
 

@@ -13,12 +13,13 @@ from nfphasing_bluesky.core import (
     FrameError,
     GeometryError,
     PlaneGeometry,
+    Prediction,
     plane_of,
 )
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.oriented_network import PHI, around
-from tests.modalities.test_polar import LENGTH, RADIUS, SPREAD, axes, frame, pixels, truth
+from tests.modalities.test_polar import CUT, LENGTH, RADIUS, SPREAD, axes, frame, pixels, truth
 
 SIDE = 96
 
@@ -97,7 +98,7 @@ def test_the_network_sees_azimuths_from_the_axis(subject):
         first, second = distribution.log_prob(draws), distribution.log_prob(turned)
         assert torch.isfinite(first).all()
         assert float(((first - second).abs() / (1 + first.abs())).max()) < 1e-2
-        made, _ = distribution.draw(torch.randn(6, 40, 9, generator=generator))
+        made, _ = distribution.draw(torch.randn(6, 40, 1 + subject.width, generator=generator))
     relative = made.theta[:, PHI] - batch.axis.float()[made.frame]
     assert float(relative.abs().max()) <= math.pi / 2 + 1e-5
     assert relative.min() < 0 < relative.max()
@@ -143,6 +144,7 @@ def test_reported_values_are_those_that_were_put_in(subject):
     assert float(report["radius_angstrom"]) == pytest.approx(RADIUS)
     assert float(report["length_angstrom"]) == pytest.approx(LENGTH)
     assert float(report["orientation_spread_deg"]) == pytest.approx(SPREAD)
+    assert float(report["orientation_cut"]) == pytest.approx(CUT)
     assert float(report["theta_deg"]) == pytest.approx(90)
     assert float(report["phi_deg"]) == pytest.approx(30)
     assert float(report["background"]) == pytest.approx(0.05, rel=0.3)
@@ -179,9 +181,38 @@ def test_a_detector_gives_the_same_bins_as_its_q(subject):
     first, second = (subject.collate([Frame(pattern.intensity, g)], 0.01) for g in (detector, plane))
     for name, value in vars(first).items():
         torch.testing.assert_close(value, getattr(second, name), equal_nan=True)
-    tilted = DetectorGeometry(wavelength, distance, (pixel, pixel), (0.05, 0.05), (0.1, 0.0, 0.0))
-    with pytest.raises(GeometryError, match="rotations_rad.*PlaneGeometry"):
-        plane_of(tilted, (SIDE, SIDE))
+
+
+def test_gaps_and_a_beam_beside_the_detector(subject):
+    """Marks of a detector are left out; of a beam that is off the frame the reason names the q it leaves."""
+    pattern = counted(30.0)
+    marked, mask = pattern.intensity.copy(), np.zeros((SIDE, SIDE), dtype=bool)
+    marked[40:44], mask[40:44] = -1, True
+    first, second = (
+        subject.collate([Frame(values, pattern.geometry, mask=m)], 0.01)
+        for values, m in ((marked, None), (pattern.intensity, mask))
+    )
+    assert torch.equal(first.intensity, second.intensity)
+    outside = DetectorGeometry(1e-10, 1.0, (1e-3, 1e-3), (5.0, 0.05))
+    with pytest.raises(FrameError, match="no usable pixel.*q goes from.*beam centre"):
+        subject.collate([Frame(pattern.intensity, outside)], 0.01)
+
+
+def test_predictions_are_shown_at_the_pixels_of_the_frame(subject):
+    """Between bins too: the pattern of the truth at every pixel, in the frame's own rows and columns."""
+    pattern = counted(30.0)
+    batch = subject.collate([pattern], 0.01)
+    draws = truth(phi=30.0)
+    evaluated = subject.evaluate(draws, batch)
+    bins = evaluated.predicted[0].numpy()
+    shown = subject.on_frame(pattern, draws, evaluated.nuisance, Prediction(bins, 0.9 * bins, 1.2 * bins))
+    expected = float(evaluated.nuisance["scale"]) * pixels(SIDE, phi=30.0)
+    expected += float(evaluated.nuisance["scale"] * evaluated.nuisance["beta"])
+    assert shown.mean.shape == (SIDE, SIDE)
+    off = np.abs(shown.mean / expected - 1)
+    assert np.median(off) < 2e-4 and np.quantile(off, 0.98) < 5e-3
+    np.testing.assert_allclose(shown.lower / shown.mean, 0.9, rtol=1e-5)
+    np.testing.assert_allclose(shown.upper / shown.mean, 1.2, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +220,8 @@ def test_a_detector_gives_the_same_bins_as_its_q(subject):
     [
         ({"mask": np.ones((SIDE, SIDE), dtype=bool)}, "no usable pixel"),
         ({"intensity": np.full((SIDE, SIDE), np.nan)}, "no usable pixel"),
-        ({"intensity": np.full((SIDE, SIDE), -1.0)}, "expected counts"),
+        ({"intensity": np.full((SIDE, SIDE), -1.0)}, "0 % of its pixels are finite, not"),
+        ({"intensity": np.full((SIDE, SIDE), -0.3)}, "smallest intensity is -0.3, expected counts"),
         ({"intensity": np.zeros((SIDE, SIDE))}, "signal-to-noise"),
         ({"intensity": np.ones((SIDE, SIDE)), "sigma": np.full((SIDE, SIDE), 50.0)}, "signal-to-noise"),
     ],

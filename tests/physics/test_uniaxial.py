@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.physics import saxs2d, uniaxial
-from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, schulz_sizes
+from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes
 
 Q_TOP = 0.14
 MODULUS = torch.linspace(0.003, 1, 40, dtype=torch.float64)
@@ -31,9 +31,9 @@ def plane() -> saxs2d.Plane:
     return saxs2d.plane(q * AZIMUTH.cos(), q * AZIMUTH.sin(), 900.0)
 
 
-def pattern(rings, values, theta, phi, spread, tilt_spread) -> torch.Tensor:
+def pattern(rings, values, theta, phi, spread, tilt_spread, cut=6.0) -> torch.Tensor:
     angles = [degrees(v) for v in (theta, spread, tilt_spread)]
-    coefficients = uniaxial.harmonics(rings, uniaxial.multipoles(rings, values), *angles)
+    coefficients = uniaxial.harmonics(rings, uniaxial.multipoles(rings, values), *angles, tensor(cut))
     even = 2 * torch.arange(coefficients.shape[2], dtype=torch.float64)
     return coefficients[0] @ (even[:, None] * (AZIMUTH - degrees(phi))).cos()
 
@@ -45,16 +45,25 @@ def worst(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 # spreads of zero hold all harmonics; at 90 degrees the two conventions are one
 @pytest.mark.parametrize(
-    ("theta", "spread", "tilt_spread"), [(90, 12, 8), (90, 4, 3), (60, 0, 0), (35, 0, 0), (90, 0, 20)]
+    ("theta", "spread", "tilt_spread", "cut"),
+    [
+        (90, 12, 8, 6),
+        (90, 12, 8, 2.5),
+        (90, 30, 25, 3),
+        (90, 4, 3, 4),
+        (60, 0, 0, 3),
+        (35, 0, 0, 3),
+        (90, 0, 20, 2),
+    ],
 )
 @pytest.mark.parametrize("shape", ["cylinder", "ellipsoid"])
-def test_patterns_are_those_of_every_pixel(rings, plane, shape, theta, spread, tilt_spread):
+def test_patterns_are_those_of_every_pixel(rings, plane, shape, theta, spread, tilt_spread, cut):
     sizes = (45.0, 300.0) if shape == "cylinder" else (100.0, 40.0)
     values = getattr(uniaxial, shape)(rings, *(tensor(Q_TOP * s) for s in sizes), tensor(0.1))
-    jitter = [Gaussian(degrees(v), cut=6) for v in (tilt_spread, spread)]
+    jitter = [Gaussian(degrees(v), cut) for v in (tilt_spread, spread)]
     view = Orientation(degrees(theta), degrees(30), None, *jitter)
-    expected = getattr(saxs2d, shape)(plane, *(tensor(s) for s in sizes), view, schulz_sizes(tensor(0.1)))
-    assert worst(pattern(rings, values, theta, 30, spread, tilt_spread), expected[0]) < 2e-5
+    expected = getattr(saxs2d, shape)(plane, *(tensor(s) for s in sizes), view, gaussian_sizes(tensor(0.1)))
+    assert worst(pattern(rings, values, theta, 30, spread, tilt_spread, cut), expected[0]) < 2e-5
 
 
 def test_a_tilted_particle_spreads_about_the_beam(rings):
@@ -83,7 +92,7 @@ def test_a_spinning_parallelepiped_is_the_mean_over_psi(rings, plane):
 
 def test_distributed_sides(rings):
     """The mean over sides a and b by brute force, weighted with V^2."""
-    sizes = schulz_sizes(tensor(0.2))
+    sizes = gaussian_sizes(tensor(0.2))
     found = uniaxial.parallelepiped(rings, tensor(7.0), tensor(4.0), tensor(20.0), tensor(0.2))[0]
     t, w = sizes.values[0], sizes.weights[0] * sizes.values[0].square()
     first, second = (m.flatten() for m in torch.meshgrid(t, t, indexing="ij"))
@@ -98,9 +107,8 @@ def test_single_precision_is_enough_for_fits(rings, shape):
     args, angles = (tensor(6.0), tensor(30.0), tensor(0.1)), [degrees(v) for v in (80, 10, 5)]
 
     def coefficients(own: uniaxial.Rings) -> torch.Tensor:
-        return uniaxial.harmonics(
-            own, uniaxial.multipoles(own, getattr(uniaxial, shape)(own, *args)), *angles
-        )
+        made = getattr(uniaxial, shape)(own, *args)
+        return uniaxial.harmonics(own, uniaxial.multipoles(own, made), *angles, tensor(3.0))
 
     single = coefficients(rings.to("cpu", torch.float32))[0]
     assert single.dtype == torch.float32
@@ -111,13 +119,13 @@ def test_gradients(rings):
     few = uniaxial.rings(MODULUS[::13], degree=20)
 
     def total(values: torch.Tensor, shape: str) -> torch.Tensor:
-        a, b, p, theta, spread, tilt = (value[None] for value in values)
+        a, b, p, theta, spread, tilt, cut = (value[None] for value in values)
         sizes = (a, b, a + b) if shape == "parallelepiped" else (a, b)
         made = getattr(uniaxial, shape)(few, *sizes, p)
-        return uniaxial.harmonics(few, uniaxial.multipoles(few, made), theta, spread, tilt)
+        return uniaxial.harmonics(few, uniaxial.multipoles(few, made), theta, spread, tilt, cut)
 
     for shape in ("cylinder", "ellipsoid", "parallelepiped"):
-        values = tensor(3.0, 5.0, 0.1, 1.2, 0.2, 0.1).requires_grad_()
+        values = tensor(3.0, 5.0, 0.1, 1.2, 0.2, 0.1, 2.5).requires_grad_()
         assert torch.autograd.gradcheck(
             lambda v, s=shape: total(v, s), values, eps=1e-5, atol=1e-5, rtol=1e-3
         )

@@ -76,3 +76,11 @@ class Experiment:
 @pytest.fixture(scope="session")
 def experiment():
     return Experiment
+
+
+@pytest.fixture
+def examples(require) -> Path:
+    """Folder of the example curves that sasdata ships."""
+    found = importlib.util.find_spec("sasdata")
+    require(found, "sasdata is not installed; install the extra 'test'")
+    return Path(found.origin).parent / "example_data"
