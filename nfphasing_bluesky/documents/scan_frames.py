@@ -117,7 +117,7 @@ class ScanFrames:
         self._held: list[_Held] | None = []
         self._dead: NDArray[np.bool_] | None = None
         self._source = "" if beam.probe is None else beam.label
-        self._watch = Watch(beam.check_frames, self._applied)
+        self._watch = Watch(beam.check_frames, self._applied, retrieved=beam.probe is None)
 
     @property
     def keys(self) -> frozenset[str]:

@@ -113,7 +113,12 @@ def find_probe(shots: Shots, optics: Optics, seed: int = 0) -> Found:
 
 
 def check_agreement(
-    shots: Shots, probe: NDArray[np.complexfloating], optics: Optics, applied: Applied | None = None
+    shots: Shots,
+    probe: NDArray[np.complexfloating],
+    optics: Optics,
+    applied: Applied | None = None,
+    *,
+    retrieved: bool = False,
 ) -> Agreement:
     """Say whether frames lie as their positions say, by how well those that overlap agree.
 
@@ -122,16 +127,20 @@ def check_agreement(
         probe: (P, H, W), photons^(1/2).
         optics: of the scan, `centred` known.
         applied: how frames and positions were turned already: the advice comes on top of it.
+        retrieved: the probe was found from these frames, as they are turned now.
     """
     if len(shots.counts) < LEAST_FRAMES:
         return Agreement("", f"{len(shots.counts)} frames are too few to tell")
     import torch  # the callback's process must not load it
 
-    from nfphasing_bluesky.physics.scan_orientation import check_orientation
+    from nfphasing_bluesky.physics.scan_orientation import check_orientation, check_with_unknown_probe
 
     modes = torch.from_numpy(probe.astype(np.complex64))
     try:
         found = check_orientation(_exposures(shots), modes, _propagation(optics))
+        if retrieved and found.undecided:
+            # a probe found in a wrong orientation fits none
+            found = check_with_unknown_probe(_exposures(shots), _propagation(optics))
     except NFPhasingError as error:
         return Agreement("", str(error))
     applied = applied or Applied()
@@ -155,9 +164,11 @@ class Watch:
     Args:
         first: frames after which it is looked for the first time; 0 for never.
         applied: how frames and positions were turned already.
+        retrieved: the probe is found from the first frames.
     """
 
-    def __init__(self, first: int, applied: Applied) -> None:
+    def __init__(self, first: int, applied: Applied, *, retrieved: bool = False) -> None:
+        self._retrieved = retrieved
         self._at = [first * factor for factor in (1, 4, 16)] if first else []
         self._applied = applied
         self._frames: list[Frame] = []
@@ -192,7 +203,7 @@ class Watch:
         optics = Optics(geometry.fresnel_number, centred=geometry.centred)
         masks = [frame.mask for frame in self._frames]
         shots = shots_of([frame.intensity for frame in self._frames], places, optics, masks)
-        self._found = check_agreement(shots, geometry.probe, optics, self._applied)
+        self._found = check_agreement(shots, geometry.probe, optics, self._applied, retrieved=self._retrieved)
         if self._found.doubt:
             log.warning("%s: %s", self._frames[-1].origin.label, self._found.doubt)
 

@@ -15,6 +15,7 @@ class Images:
     """No density of the prior, no anchors, no second opinion: estimates are among the network's channels."""
 
     neighbours = 0
+    symmetry = None
     sigma_floor = 0.0
     noise_columns = 0
     has_log_prior = False

@@ -98,7 +98,7 @@ def retrieve_probe(
             "pass a probe, or wait for more frames"
         )
     tell = _Progress(settings, after)
-    scan = _best_start(exposures, propagation, settings.batch, generator, tell)
+    scan = best_start(exposures, propagation, generator, settings.batch, tell.sweep)
     sweeps = Sweeps(settings.alone, batch=settings.batch, probe_from=1, probe_step=1.0)
     scan = sweep_scan(exposures, scan.probe, propagation, sweeps, generator, scan, tell.sweep)
     probe = with_further_modes(scan.probe, settings.modes)
@@ -114,6 +114,37 @@ def retrieve_probe(
     light = wave_intensity(probe[:, None]).sum((1, 2))
     misfit = float(scan.misfit.median())
     return RetrievedProbe(probe, light / light.sum(), misfit, scan._replace(probe=probe))
+
+
+def best_start(
+    exposures: Exposures,
+    propagation: FarField | NearField,
+    generator: Generator,
+    batch: int = 8,
+    after: Callable[[int, float], None] | None = None,
+) -> WholeScan:
+    """Give every start some sweeps, the better half some more, and so on.
+
+    Args:
+        exposures: the frames.
+        propagation: of all frames.
+        generator: of the order of the frames, the same for all starts.
+        batch: frames that take a turn together.
+        after: is told the number of each sweep and its median misfit.
+    """
+    seed = int(torch.randint(2**31, (), generator=generator))
+    running: Sequence[tuple[Tensor, WholeScan | None]] = [
+        (probe, None) for probe in starts(exposures, propagation)
+    ]
+    for number, left in HALVINGS:
+        done = []
+        for probe, scan in running:
+            sweeps = Sweeps(number, batch=batch, probe_from=1 if scan is not None else 2)
+            same = torch.Generator().manual_seed(seed + number)
+            done.append(sweep_scan(exposures, probe, propagation, sweeps, same, scan, after))
+        done.sort(key=lambda scan: float(scan.misfit.median()))
+        running = [(scan.probe, scan) for scan in done[:left]]
+    return done[0]
 
 
 def starts(exposures: Exposures, propagation: FarField | NearField) -> list[Tensor]:
@@ -176,28 +207,6 @@ class _Progress:
         self._done += 1
         if self._after is not None:
             self._after(min(1.0, self._done / self._whole))
-
-
-def _best_start(
-    exposures: Exposures,
-    propagation: FarField | NearField,
-    batch: int,
-    generator: Generator,
-    tell: _Progress,
-) -> WholeScan:
-    seed = int(torch.randint(2**31, (), generator=generator))
-    running: Sequence[tuple[Tensor, WholeScan | None]] = [
-        (probe, None) for probe in starts(exposures, propagation)
-    ]
-    for number, left in HALVINGS:
-        done = []
-        for probe, scan in running:
-            sweeps = Sweeps(number, batch=batch, probe_from=1 if scan is not None else 2)
-            same = torch.Generator().manual_seed(seed + number)
-            done.append(sweep_scan(exposures, probe, propagation, sweeps, same, scan, tell.sweep))
-        done.sort(key=lambda scan: float(scan.misfit.median()))
-        running = [(scan.probe, scan) for scan in done[:left]]
-    return done[0]
 
 
 def _without_dark_modes(probe: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core.orientation import ORIENTATIONS, Orientation
+from nfphasing_bluesky.physics.probe_retrieval import best_start
 from nfphasing_bluesky.physics.ptychography import FarField, NearField
 from nfphasing_bluesky.physics.whole_scan import Exposures, Sweeps, sweep_scan
 
@@ -84,6 +85,34 @@ def check_orientation(
             generator = torch.Generator().manual_seed(seed)
             found[candidate] = sweep_scan(turned, probe, propagation, SWEEPS, generator).misfit.log()
     return _judge(found)
+
+
+def check_with_unknown_probe(
+    exposures: Exposures, propagation: FarField | NearField, seed: int = 0
+) -> OrientationCheck:
+    """Compare the present orientation of the frames with the others by how well a probe can be retrieved.
+
+    An object and a probe that are both turned by half a circle and conjugated make the same frames turned by
+    half a circle: of two orientations that differ by that neither is better.
+
+    Args:
+        exposures: frames of one scan.
+        propagation: of all frames.
+        seed: of the order of the frames.
+    """
+    square = exposures.counts.shape[-1] == exposures.counts.shape[-2]
+    found = {}
+    for name in ("as-is", "flip-rows", "transpose", "rotate-90"):
+        candidate = Candidate("frames", ORIENTATIONS[name])
+        if candidate.turn.transpose and not square:
+            continue
+        turned = turn_exposures(exposures, candidate, propagation)
+        scan = best_start(turned, propagation, torch.Generator().manual_seed(seed))
+        found[candidate] = scan.misfit.clamp_min(1e-9).log()
+    check = _judge(found)
+    half = ORIENTATIONS["rotate-180"]
+    twins = tuple(c for one in check.better for c in (one, Candidate("frames", one.turn.then(half))))
+    return check._replace(better=twins)
 
 
 def _judge(found: dict[Candidate, Tensor]) -> OrientationCheck:

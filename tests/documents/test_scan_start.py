@@ -165,3 +165,13 @@ def test_a_gap_that_nobody_masked(heard, feed, scan):
     sender.send(counts, where)
     assert len(heard.frames) == 49 and not any(f.doubt for f in heard.frames)
     assert all(f.mask[22:25].all() and f.usable.sum() == 48 * 45 for f in heard.frames)
+
+
+def test_turned_frames_without_a_probe(heard, feed, scan):
+    counts, where = shots(scan)
+    sender = feed(Beam(None, "retrieve", probe_frames=49))
+    sender.send(ORIENTATIONS["transpose"].image(counts, centre=SIDE // 2), where)
+    # half a turn is a twin that makes the same frames
+    assert len(heard.frames) == 49
+    for name in ("transpose", "antitranspose"):
+        assert all(f"--orientation {name}," in f.doubt for f in heard.frames)

@@ -8,6 +8,7 @@ from nfphasing_bluesky.physics.scan_orientation import (
     PRESENT,
     Candidate,
     check_orientation,
+    check_with_unknown_probe,
     turn_exposures,
 )
 from tests.simulated_scan import FAR, NEAR, simulate
@@ -75,3 +76,12 @@ def test_frames_that_are_not_square_are_not_transposed(scans):
     found = check_orientation(cut, scan.probe[:, 4:-4], FAR)
     assert PRESENT not in found.better
     assert not any(c.of == "frames" and c.turn.transpose for c in (*found.better, *found.undecided))
+
+
+@pytest.mark.parametrize("name", ["as-is", "flip-columns"])
+def test_without_a_probe(scans, name):
+    wrong = Candidate("frames", ORIENTATIONS[name])
+    found = check_with_unknown_probe(turn_exposures(scans["far"].exposures, wrong, FAR), FAR)
+    half = ORIENTATIONS["rotate-180"]
+    undone = {wrong.turn.then(c.turn) for c in found.better}
+    assert undone == (set() if name == "as-is" else {Orientation(), half})
