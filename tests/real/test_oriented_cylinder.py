@@ -1,6 +1,6 @@
-"""Oriented cylinders that sasmodels simulated: what a user would do with the file, the truth in the intervals.
+"""Oriented cylinders that sasmodels simulated: what a user would do with the file, truth in the intervals.
 
-sasmodels summed over few nodes, left out those with weights below 1e-5, and counted the outermost ones in full
+sasmodels summed over few nodes, left out those with weights below 1e-5, and counted the outermost in full
 (`test_oriented_cylinder_forward`). The nodes that are missing make the azimuth's distribution 0.3 % narrower
 than the nominal 12 degrees, more than a pattern of 1e8 photons leaves open; so the spread is asked for in the
 same sum with all of its nodes.
