@@ -8,6 +8,7 @@ import torch
 from nfphasing_bluesky.core import Origin
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.inference.classes import KEPT_OF_GUESS, PILOTS, weigh_classes
+from nfphasing_bluesky.modalities.base import ClassSpec
 from nfphasing_bluesky.training.rounds import simulate_usable
 
 FRAMES = 60
@@ -39,10 +40,68 @@ def score(log_probs, label):
 
 
 def test_they_are_normalised_and_keep_some_of_the_guess(subject, case):
+    """Unless a class is thirty nats worse than another: then none of its draws explains anything."""
     _, _, network = case
     found = weighed(subject, case, PILOTS)
     torch.testing.assert_close(found.exp().sum(1), torch.ones(len(found), dtype=torch.float64))
-    assert (found > network.class_log_probs.double() + math.log(KEPT_OF_GUESS) - 1e-4).all()
+    kept = network.class_log_probs.double() + math.log(KEPT_OF_GUESS)
+    ruled_out = found < kept - 1e-4
+    assert not ruled_out.all(1).any() and float(ruled_out.double().mean()) < 0.5
+    assert (found[ruled_out] < math.log(KEPT_OF_GUESS)).all()
+    assert not ruled_out.gather(1, found.argmax(1, keepdim=True)).any()
+
+
+class Known:
+    """Draws of class k have likelihood `levels[k]`, prior and flow of unit density."""
+
+    def __init__(self, levels):
+        self.levels = torch.tensor(levels)
+        self.classes = tuple(ClassSpec(str(k), ("x",), (0.0,), (1.0,)) for k in range(len(levels)))
+        self.width = 1
+
+    def log_likelihood(self, draws, batch):
+        return self.levels[draws.label]
+
+    def log_prior(self, draws):
+        return torch.zeros(len(draws))
+
+
+class Even:
+    """Equal guesses, for one frame."""
+
+    def __init__(self, log_probs):
+        self.class_log_probs = log_probs
+
+    def of_class(self, k, frames):
+        return self
+
+    def from_latent(self, z):
+        return z, torch.zeros(z.shape[:-1])
+
+    def with_classes(self, log_probs):
+        return Even(log_probs)
+
+
+class Nothing:
+    def at(self, index):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([0.0, -math.log(9.0)], [0.9 * 0.9 + 0.05, 0.9 * 0.1 + 0.05]),
+        ([0.0, -20.0], [0.95, 0.05]),
+        ([-7e3, -1e3], [0.0, 1.0]),
+    ],
+)
+def test_what_explains_nothing_is_ruled_out(levels, expected):
+    guess = Even(torch.full((1, 2), math.log(0.5)))
+    found = weigh_classes(Known(levels), guess, Nothing(), torch.randn(1, 2, 8, 1)).class_log_probs.exp()
+    torch.testing.assert_close(
+        found[0].double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0
+    )
 
 
 def test_few_draws_agree_with_many(subject, case):
