@@ -224,6 +224,11 @@ class Modality(Protocol):
         ...
 
     @property
+    def hopeless_nats(self) -> float:
+        """Log-likelihood below the best draw of its frame at which a draw is given up; infinite for never."""
+        ...
+
+    @property
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         ...

@@ -95,6 +95,7 @@ class SaxsOriented:
     background = BackgroundPrior(1e-6, 0.3)
     neighbours = 0
     sigma_floor = 0.01
+    hopeless_nats = 40.0
     noise_columns = 4
     has_log_prior = True
     disagreement = ""
