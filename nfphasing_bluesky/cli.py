@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nfphasing_bluesky.core import NFPhasingError
+from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory
 
 app = typer.Typer(
     name="nfphasing",
@@ -22,12 +22,27 @@ stderr = Console(stderr=True)
 
 Device = Annotated[str, typer.Option(help="torch device, or auto")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Probe = Annotated[
+    Path | None,
+    typer.Option(help="file with the probe of ptychographic scans; retrieve: find it from the first frames"),
+]
+PositionsSign = Annotated[
+    str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
+]
+PositionsOrder = Annotated[
+    str | None, typer.Option(help="xy: rows and columns of a scan's positions are exchanged")
+]
+Turn = Annotated[
+    str | None,
+    typer.Option(help="what to do to the frames of a scan: transpose, flip-rows, rotate-90, ..."),
+]
 Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphasing models`")]
 
 
 def main() -> None:
     """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    keep_freed_memory()
     try:
         app()
     except (NFPhasingError, OSError) as error:
@@ -139,17 +154,17 @@ def adapt(
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
-    positions_sign: Annotated[
-        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
-    ] = None,
+    probe: Probe = None,
+    positions_sign: PositionsSign = None,
+    positions_order: PositionsOrder = None,
+    orientation: Turn = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Pull a model over to the probe, the noise and the sample of an experiment, with frames of it."""
     from nfphasing_bluesky.views.adapting import adapt_with_progress
 
-    asked = {"renamed": _pairs(rename), "probe": probe, "positions_sign": _signs(positions_sign)}
+    asked = _of_scans(rename, probe, positions_sign, positions_order, orientation)
     reading = {k: v for k, v in asked.items() if v is not None}
     folder = output or Path("runs") / f"{Path(model).name}-adapted"
     result = adapt_with_progress(
@@ -200,10 +215,10 @@ def reconstruct(
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="file with the probe of ptychographic scans")] = None,
-    positions_sign: Annotated[
-        str | None, typer.Option(help="signs of a scan's rows and columns: 1, -1 or as 1,-1")
-    ] = None,
+    probe: Probe = None,
+    positions_sign: PositionsSign = None,
+    positions_order: PositionsOrder = None,
+    orientation: Turn = None,
     frames: Annotated[
         bool, typer.Option("--frames", help="write every frame of a stitched scan too")
     ] = False,
@@ -228,9 +243,8 @@ def reconstruct(
         "q_unit": q_unit,
         "columns": _columns(columns),
         "relative_sigma": relative_sigma,
-        "renamed": _pairs(rename),
-        "probe": probe,
-        "positions_sign": _signs(positions_sign),
+        "check": True,
+        **_of_scans(rename, probe, positions_sign, positions_order, orientation),
     }
     known = {k: v for k, v in reading.items() if v is not None}
     if adapt_minutes is not None:
@@ -246,6 +260,19 @@ def reconstruct(
     if as_json:
         _print_json({"results": results})
     sys.exit(1 if any("error" in r for r in results) else 0)
+
+
+def _of_scans(
+    rename: list[str] | None, probe: Path | None, sign: str | None, order: str | None, orientation: str | None
+) -> dict[str, Any]:
+    """Keyword arguments of `read_frames` for scans; None where nothing was asked."""
+    return {
+        "renamed": _pairs(rename),
+        "probe": probe,
+        "positions_sign": _signs(sign),
+        "positions_order": order,
+        "orientation": orientation,
+    }
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str] | None:

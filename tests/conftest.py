@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from nfphasing_bluesky.core import keep_freed_memory
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Tests allocate as the program's own processes do."""
+    keep_freed_memory()
 
 
 def require(condition: object, reason: str) -> None:

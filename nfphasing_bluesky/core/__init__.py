@@ -25,6 +25,7 @@ from nfphasing_bluesky.core.geometry import (
     fresnel_number,
     plane_of,
 )
+from nfphasing_bluesky.core.memory import keep_freed_memory
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.posterior import (
     Axis,
@@ -49,6 +50,7 @@ from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, Window, is_t
 from nfphasing_bluesky.core.symmetry import Symmetry
 
 __all__ = [
+    "keep_freed_memory",
     "EffectiveBeam",
     "effective_beam",
     "fresnel_number",

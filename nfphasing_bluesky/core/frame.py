@@ -38,6 +38,7 @@ class Frame:
         mask: same shape, True where a pixel or point must not be used; None for none.
         origin: provenance.
         neighbours: other frames of the scan that saw parts of the same object, for models that look at them.
+        doubt: what is wrong with the measurement that it is of, in words; its posterior is then never VALID.
     """
 
     intensity: FloatArray
@@ -46,6 +47,7 @@ class Frame:
     mask: NDArray[np.bool_] | None = None
     origin: Origin = field(default_factory=Origin)
     neighbours: tuple["Frame", ...] = ()
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         intensity = np.asarray(self.intensity)

@@ -42,12 +42,19 @@ class Policy(StrEnum):
     SAMPLE = "sample"
 
 
+RETRIEVE = "retrieve"
+"""In place of a probe's file: find the probe."""
+
+
 class StreamSettings(Settings):
     """Which frames are taken from a run and how they wait.
 
-    With a `probe` (a file) they are those of ptychographic scans. `positions` are the data keys of rows and
-    columns, by default the scan's motors; `positions_sign` is -1 where they are the sample's and the beam
-    walks the other way. `object_every_s` is the least time between two states of the stitched object.
+    With a `probe` they are those of ptychographic scans: a file, or "retrieve" to find it from the first
+    `probe_frames` frames, which wait until then. `positions` are the data keys of rows and columns, by
+    default the scan's motors; `positions_sign` is -1 where they are the sample's and the beam walks the other
+    way; `positions_order` "xy" exchanges them; `orientation` is what must be done to the frames, a name of
+    `core.orientation`. The first `check_frames` frames wait until it was looked whether frames and positions
+    agree; 0 for never. `object_every_s` is the least time between two states of the stitched object.
     """
 
     data_key: str | None = None
@@ -62,7 +69,23 @@ class StreamSettings(Settings):
     probe: Path | None = None
     positions: tuple[str, str] | None = None
     positions_sign: tuple[Literal[-1, 1], Literal[-1, 1]] | None = None
+    positions_order: Literal["yx", "xy"] | None = None
+    orientation: str | None = None
+    probe_frames: Annotated[int, Field(ge=9, le=10_000)] = 100
+    check_frames: Annotated[int, Field(ge=0, le=1000)] = 20
     object_every_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+
+    @property
+    def held(self) -> int:
+        """Frames of a run that may wait for each other before the first goes on."""
+        if self.probe is None:
+            return 0
+        return max(self.check_frames, self.probe_frames if self.retrieves_probe else 0)
+
+    @property
+    def retrieves_probe(self) -> bool:
+        """Whether the probe is found from the first frames."""
+        return self.probe is not None and str(self.probe) == RETRIEVE
 
 
 def settings_sha256(*nodes: Settings) -> str:

@@ -76,6 +76,8 @@ class DerivedRun:
         self._object_every_s = object_every_s
         self.window: Window | None = None
         """Rectangle of the object that the scan covers; to be set before the first results, where known."""
+        self.notes: dict[str, str] = {}
+        """What was found out about the scan, by name; to be set before the first results, where known."""
         self.ledger = Ledger()
         self.closed = False
 
@@ -192,6 +194,7 @@ class DerivedRun:
                 "seed": self._settings.seed,
                 "stream": self._stream,
                 "data_key": self._data_key,
+                **({"scan": dict(self.notes)} if self.notes else {}),
             },
             "tiled_specs": [dict(SPEC)],
         }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import (
     CurveGeometry,
     DetectorGeometry,
+    Failure,
     Frame,
     FrameError,
     GeometryError,
@@ -63,8 +64,8 @@ class Layout:
         places = self.scan.keys if isinstance(self.scan, ScanFrames) else ()
         return frozenset([self.data_key, *self.event_roles.values(), *places])
 
-    def frame(self, values: Mapping[str, Any], origin: Origin) -> Frame:
-        """Build a Frame from one event's values, data key -> array.
+    def frames(self, values: Mapping[str, Any], origin: Origin) -> list[Frame | Failure]:
+        """Take one event's values, data key -> array; give the frames that are ready now, mostly its own.
 
         Raises:
             FrameError, GeometryError: wrong shape or number of exposures, missing q, sigma or geometry.
@@ -73,18 +74,25 @@ class Layout:
         roles = dict(self.fixed)
         roles.update({role: np.asarray(values[name]) for role, name in self.event_roles.items()})
         if intensity.ndim == 1:
-            return self._curve(intensity, roles, origin)
+            return [self._curve(intensity, roles, origin)]
         sigma, mask, flat = (_flat(roles.get(role), 2) for role in ("sigma", "mask", "flat"))
         if isinstance(self.scan, GeometryError):
             raise self.scan
         if self.scan is not None:
-            return self.scan.frame(intensity, values, None if mask is None else mask != 0, origin)
+            return self.scan.take(intensity, values, None if mask is None else mask != 0, origin)
         if isinstance(self.detector, GeometryError):
             raise self.detector
         if isinstance(self.detector, HologramGeometry):
             dead = None if mask is None else mask != 0
-            return hologram_frame(intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin)
-        return Frame(intensity, self.detector, sigma=sigma, mask=left_out(intensity, mask), origin=origin)
+            hologram = hologram_frame(
+                intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin
+            )
+            return [hologram]
+        return [Frame(intensity, self.detector, sigma=sigma, mask=left_out(intensity, mask), origin=origin)]
+
+    def release(self) -> list[Frame | Failure]:
+        """Give the frames that wait for others which will not come."""
+        return self.scan.release() if isinstance(self.scan, ScanFrames) else []
 
     def _curve(self, intensity: Array, roles: Mapping[str, Array], origin: Origin) -> Frame:
         q = self._in_inverse_angstrom("q", roles)

@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import (
     Origin,
     PtychographyGeometry,
 )
+from nfphasing_bluesky.core.orientation import Orientation
 from nfphasing_bluesky.documents.holograms import near_field
 
 log = logging.getLogger(__name__)
@@ -217,6 +218,27 @@ def read_signs(value: Any, where: str) -> tuple[float, float]:
     return float(signs[0]), float(signs[-1])
 
 
+def positions_turn(signs: tuple[float, float], order: str, where: str) -> Orientation:
+    """Return what is done to positions: `order` "xy" has columns first, then the signs count.
+
+    Raises:
+        GeometryError: another order.
+    """
+    if order not in ("yx", "xy"):
+        raise GeometryError(
+            f"{where}: positions_order={order!r}, expected 'yx', rows first, or 'xy', columns first"
+        )
+    return Orientation(order == "xy", signs[0] < 0, signs[1] < 0)
+
+
+def turned(images: NDArray, turn: Orientation, optics: Optics) -> NDArray:
+    """Turn frames or masks (..., H, W); the direct beam of a far field stays in its pixel."""
+    if optics.fresnel_number is not None:
+        return turn.image(images)
+    side = images.shape[-1]
+    return turn.image(images, centre=0 if optics.centred is False else side // 2)
+
+
 def unusable(counts: NDArray, optics: Optics, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """(H, W) True where a pixel is masked, negative, saturated, or the largest value of an unsigned dtype."""
     bad = ~np.isfinite(counts) | (counts < 0)
@@ -235,6 +257,7 @@ def ptychography_frame(
     *,
     mask: NDArray | None = None,
     origin: Origin,
+    doubt: str = "",
 ) -> Frame:
     """Make one frame.
 
@@ -245,6 +268,7 @@ def ptychography_frame(
         place: row and column of pixel [0, 0] in the object's pixels.
         mask: (H, W) True = not used.
         origin: of the frame.
+        doubt: what is wrong with the scan.
 
     Raises:
         FrameError: no light, or a mask of another shape.
@@ -270,4 +294,4 @@ def ptychography_frame(
         pixel_size_m=rows if square else None,
         wavelength_m=optics.wavelength_m,
     )
-    return Frame(np.where(bad, 0, counts), geometry, mask=bad, origin=origin)
+    return Frame(np.where(bad, 0, counts), geometry, mask=bad, origin=origin, doubt=doubt)

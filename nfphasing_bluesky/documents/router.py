@@ -95,6 +95,11 @@ class FrameRouter:
         run = self._runs.get(raw_uid)
         return None if run is None else run.window()
 
+    def notes(self, raw_uid: str) -> dict[str, str]:
+        """What was found out about a scan once a frame of it has come, by name; empty where nothing was."""
+        run = self._runs.get(raw_uid)
+        return {} if run is None else run.notes()
+
     def _begin(self, name: str, start: Document) -> tuple[list[RunFrames], list[Any]]:
         if start.get("original_run_uid"):
             return [], []

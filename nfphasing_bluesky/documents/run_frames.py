@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,6 +166,9 @@ class RunFrames(event_model.SingleRunDocumentRouter):
                 f"event {pending.seq_num}: {', '.join(lacking)} had not arrived when the run ended",
             )
         self._pending.clear()
+        for layout in self._layouts.values():
+            if isinstance(layout, Layout):
+                self._emit_all(layout.release())
         self._streams.close()
         self._resources.close()
 
@@ -174,6 +177,11 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         scans = (layout.scan for layout in self._layouts.values() if isinstance(layout, Layout))
         windows = (scan.window() for scan in scans if isinstance(scan, ScanFrames))
         return next((window for window in windows if window is not None), None)
+
+    def notes(self) -> dict[str, str]:
+        """What was found out about the scan, by name."""
+        scans = (layout.scan for layout in self._layouts.values() if isinstance(layout, Layout))
+        return {k: v for scan in scans if isinstance(scan, ScanFrames) for k, v in scan.notes.items()}
 
     def _take_event(self, doc: Any) -> None:
         layout = self._layouts.get(doc["descriptor"])
@@ -220,16 +228,20 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         del self._pending[(pending.descriptor, pending.seq_num)]
         origin = self._origin(pending.seq_num, pending.time, layout)
         try:
-            frame = layout.frame({key: value() for key, value in pending.values.items()}, origin)
-            if self._integrate is not None and frame.intensity.ndim == 2:
-                frame = self._integrate(frame)
-        except NFPhasingError as error:
-            self._fail(origin, str(error))
-        except Exception as error:  # a frame that surprises us must not end the run
-            log.exception("run %s, event %d", origin.raw_uid, origin.seq_num)
-            self._fail(origin, f"{type(error).__name__}: {error}")
+            made = layout.frames({key: value() for key, value in pending.values.items()}, origin)
+        except Exception as error:
+            self._fail(origin, _reason(error, origin))
         else:
-            self._emit(frame)
+            self._emit_all(made)
+
+    def _emit_all(self, made: Sequence[Frame | Failure]) -> None:
+        for one in made:
+            if isinstance(one, Frame) and self._integrate is not None and one.intensity.ndim == 2:
+                try:
+                    one = self._integrate(one)
+                except Exception as error:
+                    one = Failure(one.origin, _reason(error, one.origin))
+            self._emit(one)
 
     def _fail(self, origin: Origin, reason: str) -> None:
         self._emit(Failure(origin, reason))
@@ -238,6 +250,14 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         key = layout.data_key if isinstance(layout, Layout) else self._settings.data_key or ""
         uid = self.get_start()["uid"]
         return Origin(key or "frame", uid, self._settings.stream, key, int(seq_num), float(at))
+
+
+def _reason(error: Exception, origin: Origin) -> str:
+    """What to say of a frame that failed; one that surprises us must not end the run."""
+    if isinstance(error, NFPhasingError):
+        return str(error)
+    log.error("run %s, event %d", origin.raw_uid, origin.seq_num, exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _constant(value: Any) -> Callable[[], Any]:

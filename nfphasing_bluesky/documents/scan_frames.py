@@ -1,5 +1,6 @@
 """Frames of ptychographic scans from events: places from motors, the probe from elsewhere."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Frame, GeometryError, Origin, Window
+from nfphasing_bluesky.core import Failure, Frame, GeometryError, NFPhasingError, Origin, Window
+from nfphasing_bluesky.core.orientation import read_orientation
+from nfphasing_bluesky.documents.gaps import dead_lines
 from nfphasing_bluesky.documents.geometry import from_configuration
 from nfphasing_bluesky.documents.keys import Document, own_metadata
 from nfphasing_bluesky.documents.ptychography import (
@@ -17,14 +20,23 @@ from nfphasing_bluesky.documents.ptychography import (
     looks_centred,
     photon_scale,
     positions_from_lengths,
+    positions_turn,
     probe_in_photons,
     ptychography_frame,
     read_optics,
     read_signs,
+    turned,
 )
-from nfphasing_bluesky.documents.units import metres
+from nfphasing_bluesky.documents.scan_places import (
+    motor_of,
+    position_fields,
+    position_keys,
+    position_number,
+)
+from nfphasing_bluesky.documents.scan_start import LEAST_FRAMES, Applied, Watch, find_probe, shots_of
 
-_PIXELS = ("px", "pixel", "pixels")
+log = logging.getLogger(__name__)
+
 _MARGIN_PX = 2
 _ADVICE = "put it into the start document, nfphasing={'geometry': {...}}, or record it with the detector"
 
@@ -34,31 +46,46 @@ class Beam:
     """What documents do not say of a ptychographic scan.
 
     Args:
-        probe: complex (H, W) or (P, H, W).
+        probe: complex (H, W) or (P, H, W); None to find it from the first frames.
         label: what messages call the probe's source.
         positions: data keys of the positions of rows and columns; None finds them.
         signs: of rows and columns, +1 or -1; None takes the start document's `positions_sign`, else +1.
-        mask: (H, W) True = not used.
+        mask: (H, W) True = not used, as the frames are stored.
+        orientation: what must be done to the frames, a name of `core.orientation`; None takes the start
+            document's `orientation`, else nothing.
+        order: "xy" exchanges rows and columns of the positions; None takes the start document's
+            `positions_order`, else "yx".
+        probe_frames: frames that a probe is found from.
+        check_frames: frames after which it is looked whether frames and positions agree; 0 for never.
     """
 
-    probe: NDArray
+    probe: NDArray | None
     label: str = "probe"
     positions: tuple[str, str] | None = None
     signs: tuple[float, float] | None = None
     mask: NDArray[np.bool_] | None = None
+    orientation: str | None = None
+    order: str | None = None
+    probe_frames: int = 100
+    check_frames: int = 20
 
 
-@dataclass(frozen=True)
-class _Motor:
-    """A position of events: its data key, and metres or pixels of one unit."""
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A frame that waits for others: counts and mask as turned, place as read."""
 
-    key: str
-    factor: float
-    in_pixels: bool
+    counts: NDArray
+    mask: NDArray[np.bool_] | None
+    readings: list[float]
+    origin: Origin
 
 
 class ScanFrames:
     """Makes the frames of one stream.
+
+    The first ones wait for each other: where there is no probe until it was found from them, and in any case
+    until it was looked whether frames and positions agree. What cannot be told then (frames of one line say
+    nothing of the next) is looked at again later; frames have a `doubt` once something is wrong.
 
     Whether the direct beam is in the middle and whether the probe is in photons is found from the first frame
     with light, unless the start document says `centred`.
@@ -79,31 +106,71 @@ class ScanFrames:
         self._data_key, self._beam, self._start = data_key, beam, start
         self._values = _optics_values(start, descriptor, data_key)
         self._motors = tuple(
-            _motor(descriptor, name) for name in _position_keys(start, descriptor, data_key, beam.positions)
+            motor_of(descriptor, name) for name in position_keys(start, descriptor, data_key, beam.positions)
         )
-        said = own_metadata(start).get("positions_sign", 1)
-        self._signs = beam.signs or read_signs(said, f"{data_key}, start document")
+        said, where = own_metadata(start), f"{data_key}, start document"
+        signs = beam.signs or read_signs(said.get("positions_sign", 1), where)
+        positions = positions_turn(signs, beam.order or said.get("positions_order", "yx"), where)
+        frames = read_orientation(beam.orientation or said.get("orientation", "as-is"), where)
+        self._applied = Applied(frames, positions)
         self._ready: tuple[Optics, NDArray[np.complexfloating]] | None = None
+        self._held: list[_Held] | None = []
+        self._dead: NDArray[np.bool_] | None = None
+        self._source = "" if beam.probe is None else beam.label
+        self._watch = Watch(beam.check_frames, self._applied, retrieved=beam.probe is None)
 
     @property
     def keys(self) -> frozenset[str]:
         """Data keys that every event must have besides the frame."""
         return frozenset(motor.key for motor in self._motors)
 
-    def frame(
+    @property
+    def notes(self) -> dict[str, str]:
+        """What was found out about the scan: where its probe is from, whether frames and positions agree."""
+        return {"probe": self._source, "orientation": self._watch.said} if self._ready else {}
+
+    def take(
         self, counts: NDArray, values: Mapping[str, Any], mask: NDArray[np.bool_] | None, origin: Origin
-    ) -> Frame:
-        """Build the frame of one event.
+    ) -> list[Frame | Failure]:
+        """Take what one event brought, and give the frames that are ready.
 
         Raises:
             FrameError, GeometryError: no light, another size than the probe's, a place that is no number.
         """
         mask = _either(mask, self._beam.mask, counts.shape)
-        optics, probe = self._ready or self._prepare(counts, mask)
-        place = self._place([_number(values[m.key], m.key) for m in self._motors], optics)
-        frame = ptychography_frame(counts, optics, probe, place, mask=mask, origin=origin)
-        self._ready = optics, probe
-        return frame
+        if self._ready is None:
+            self._prepare(counts, mask, origin)
+        held = self._turned(counts, values, mask, origin)
+        if self._held is None:
+            frame = self._frame(held)
+            self._watch.add([frame])
+            return [replace(frame, doubt=self._watch.doubt)]
+        if self._ready is not None:
+            self._frame(held)  # what is wrong with it is said at once
+        self._held.append(held)
+        return self.release() if len(self._held) >= self._wanted else []
+
+    def release(self) -> list[Frame | Failure]:
+        """Give the frames that wait, however few they are."""
+        held, self._held = self._held or [], None
+        if not held:
+            return []
+        held = self._without_gaps(held)
+        try:
+            if self._ready is None:
+                self._find_probe(held)
+        except NFPhasingError as error:
+            self._held = []
+            return [Failure(item.origin, f"{type(error).__name__}: {error}") for item in held]
+        made: list[Frame | Failure] = []
+        for item in held:
+            try:
+                made.append(self._frame(item))
+            except NFPhasingError as error:
+                made.append(Failure(item.origin, f"{type(error).__name__}: {error}"))
+        self._watch.add([one for one in made if isinstance(one, Frame)], last=True)
+        doubt = self._watch.doubt
+        return [replace(one, doubt=doubt) if isinstance(one, Frame) else one for one in made]
 
     def window(self) -> Window | None:
         """Rectangle of the object that the scan covers, from the extents of a grid scan; None until a frame.
@@ -117,7 +184,7 @@ class ScanFrames:
             return None
         if str(self._start.get("plan_name", "")).startswith("rel"):
             return None
-        limits = dict(zip(_fields(self._start) or names, extents, strict=False))
+        limits = dict(zip(position_fields(self._start) or names, extents, strict=False))
         if any(motor.key not in limits for motor in self._motors):
             return None
         optics, probe = self._ready
@@ -135,23 +202,74 @@ class ScanFrames:
         rows, columns = (int(n) for n in last - first)
         return Window(int(first[0]), int(first[1]), rows, columns)
 
-    def _prepare(
-        self, counts: NDArray, mask: NDArray[np.bool_] | None
-    ) -> tuple[Optics, NDArray[np.complexfloating]]:
-        shape = (counts.shape[0], counts.shape[1])
-        optics = read_optics(self._values, shape, self._data_key, _ADVICE)
+    @property
+    def _wanted(self) -> int:
+        """How many frames wait for each other."""
+        return max(1, self._beam.check_frames, self._beam.probe_frames if self._beam.probe is None else 0)
+
+    def _prepare(self, counts: NDArray, mask: NDArray[np.bool_] | None, origin: Origin) -> None:
+        """Scale a known probe to a frame with light; check the optics in any case."""
+        optics = self._optics(counts, mask)
+        if self._beam.probe is None:
+            return
+        where = f"{self._data_key}, {self._beam.label}"
+        frame = turned(counts, self._applied.frames, optics)
+        dead = None if mask is None else turned(mask, self._applied.frames, optics)
+        probe = as_probe(self._beam.probe, (frame.shape[0], frame.shape[1]), where)
+        # a dark frame is refused here
+        ptychography_frame(frame, optics, probe, (0.0, 0.0), mask=dead, origin=origin)
+        scale = photon_scale(probe, [frame], optics, dead)
+        self._ready = optics, probe_in_photons(probe, scale, where)
+
+    def _without_gaps(self, held: list[_Held]) -> list[_Held]:
+        """Mask lines that never counted in the frames that wait, here and in all that follow."""
+        if len(held) < LEAST_FRAMES or len({item.counts.shape for item in held}) > 1:
+            return held
+        self._dead, words = dead_lines(np.array([item.counts for item in held]), held[0].mask)
+        if not words:
+            return held
+        log.warning("%s: %s never count, between lines that do: a gap, now masked", self._data_key, words)
+        return [replace(item, mask=_either(item.mask, self._dead, item.counts.shape)) for item in held]
+
+    def _find_probe(self, held: list[_Held]) -> None:
+        optics = self._optics(np.mean([np.clip(item.counts, 0, None) for item in held], axis=0), None)
+        places = [self._place(item.readings, optics) for item in held]
+        shots = shots_of([item.counts for item in held], places, optics, [item.mask for item in held])
+        found = find_probe(shots, optics)
+        self._ready, self._source = (optics, found.probe), found.source
+
+    def _optics(self, counts: NDArray, mask: NDArray[np.bool_] | None) -> Optics:
+        shape = counts.shape[::-1] if self._applied.frames.transpose else counts.shape
+        optics = read_optics(self._values, (shape[0], shape[1]), self._data_key, _ADVICE)
         if optics.centred is None:
             light = counts if mask is None else np.where(mask, 0, counts)
             optics = replace(optics, centred=looks_centred(light))
-        where = f"{self._data_key}, {self._beam.label}"
-        probe = as_probe(self._beam.probe, shape, where)
-        return optics, probe_in_photons(probe, photon_scale(probe, [counts], optics, mask), where)
+        return optics
+
+    def _turned(
+        self, counts: NDArray, values: Mapping[str, Any], mask: NDArray[np.bool_] | None, origin: Origin
+    ) -> _Held:
+        optics = self._ready[0] if self._ready else self._optics(counts, mask)
+        turn, readings = self._applied.frames, [position_number(values[m.key], m.key) for m in self._motors]
+        self._place(readings, optics)
+        frame = turned(counts, turn, optics)
+        dead = _either(None if mask is None else turned(mask, turn, optics), self._dead, frame.shape)
+        return _Held(frame, dead, readings, origin)
+
+    def _frame(self, held: _Held) -> Frame:
+        assert self._ready is not None  # noqa: S101  asked for only then
+        optics, probe = self._ready
+        place = self._place(held.readings, optics)
+        return ptychography_frame(held.counts, optics, probe, place, mask=held.mask, origin=held.origin)
 
     def _place(self, readings: list[float], optics: Optics) -> tuple[float, float]:
         lengths = np.array([m.factor * v for m, v in zip(self._motors, readings, strict=True)])
+        turn = self._applied.positions
+        if turn.transpose:
+            lengths = lengths[::-1]
         if not all(motor.in_pixels for motor in self._motors):
             lengths = positions_from_lengths(lengths, optics, self._data_key, _ADVICE)
-        row, column = lengths * np.array(self._signs)
+        row, column = lengths * np.array(turn.signs)
         return float(row), float(column)
 
 
@@ -173,66 +291,6 @@ def _optics_values(start: Document, descriptor: Document, data_key: str) -> dict
         return {name: float(value) for name, value in said.items()}
     except (TypeError, ValueError):
         raise GeometryError(f"{where} is {dict(said)!r}, expected a number for each name") from None
-
-
-def _position_keys(
-    start: Document, descriptor: Document, data_key: str, asked: tuple[str, str] | None
-) -> tuple[str, str]:
-    """Data keys of rows and columns: those asked for, those that the start document names, or its motors.
-
-    Of two motors the one whose name ends in y moves along the rows and the one in x along the columns; where
-    the names do not say so the slow one moves along the rows.
-    """
-    named = asked or own_metadata(start).get("positions")
-    if named is not None and len(named) == 2:
-        return str(named[0]), str(named[1])
-    fields = _fields(start) or [str(name) for name in start.get("motors") or ()]
-    fields = [name for name in fields if name in descriptor["data_keys"]]
-    if len(fields) == 2:
-        ends = [name.lower().rstrip("0123456789_-")[-1:] for name in fields]
-        if sorted(ends) == ["x", "y"]:
-            return (fields[0], fields[1]) if ends[0] == "y" else (fields[1], fields[0])
-        if len((start.get("hints") or {}).get("dimensions") or (1, 2)) == 2:
-            return fields[0], fields[1]
-    raise GeometryError(
-        f"{data_key}: no two positions to be seen in the start document, which has "
-        f"{', '.join(fields) or 'no motors'} in this stream; name the data keys of rows and columns, "
-        "positions= in the settings or nfphasing={'positions': [rows, columns]} in the start document"
-    )
-
-
-def _fields(start: Document) -> list[str]:
-    """Data keys of the dimensions that a plan hints at, the slowest first."""
-    dimensions = (start.get("hints") or {}).get("dimensions") or ()
-    try:
-        return [str(name) for fields, _ in dimensions for name in fields if name != "time"]
-    except (TypeError, ValueError):
-        return []
-
-
-def _motor(descriptor: Document, name: str) -> _Motor:
-    declared = descriptor["data_keys"].get(name)
-    if declared is None:
-        raise GeometryError(
-            f"the position {name!r} is not in stream {descriptor.get('name', '')!r}, which has "
-            f"{', '.join(sorted(descriptor['data_keys']))}; read it in every event"
-        )
-    units = declared.get("units")
-    if str(units).strip().lower() in _PIXELS:
-        return _Motor(name, 1.0, True)
-    return _Motor(name, metres(units, f"position {name}"), False)
-
-
-def _number(value: Any, key: str) -> float:
-    try:
-        number = np.asarray(value, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
-        number = np.empty(0)
-    if number.size != 1 or not np.isfinite(number[0]):
-        raise GeometryError(
-            f"position {key}={value!r}, expected a finite number; the frame's place is unknown"
-        )
-    return float(number[0])
 
 
 def _either(

@@ -1,6 +1,7 @@
 """Invertible transforms, conditional flows, context encoders. torch only."""
 
 from nfphasing_bluesky.flows.anchor import Anchor
+from nfphasing_bluesky.flows.bounded_anchor import BoundedAnchor
 from nfphasing_bluesky.flows.box import HALF_LOG_2PI, Box
 from nfphasing_bluesky.flows.conditional import ConditionalFlow, FlowDistribution, LatentSampler, build_flow
 from nfphasing_bluesky.flows.couplings import AffineCoupling, SplineCoupling
@@ -17,6 +18,7 @@ from nfphasing_bluesky.flows.resample import (
     resample_curve,
 )
 from nfphasing_bluesky.flows.settings import (
+    AnchorMap,
     CouplingKind,
     EncoderSettings,
     FlowSettings,
@@ -32,6 +34,8 @@ __all__ = [
     "HALF_LOG_2PI",
     "AffineCoupling",
     "Anchor",
+    "AnchorMap",
+    "BoundedAnchor",
     "Box",
     "Chain",
     "ConditionalAffine",

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.flows.anchor import Anchor
+from nfphasing_bluesky.flows.bounded_anchor import BoundedAnchor
 from nfphasing_bluesky.flows.box import Box
 from nfphasing_bluesky.flows.couplings import AffineCoupling, SplineCoupling, split_masks
 from nfphasing_bluesky.flows.gaussian import ConditionalAffine, ConditionalGaussian
 from nfphasing_bluesky.flows.linear import LULinear, Permutation
-from nfphasing_bluesky.flows.settings import CouplingKind, FlowSettings, Mixing, Standardiser
+from nfphasing_bluesky.flows.settings import AnchorMap, CouplingKind, FlowSettings, Mixing, Standardiser
 from nfphasing_bluesky.flows.transforms import Chain, Transform
 
 LOG_2PI = math.log(2 * math.pi)
@@ -108,6 +109,7 @@ class ConditionalFlow(nn.Module):
         dimension: D.
         context_dimension: E.
         box: the bounded support, or None for all of R^D.
+        anchor_map: how coordinates are counted from an anchor.
     """
 
     def __init__(
@@ -116,9 +118,11 @@ class ConditionalFlow(nn.Module):
         dimension: int,
         context_dimension: int,
         box: Box | None = None,
+        anchor_map: AnchorMap = AnchorMap.LINEAR,
     ) -> None:
         super().__init__()
         self.box = box
+        self.anchor_map = anchor_map
         self.transform = Chain(transforms)
         self.dimension = dimension
         self.context_dimension = context_dimension
@@ -143,6 +147,8 @@ class ConditionalFlow(nn.Module):
             raise SettingsError(
                 f"context has shape {tuple(context.shape)}, expected (B, E) with E = {self.context_dimension}"
             )
+        if anchor is not None and self.anchor_map is AnchorMap.BOUNDED:
+            anchor = BoundedAnchor(anchor.location, anchor.factor, anchor.features)
         return FlowDistribution(self, context.to(self.dtype), anchor)
 
 
@@ -182,7 +188,8 @@ def build_flow(
     transforms += _couplings(dimension, context_dimension, settings)
     if not any(True for t in transforms for _ in t.parameters()):
         raise SettingsError("the flow has no weights: neither layers nor a standardiser; set layers >= 1")
-    return ConditionalFlow(transforms, dimension, context_dimension, _box(dimension, lower, upper))
+    box = _box(dimension, lower, upper)
+    return ConditionalFlow(transforms, dimension, context_dimension, box, settings.anchor)
 
 
 def _box(

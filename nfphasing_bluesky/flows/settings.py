@@ -37,10 +37,18 @@ class Standardiser(StrEnum):
     NONE = "none"
 
 
+class AnchorMap(StrEnum):
+    """Coordinates around an anchor: straight ones, or ones that end where the prior does."""
+
+    LINEAR = "linear"
+    BOUNDED = "bounded"
+
+
 class FlowSettings(Settings):
     """Architecture of a conditional coupling flow.
 
     `tail_bound` is in units of the standardised coordinates: outside it, splines are the identity.
+    `anchor` is for flows that are given one (`flows/anchor.py`, `flows/bounded_anchor.py`).
     `seed` fixes permutations and random halves, not the initial weights.
     """
 
@@ -48,6 +56,7 @@ class FlowSettings(Settings):
     mixing: Mixing = Mixing.LU
     split: Split = Split.ALTERNATING
     standardiser: Standardiser = Standardiser.GAUSSIAN
+    anchor: AnchorMap = AnchorMap.LINEAR
     layers: Annotated[int, Field(ge=0, le=64)] = 8
     hidden: Annotated[int, Field(ge=4, le=4096)] = 128
     blocks: Annotated[int, Field(ge=0, le=16)] = 1

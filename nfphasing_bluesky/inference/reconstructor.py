@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
 from nfphasing_bluesky.inference.threads import side_by_side
-from nfphasing_bluesky.inference.trust import judge, outside
+from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -57,6 +57,14 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"device {device!r} can't be used here ({error}); try 'auto' or 'cpu'") from None
     return chosen
+
+
+class Conditioned(NamedTuple):
+    """A batch on the device, its anchors, and the distribution of its objects."""
+
+    batch: Any
+    anchors: Anchors
+    distribution: Distribution
 
 
 class Reconstructor:
@@ -145,7 +153,10 @@ class Reconstructor:
                 origins = [part[i].origin for i in usable]
                 own = [part[i] for i in usable]
                 made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
-                placed = (replace(p, place=frame.place) for p, frame in zip(made, own, strict=True))
+                placed = (
+                    replace(p, place=frame.place, trust=doubted(p.trust, frame.doubt))
+                    for p, frame in zip(made, own, strict=True)
+                )
                 results |= dict(zip(usable, placed, strict=True))
             return [results[i] for i in range(len(part))]
 
@@ -195,17 +206,17 @@ class Reconstructor:
         began: float | None = None,
         share: int | None = None,
         frames: Sequence[Frame] | None = None,
+        conditioned: Conditioned | None = None,
     ) -> list[Posterior]:
         """Reconstruct a batch that was collated before; `began` and `share` set the latency.
 
-        With its `frames` predictions are on their points, else on those of the batch.
+        With its `frames` predictions are on their points, else on those of the batch. What `condition` made
+        of the same batch, origins and seed need not be made again.
         """
         began = time.perf_counter() if began is None else began
         s = n_samples or self.settings.n_samples
         seed = self.settings.seed if seed is None else seed
-        batch = batch.to(self.device)
-        anchors = self.modality.anchors(batch)
-        distribution = self._distribution(batch, anchors, origins, seed)
+        batch, anchors, distribution = conditioned or self.condition(batch, origins, seed)
         normal = self._noise(batch, origins, s, seed)
         width = 1 + self.modality.latents(batch)
         draws, log_q = distribution.draw(normal[..., :width])
@@ -277,26 +288,20 @@ class Reconstructor:
         self.reconstruct(batch, [Origin(), Origin()])
 
     @torch.no_grad()
-    def log_prob(self, batch: Any, draws: Draws) -> Tensor:
-        """(N,) log q(class, theta | I) of given draws, the frames of the batch numbered from 0."""
+    def condition(self, batch: Any, origins: Sequence[Origin], seed: int) -> Conditioned:
+        """q(class, theta | I) of a batch, the classes weighed by their evidence."""
         batch = batch.to(self.device)
-        origins = [Origin(seq_num=i) for i in range(len(batch))]
         anchors = self.modality.anchors(batch)
-        return self._distribution(batch, anchors, origins, self.settings.seed).log_prob(draws)
-
-    def _distribution(
-        self, batch: Any, anchors: Anchors, origins: Sequence[Origin], seed: int
-    ) -> Distribution:
-        """q(class, theta | I), the classes weighed by their evidence."""
         network = self.network(*self.modality.context(batch), anchors)
         shape = (len(self.modality.classes), PILOTS, self.modality.width)
         if shape[0] == 1:
-            return network
+            return Conditioned(batch, anchors, network)
         pilots = [
             torch.randn(shape, generator=torch.Generator().manual_seed(frame_seed(seed + 2, o.seq_num)))
             for o in origins
         ]
-        return weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
+        weighed = weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
+        return Conditioned(batch, anchors, weighed)
 
     def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""

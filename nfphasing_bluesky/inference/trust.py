@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -16,6 +17,14 @@ def outside(card: Card, features: Mapping[str, Tensor], index: int) -> str:
         if not low <= value <= high:
             return f"{name}={value:.4g} is outside the model's range {low:.4g} to {high:.4g}"
     return ""
+
+
+def doubted(trust: Trust, doubt: str) -> Trust:
+    """Add what is wrong with the whole measurement of a frame: a verdict of VALID becomes WARNING."""
+    if not doubt:
+        return trust
+    verdict = Verdict.WARNING if trust.verdict is Verdict.VALID else trust.verdict
+    return replace(trust, verdict=verdict, reason="; ".join(filter(None, (doubt, trust.reason))))
 
 
 def judge(

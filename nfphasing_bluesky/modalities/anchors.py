@@ -8,7 +8,7 @@ Where the fit failed, or is not yet there, the covariance is widened by how far 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -32,9 +32,9 @@ NARROWEST = 1e-7
 HOPELESS = 1e6
 
 
-def anchor_features(dimension: int) -> int:
-    """Number of features of an anchor of a class with `dimension` free parameters."""
-    return 2 * dimension + 3
+def anchor_features(dimension: int, rivals: int = 0) -> int:
+    """Number of features of an anchor of a class with `dimension` free parameters, and of its rivals."""
+    return 2 * dimension + 3 + (rivals * (dimension + 2) - 1 if rivals else 0)
 
 
 class Measured(Protocol):
@@ -93,6 +93,8 @@ class Target:
         background: mean and standard deviation of the background over scale.
         starts: objects of the library that a fit starts from.
         steps: of a fit, at most.
+        rivals: whether the features tell where the fits of all starts had come to when the best was chosen:
+            where there are many minima, the truth may be in another.
     """
 
     box: Box
@@ -101,6 +103,7 @@ class Target:
     background: tuple[float, float]
     starts: int = STARTS
     steps: int = STEPS
+    rivals: bool = False
 
 
 class Library:
@@ -212,6 +215,7 @@ def _fit(target: Target, library: Starts[M], batch: M) -> Anchor:
     # a few steps of all starts tell which of them is worth the rest
     for _ in range(TRIALS):
         state = _advance(target, batch.at(rows), state)
+    tried = state
     best = state.objective.view(-1, count).argmin(1) + torch.arange(len(batch), device=rows.device) * count
     state = state.at(best)
     for _ in range(target.steps - TRIALS):
@@ -222,7 +226,10 @@ def _fit(target: Target, library: Starts[M], batch: M) -> Anchor:
             state = _advance(target, batch, state)
         else:
             state.put(active, _advance(target, batch.at(active), state.at(active)))
-    return _anchor(state, batch)
+    anchor = _anchor(state, batch)
+    if not target.rivals:
+        return anchor
+    return replace(anchor, features=torch.cat([anchor.features, _rivals(tried, anchor, count)], 1))
 
 
 def _advance(target: Target, batch: Measured, state: _Fit) -> _Fit:
@@ -291,6 +298,20 @@ def _evaluate(target: Target, batch: Measured, y: Tensor) -> _Fit:
         (gradient * newton).sum(1),
         torch.full_like(chi2, DAMPING),
     )
+
+
+def _rivals(tried: _Fit, anchor: Anchor, count: int) -> Tensor:
+    """(B, count * (D + 2) - 1) where the fits of all starts were, in units of the anchor, and how good."""
+    objective = tried.objective.view(-1, count).float()
+    order = objective.argsort(1)
+    objective = objective.gather(1, order)
+    decrement = tried.decrement.view(-1, count).float().gather(1, order)
+    y = tried.y.view(len(order), count, -1)
+    y = y.gather(1, order[:, :, None].expand_as(y)) - anchor.location.double()[:, None]
+    pulls = torch.linalg.solve_triangular(anchor.factor.double(), y.mT, upper=False).mT
+    behind = (objective - objective[:, :1]).clamp_min(0)[:, 1:]
+    parts = [torch.asinh(pulls).float().flatten(1) / 2, torch.log1p(behind), torch.log1p(decrement) / 2]
+    return torch.cat(parts, 1).nan_to_num(0.0).clamp(-20, 20)
 
 
 def differences(

@@ -225,7 +225,7 @@ class Modality(Protocol):
 
     @property
     def hopeless_nats(self) -> float:
-        """Log-likelihood below the best draw of its frame at which a draw is given up; infinite for never."""
+        """Nats below the best of its frame at which a draw, or a class, is given up; infinite for never."""
         ...
 
     @property

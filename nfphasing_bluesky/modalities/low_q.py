@@ -54,16 +54,23 @@ def probability(
     rest = replace(curve, mask=curve.mask | low)
     frame = size_curves.Frame(rest.q[:, None], rest.intensity[:, None], rest.root_weight[:, None])
 
+    # q increases, so that no later point belongs to the beginning
+    end = 1 + int(low.any(0).nonzero().amax()) if low.any() else 1
+    made: list[Tensor] = []
+
     def gram(y: Tensor) -> Tensor:
-        whole = size_curves.over_sigma(columns(y), frame)
+        each = columns(y)
+        made.append(each[:, :, :end])
+        whole = size_curves.over_sigma(each, frame)
         return whole.mT @ whole
 
     stages = size_scan.stages(gram, prior, len(curve), curve.q.device, REFINEMENTS)
-    mean, covariance = _predicted(columns, stages, prior)
-    root = torch.where(low, curve.sigma.double().reciprocal(), 0.0)
+    mean, covariance = _predicted(torch.cat(made, 1), stages, prior)
+    low, sigma, intensity = (v[:, :end] for v in (low, curve.sigma.double(), curve.intensity.double()))
+    root = torch.where(low, sigma.reciprocal(), 0.0)
     covariance = covariance * root[:, :, None] * root[:, None, :]
     covariance.diagonal(dim1=1, dim2=2).add_(1.0)
-    pull = (curve.intensity.double() - mean) * root
+    pull = (intensity - mean) * root
     chi2 = (pull * torch.linalg.solve(covariance, pull[..., None])[..., 0]).sum(1)
     points = low.sum(1).double()
     found = torch.special.gammaincc(points.clamp_min(1.0) / 2, chi2 / 2)
@@ -71,9 +78,12 @@ def probability(
 
 
 def _predicted(
-    columns: Callable[[Tensor], Tensor], stages: list[size_scan.Stage], prior: size_scan.Coefficients
+    columns: Tensor, stages: list[size_scan.Stage], prior: size_scan.Coefficients
 ) -> tuple[Tensor, Tensor]:
-    """Mean (B, Q) and covariance (B, Q, Q) of the curve over the sizes of all stages."""
+    """Mean (B, Q) and covariance (B, Q, Q) of the curve over the sizes of all stages.
+
+    The columns (B, J, Q, M + 1) are those of the stages' sizes, one stage after the other.
+    """
     y, order = torch.cat([s.y for s in stages], 1).sort(1)
     gram = torch.cat([s.gram for s in stages], 1)
     gram = gram.gather(1, order[:, :, None, None].expand_as(gram))
@@ -84,7 +94,7 @@ def _predicted(
     scale = found.log_scale.exp()
     matrix, right = size_scan.system(gram, scale, prior)
     factor = torch.linalg.cholesky_ex(matrix).L
-    rows = columns(y).double() * scale[:, :, None, None]
+    rows = columns.gather(1, order[:, :, None, None].expand_as(columns)).double() * scale[:, :, None, None]
     each = (rows @ torch.cholesky_solve(right[..., None], factor))[..., 0]
     mean = (weight[..., None] * each).sum(1)
     # within each size, and between the sizes

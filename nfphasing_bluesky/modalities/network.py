@@ -20,10 +20,14 @@ from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
 
 
 class NetworkSettings(Settings):
-    """Architecture of a 1-D model."""
+    """Architecture of a 1-D model.
+
+    `own` are the flows of classes, by name, that differ from `flow`.
+    """
 
     encoder: EncoderSettings = EncoderSettings(width=384, blocks=4)
     flow: FlowSettings = FlowSettings(layers=5, hidden=96, head_hidden=128, head_blocks=1)
+    own: dict[str, FlowSettings] = {}
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,9 @@ class CurvePosterior(nn.Module):
         self.width = max(len(c.free) for c in classes)
         width = settings.encoder.context
         flows = {
-            c.name: build_flow(len(c.free), width + extra, c.lower, c.upper, settings.flow)
+            c.name: build_flow(
+                len(c.free), width + extra, c.lower, c.upper, settings.own.get(c.name, settings.flow)
+            )
             for c, extra in zip(classes, features, strict=True)
         }
         self.mixture = MixtureOfFlows(flows, width)

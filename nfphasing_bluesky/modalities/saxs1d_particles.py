@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
-from nfphasing_bluesky.flows import Anchor, Box
+from nfphasing_bluesky.flows import Anchor, AnchorMap, Box, FlowSettings
 from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.anchors import (
     LIBRARY,
@@ -65,6 +65,11 @@ CLASSES = (
 # The misfit of core-shell spheres has many minima.
 LARGE_LIBRARIES = {"core_shell_sphere": 16_384}
 MANY_STARTS = {"core_shell_sphere": 4}
+OWN_FLOWS = {
+    "core_shell_sphere": FlowSettings(
+        layers=6, hidden=128, head_hidden=128, head_blocks=1, anchor=AnchorMap.BOUNDED
+    )
+}
 
 PARAMETERS = (
     Parameter("rg_angstrom", "angstrom", "radius of gyration"),
@@ -130,7 +135,7 @@ class SaxsParticles(Saxs1D):
     noise_columns = 3
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
-        self.settings = settings or NetworkSettings()
+        self.settings = settings or NetworkSettings(own=OWN_FLOWS)
         self._libraries: dict[int, CurveLibrary] = _LIBRARIES.setdefault(
             self.settings.encoder.grid.digest(), {}
         )
@@ -183,7 +188,8 @@ class SaxsParticles(Saxs1D):
 
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow per class."""
-        return CurvePosterior(self.classes, self.settings, [anchor_features(len(c.free)) for c in CLASSES])
+        features = [anchor_features(len(c.free), MANY_STARTS.get(c.name, 0)) for c in CLASSES]
+        return CurvePosterior(self.classes, self.settings, features)
 
     def box(self, k: int, device: torch.device | str = "cpu") -> Box:
         """Box of the free parameters of class k, float64."""
@@ -217,6 +223,7 @@ class SaxsParticles(Saxs1D):
             slopes=lambda theta, q: finite_differences(curve, box, theta, q),
             background=self.background.moments(),
             starts=MANY_STARTS.get(CLASSES[k].name, STARTS),
+            rivals=CLASSES[k].name in MANY_STARTS,
         )
 
     def _library(self, k: int) -> CurveLibrary:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from nfphasing_bluesky.core import (
     Failure,
@@ -19,6 +18,9 @@ from nfphasing_bluesky.core import (
     StorageError,
     StreamSettings,
 )
+from nfphasing_bluesky.core.orientation import read_orientation
+from nfphasing_bluesky.core.settings import RETRIEVE
+from nfphasing_bluesky.documents.gaps import dead_lines
 from nfphasing_bluesky.documents.ptychography import (
     NAMES as NUMBERS,
 )
@@ -27,18 +29,18 @@ from nfphasing_bluesky.documents.ptychography import (
     as_probe,
     looks_centred,
     photon_scale,
-    positions_from_lengths,
     probe_in_photons,
     ptychography_frame,
     read_optics,
-    read_signs,
+    turned,
 )
 from nfphasing_bluesky.documents.scan_frames import Beam
+from nfphasing_bluesky.documents.scan_start import Applied, check_agreement, find_probe, shots_of
+from nfphasing_bluesky.storage.positions import ADVICE, read_positions
 from nfphasing_bluesky.storage.scans import Scan, read_scan
 
 log = logging.getLogger(__name__)
 
-ADVICE = "rename what is there with --map theirs=ours"
 _LOOKED_AT = 64
 """Frames that scale and centre are found from."""
 
@@ -50,17 +52,31 @@ class ScanOptions:
     """How a scan is read.
 
     Args:
-        probe: file with the probe, over what the scan holds.
+        probe: file with the probe, over what the scan holds; `RETRIEVE` to find it from the first frames.
         positions_sign: +1 or -1, or one for rows and one for columns: with -1 the positions are the sample's
             and the beam walks the other way. By default what the scan says, else +1.
         renamed: name in the file -> name it goes by here; those of the probe count in the probe's file.
-        mask: (H, W) True = not used.
+        mask: (H, W) True = not used, as the frames are stored.
+        orientation: what must be done to the stored frames, a name of `core.orientation.ORIENTATIONS`.
+        positions_order: "xy" where positions_px and positions_m have columns first, or x and y of
+            translation_m are exchanged.
+        probe_frames: how many of the first frames the probe is found from.
+        check: whether frames and positions agree is looked at; frames of which they do not have a `doubt`.
     """
 
     probe: Path | None = None
     positions_sign: tuple[float, float] | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
     mask: NDArray[np.bool_] | None = None
+    orientation: str = "as-is"
+    positions_order: str = "yx"
+    probe_frames: int = 100
+    check: bool = False
+
+    @property
+    def retrieve(self) -> bool:
+        """Whether the probe is to be found."""
+        return self.probe is not None and str(self.probe) == RETRIEVE
 
 
 def read_ptychography(path: Path, options: ScanOptions) -> Scan:
@@ -69,7 +85,7 @@ def read_ptychography(path: Path, options: ScanOptions) -> Scan:
     Raises:
         StorageError: a file cannot be read, or the probe's has none.
     """
-    if options.probe is None:
+    if options.probe is None or options.retrieve:
         return read_scan(path, options.renamed)
     probe_names = {theirs: ours for theirs, ours in options.renamed.items() if ours == "probe"}
     rest = {theirs: ours for theirs, ours in options.renamed.items() if ours != "probe"}
@@ -106,13 +122,17 @@ def beam_of(settings: StreamSettings, mask: NDArray[np.bool_] | None = None) -> 
     """
     if settings.probe is None:
         return None
-    signs = settings.positions_sign
+    signs, retrieve = settings.positions_sign, settings.retrieves_probe
     return Beam(
-        read_probe(settings.probe),
+        None if retrieve else read_probe(settings.probe),
         settings.probe.name,
         settings.positions,
         None if signs is None else (float(signs[0]), float(signs[1])),
         mask,
+        settings.orientation,
+        settings.positions_order,
+        settings.probe_frames,
+        settings.check_frames,
     )
 
 
@@ -129,96 +149,81 @@ def ptychography_frames(
 
     Args:
         scan: as read.
-        options: signs of the positions, a further mask.
+        options: what is done to frames and positions, a further mask.
         on_failure: takes frames that cannot be used, and the others go on; without it they raise.
 
     Raises:
         FrameError, GeometryError: something that all frames need is missing or cannot be.
     """
-    data = _data(scan)
-    shape = (data.shape[1], data.shape[2])
-    where = str(scan.path)
+    where, data = str(scan.path), _data(scan)
+    turn = read_orientation(options.orientation, where)
+    shape = data.shape[:0:-1] if turn.transpose else data.shape[1:]
     optics = read_optics(_numbers(scan), shape, where, ADVICE)
-    mask = _mask(scan, shape, options.mask)
-    positions = read_positions(scan, optics, len(data), shape, options.positions_sign)
-    if "probe" not in scan.values:
-        raise FrameError(
-            f"{where}: no 'probe', expected complex (H, W) or (P, H, W); the file has "
-            f"{', '.join(sorted(scan.values))}; pass --probe FILE, or {ADVICE}"
-        )
-    probe = as_probe(scan.values["probe"], shape, where)
-    some = data[:: -(-len(data) // _LOOKED_AT)]
-    optics = _with_centre(optics, some, mask, where)
-    probe = probe_in_photons(probe, photon_scale(probe, some, optics, mask), where)
+    mask = _mask(scan, data.shape[1:], options.mask)
+    mask = _without_gaps(_some(data), mask, where)
+    optics = _with_centre(optics, _some(data), mask, where)
+    data, mask = turned(data, turn, optics), None if mask is None else turned(mask, turn, optics)
+    positions, places_turn = read_positions(
+        scan, optics, len(data), shape, options.positions_sign, options.positions_order
+    )
+    applied = Applied(turn, places_turn)
+    if options.retrieve:
+        first = data[: options.probe_frames], positions[: options.probe_frames]
+        found = find_probe(shots_of(*first, optics, [mask] * len(first[0])), optics)
+        probe = found.probe
+        log.warning("%s: the probe was %s", where, found.source)
+    else:
+        probe = _stored_probe(scan, shape)
+        probe = probe_in_photons(probe, photon_scale(probe, _some(data), optics, mask), where)
+    doubt = ""
+    if options.check:
+        doubt = _doubt(data, positions, mask, probe, optics, applied, where, options.retrieve)
     for i, (counts, (row, column)) in enumerate(zip(data, positions, strict=True)):
         origin = Origin(label=f"{scan.path.name} {i + 1}", seq_num=i + 1)
         try:
-            yield ptychography_frame(counts, optics, probe, (row, column), mask=mask, origin=origin)
+            yield ptychography_frame(
+                counts, optics, probe, (row, column), mask=mask, origin=origin, doubt=doubt
+            )
         except NFPhasingError as error:
             if on_failure is None:
                 raise
             on_failure(Failure(origin, f"{type(error).__name__}: {error}"))
 
 
-def read_positions(
-    scan: Scan,
+def _some(data: NDArray) -> NDArray:
+    return data[:: -(-len(data) // _LOOKED_AT)]
+
+
+def _stored_probe(scan: Scan, shape: tuple[int, int]) -> NDArray[np.complexfloating]:
+    if "probe" not in scan.values:
+        raise FrameError(
+            f"{scan.path}: no 'probe', expected complex (H, W) or (P, H, W); the file has "
+            f"{', '.join(sorted(scan.values))}; pass --probe FILE, or --probe {RETRIEVE} to find it from the "
+            f"first frames, or {ADVICE}"
+        )
+    return as_probe(scan.values["probe"], shape, str(scan.path))
+
+
+def _doubt(
+    data: NDArray,
+    positions: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    probe: NDArray[np.complexfloating],
     optics: Optics,
-    count: int,
-    shape: tuple[int, int],
-    signs: tuple[float, float] | None = None,
-) -> NDArray[np.float64]:
-    """Return (N, 2) row and column of the frames in the object's pixels.
-
-    Raises:
-        GeometryError: none, not as many as frames, or none that a scan could have.
-    """
-    where = str(scan.path)
-    name = next((n for n in ("positions_px", "positions_m", "translation_m") if n in scan.values), None)
-    if name is None:
-        raise GeometryError(
-            f"{where}: no positions, expected positions_px or positions_m (N, 2), row and column, or "
-            f"translation_m (N, 3), x, y, z; the file has {', '.join(sorted(scan.values))}; {ADVICE}"
-        )
-    found = np.asarray(scan.values[name])
-    columns = (2, 3) if name == "translation_m" else (2,)
-    if found.ndim != 2 or found.shape[1] not in columns or found.dtype.kind not in "fiu":
-        raise GeometryError(
-            f"{where}: {name} is {found.dtype} {found.shape}, expected numbers (N, "
-            f"{' or '.join(map(str, columns))})"
-        )
-    if len(found) != count:
-        raise GeometryError(
-            f"{where}: {len(found)} positions in {name} for {count} frames; leave out the frames without "
-            "one, or the positions without a frame"
-        )
-    ordered = found[:, [1, 0]] if name == "translation_m" else found
-    pixels = ordered.astype(np.float64)
-    if name != "positions_px":
-        pixels = positions_from_lengths(pixels, optics, where, ADVICE)
-    if signs is None:
-        signs = read_signs(scan.values.get("positions_sign", 1.0), where)
-    pixels = pixels * np.asarray(signs)
-    _check_spread(pixels, shape, f"{where}: {name}")
-    return pixels
-
-
-def _check_spread(pixels: NDArray[np.float64], shape: tuple[int, int], where: str) -> None:
-    """Refuse positions of which hardly any two frames overlap, or all are the same."""
-    known = pixels[np.isfinite(pixels).all(1)]
-    if len(known) < 2:
-        return
-    span = np.ptp(known, axis=0)
-    if span.max() < 1:
-        raise GeometryError(
-            f"{where}: {len(known)} frames within {span[0]:.3g} x {span[1]:.3g} pixels of the object, "
-            "expected a scan; check the unit of the positions and the pixel size"
-        )
-    step = float(np.median(cKDTree(known).query(known, k=2)[0][:, 1]))
-    if step >= min(shape):
-        raise GeometryError(
-            f"{where}: the next frame is {step:.4g} pixels away (median), expected less than their size, "
-            f"{shape}, so that frames overlap; check the positions' unit, the pixel size and the distance"
-        )
+    applied: Applied,
+    where: str,
+    retrieved: bool,
+) -> str:
+    """Say whether frames near the middle lie as their positions say; also in the log."""
+    middle = np.nanmedian(positions, axis=0)
+    near = np.argsort(np.square(positions - middle).sum(1), kind="stable")[:_LOOKED_AT]
+    shots = shots_of(data[near], positions[near], optics, [mask] * len(near))
+    found = check_agreement(shots, probe, optics, applied, retrieved=retrieved)
+    if found.doubt:
+        log.warning("%s: %s", where, found.doubt)
+    elif found.open_question:
+        log.info("%s: %s", where, found.open_question)
+    return found.doubt
 
 
 def _data(scan: Scan) -> NDArray:
@@ -269,6 +274,15 @@ def _mask(scan: Scan, shape: tuple[int, int], further: NDArray[np.bool_] | None)
             f"{scan.path}: every pixel is masked by {', '.join(masks)}; check what 1 means there"
         )
     return mask
+
+
+def _without_gaps(some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> NDArray[np.bool_] | None:
+    """Mask lines of the detector that never count between others that do, and say so."""
+    dead, words = dead_lines(some, mask)
+    if not words:
+        return mask
+    log.warning("%s: %s never count, between lines that do: a gap, now masked; pass --mask", where, words)
+    return dead if mask is None else mask | dead
 
 
 def _with_centre(optics: Optics, some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> Optics:

@@ -50,6 +50,9 @@ def read_frames(
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
     positions_sign: tuple[float, float] | None = None,
+    positions_order: str = "yx",
+    orientation: str = "as-is",
+    check: bool = False,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> list[Frame]:
     """Read every frame of a file; `iter_frames` with all of it in memory."""
@@ -66,6 +69,9 @@ def read_frames(
             renamed=renamed,
             probe=probe,
             positions_sign=positions_sign,
+            positions_order=positions_order,
+            orientation=orientation,
+            check=check,
             on_failure=on_failure,
         )
     )
@@ -84,6 +90,9 @@ def iter_frames(
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
     positions_sign: tuple[float, float] | None = None,
+    positions_order: str = "yx",
+    orientation: str = "as-is",
+    check: bool = False,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
@@ -107,8 +116,12 @@ def iter_frames(
         relative_sigma: sigma as a fraction of the intensity for files without errors.
         dataset: path of the frames inside an HDF5 file.
         renamed: for scans, name in the file -> the name that it goes by here.
-        probe: for ptychographic scans, file with the probe where the scan has none or a worse one.
+        probe: for ptychographic scans, file with the probe where the scan has none or a worse one, or
+            "retrieve" to find it from the first frames.
         positions_sign: for ptychographic scans, signs of rows and columns; by default what the file says.
+        positions_order: for ptychographic scans, "xy" where rows and columns of the positions are exchanged.
+        orientation: for ptychographic scans, what must be done to the stored frames: `core.orientation`.
+        check: for ptychographic scans, look whether frames and positions agree; where not all have a doubt.
         on_failure: takes frames of a ptychographic scan that cannot be used; without it they raise.
 
     Raises:
@@ -126,7 +139,13 @@ def iter_frames(
     options = ReadOptions(q_unit, columns, relative_sigma, dataset)
     if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_ptychography(path):
         scan_options = ScanOptions(
-            None if probe is None else Path(probe), positions_sign, renamed or {}, load_mask(mask)
+            None if probe is None else Path(probe),
+            positions_sign,
+            renamed or {},
+            load_mask(mask),
+            orientation,
+            positions_order,
+            check=check,
         )
         scan = read_ptychography(path, scan_options)
         if scan.is_ptychography:

@@ -128,7 +128,7 @@ class ProcessEngine:
         self._answers = bind(self._context, zmq.PULL, endpoints["replies"])
         self._before = self._tally = Tally()
         self._owed: int | None = None
-        self._index, self._most_ahead = FrameIndex(stream), 2 * batch
+        self._index, self._most_ahead = FrameIndex(stream), 2 * batch + stream.held
         self._progress = threading.Event()
         self._stopping = threading.Event()
         self._begin()

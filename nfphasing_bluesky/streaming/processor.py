@@ -188,6 +188,7 @@ class StreamProcessor:
         if isinstance(frame, Frame):
             if frame.place is not None and run.derived.window is None:
                 run.derived.window = self._router.window(frame.origin.raw_uid)
+                run.derived.notes = self._router.notes(frame.origin.raw_uid)
             frame = run.neighbours.attach(frame)
         self._waiting.append(_Waiting(run, frame, time.monotonic()))
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from nfphasing_bluesky.core import keep_freed_memory
 from nfphasing_bluesky.streaming.outputs import open_outputs
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from nfphasing_bluesky.streaming.worker import Loader, Worker, load_reconstructor
@@ -50,4 +51,5 @@ def watch_parent(pid: int, stop: Callable[[], None], grace_s: float = 5.0) -> th
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
+    keep_freed_memory()
     serve(WorkerSettings.model_validate_json(sys.argv[1]))

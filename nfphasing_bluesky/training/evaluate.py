@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
@@ -29,14 +28,20 @@ class Runner(Protocol):
     modality: Modality
     card: Card
 
-    def reconstruct(
-        self, batch: Any, origins: Sequence[Origin], n_samples: int | None = None, seed: int | None = None
-    ) -> list[Posterior]:
-        """Posteriors of a batch."""
+    def condition(self, batch: Any, origins: Sequence[Origin], seed: int) -> Any:
+        """What `reconstruct` starts from; its `distribution` gives log densities of draws."""
         ...
 
-    def log_prob(self, batch: Any, draws: Draws) -> Tensor:
-        """Log density of draws under the flow."""
+    def reconstruct(
+        self,
+        batch: Any,
+        origins: Sequence[Origin],
+        n_samples: int | None = None,
+        seed: int | None = None,
+        *,
+        conditioned: Any = None,
+    ) -> list[Posterior]:
+        """Posteriors of a batch."""
         ...
 
 
@@ -113,8 +118,9 @@ def run(
         batch, draws, truth = simulate_usable(runner.modality, CHUNK, generator, sample)
         done = len(out.label)
         origins = [Origin(seq_num=done + i) for i in range(len(draws))]
-        posteriors = runner.reconstruct(batch, origins, n_samples, seed)
-        gain = runner.log_prob(batch, draws)
+        conditioned = runner.condition(batch, origins, seed)
+        posteriors = runner.reconstruct(batch, origins, n_samples, seed, conditioned=conditioned)
+        gain = conditioned.distribution.log_prob(draws)
         if runner.modality.has_log_prior:
             gain = gain - runner.modality.log_prior(draws)
         images = _true_images(runner.modality, draws, batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from nfphasing_bluesky.core import keep_freed_memory
 from tests.benchmarks import holography, inference, ptychography, scans, storing
 from tests.benchmarks.figures import Figure, machine, show, write
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
     # Third-party packages announce deprecations of theirs; they are not what is looked at here.
     warnings.simplefilter("ignore")
     torch.set_num_threads(chosen.threads)
+    keep_freed_memory()
     where, progress = machine(), Console(stderr=True)
     figures: list[Figure] = []
     failed, paths = False, ()

@@ -35,24 +35,52 @@ def weighed(subject, case, pilots, seed=0):
     return weigh_classes(subject.modality, network, batch, noise).class_log_probs.double()
 
 
+@pytest.fixture(scope="module")
+def found(subject, case):
+    """Class probabilities as the program finds them."""
+    return weighed(subject, case, PILOTS)
+
+
 def score(log_probs, label):
     return float(log_probs.gather(1, label[:, None]).mean())
 
 
-def test_they_are_normalised_and_keep_some_of_the_guess(subject, case):
-    """Unless a class is thirty nats worse than another: then none of its draws explains anything."""
+def test_they_are_normalised_and_keep_some_of_the_guess(case, found):
     _, _, network = case
-    found = weighed(subject, case, PILOTS)
     torch.testing.assert_close(found.exp().sum(1), torch.ones(len(found), dtype=torch.float64))
-    kept = network.class_log_probs.double() + math.log(KEPT_OF_GUESS)
-    ruled_out = found < kept - 1e-4
-    assert not ruled_out.all(1).any() and float(ruled_out.double().mean()) < 0.5
-    assert (found[ruled_out] < math.log(KEPT_OF_GUESS)).all()
-    assert not ruled_out.gather(1, found.argmax(1, keepdim=True)).any()
+    assert (found > network.class_log_probs.double() + math.log(KEPT_OF_GUESS) - 1e-4).all()
+
+
+def test_few_draws_agree_with_many(subject, case, found):
+    many = weighed(subject, case, 4 * PILOTS, seed=1)
+    difference = 0.5 * (found.exp() - many.exp()).abs().sum(1)
+    assert float(difference.median()) < 0.08
+    assert float(difference.quantile(0.9)) < 0.35
+
+
+def test_they_are_better_than_the_guess(case, found):
+    _, label, network = case
+    guess = network.class_log_probs.double()
+    assert score(found, label) > score(guess, label) + 0.1
+    right = (found.argmax(1) == label).double().mean() - (guess.argmax(1) == label).double().mean()
+    assert float(right) > 0
+
+
+def test_a_frame_does_not_depend_on_its_batch(subject, case):
+    batch, _, _ = case
+    few = batch.at(torch.tensor([5, 9]))
+    alone = type(batch)(**{name: value[:1] for name, value in vars(few).items()})
+    origins = [Origin(seq_num=i) for i in (5, 9)]
+    with torch.no_grad():
+        both = subject.condition(few, origins, 0).distribution.class_log_probs[0]
+        one = subject.condition(alone, origins[:1], 0).distribution.class_log_probs[0]
+    torch.testing.assert_close(both, one, atol=2e-2, rtol=1e-3)
 
 
 class Known:
     """Draws of class k have likelihood `levels[k]`, prior and flow of unit density."""
+
+    hopeless_nats = 30.0
 
     def __init__(self, levels):
         self.levels = torch.tensor(levels)
@@ -99,32 +127,4 @@ class Nothing:
 def test_what_explains_nothing_is_ruled_out(levels, expected):
     guess = Even(torch.full((1, 2), math.log(0.5)))
     found = weigh_classes(Known(levels), guess, Nothing(), torch.randn(1, 2, 8, 1)).class_log_probs.exp()
-    torch.testing.assert_close(
-        found[0].double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0
-    )
-
-
-def test_few_draws_agree_with_many(subject, case):
-    few, many = (weighed(subject, case, n, seed) for n, seed in ((PILOTS, 0), (8 * PILOTS, 1)))
-    difference = 0.5 * (few.exp() - many.exp()).abs().sum(1)
-    assert float(difference.median()) < 0.08
-    assert float(difference.quantile(0.9)) < 0.35
-
-
-def test_they_are_better_than_the_guess(subject, case):
-    _, label, network = case
-    guess, found = network.class_log_probs.double(), weighed(subject, case, PILOTS)
-    assert score(found, label) > score(guess, label) + 0.1
-    right = (found.argmax(1) == label).double().mean() - (guess.argmax(1) == label).double().mean()
-    assert float(right) > 0
-
-
-def test_a_frame_does_not_depend_on_its_batch(subject, case):
-    batch, _, _ = case
-    few = batch.at(torch.tensor([5, 9]))
-    alone = type(batch)(**{name: value[:1] for name, value in vars(few).items()})
-    origins = [Origin(seq_num=i) for i in (5, 9)]
-    with torch.no_grad():
-        both = subject._distribution(few, subject.modality.anchors(few), origins, 0).class_log_probs[0]
-        one = subject._distribution(alone, subject.modality.anchors(alone), origins[:1], 0).class_log_probs[0]
-    torch.testing.assert_close(both, one, atol=2e-2, rtol=1e-3)
+    assert found[0].tolist() == pytest.approx(expected, abs=1e-6)

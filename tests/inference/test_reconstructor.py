@@ -1,6 +1,7 @@
 """Reconstructor: repeatable, independent of the batch, and never stopped by one bad frame."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from nfphasing_bluesky.core import (
     Verdict,
 )
 from nfphasing_bluesky.inference import Reconstructor
+from nfphasing_bluesky.inference.trust import doubted
 
 
 def test_a_posterior_has_everything_it_declares(pair_distance, make_frames):
@@ -149,3 +151,15 @@ def test_nothing_that_can_not_be_rebuilt_is_held(pair_distance):
     assert not [v for v in vars(pair_distance).values() if hasattr(v, "fileno")]
     again = pickle.loads(pickle.dumps(pair_distance.info))
     assert again.sha256 == pair_distance.info.sha256
+
+
+def test_a_frame_of_a_doubtful_measurement_is_never_valid(pair_distance, make_frames):
+    frame = make_frames(pair_distance, 1)[0]
+    (sure,), (doubtful,) = (
+        pair_distance([one], n_samples=64) for one in (frame, replace(frame, doubt="the stage was not homed"))
+    )
+    assert sure.trust.verdict is Verdict.VALID and not sure.trust.reason
+    assert doubtful.trust.verdict is Verdict.WARNING
+    assert doubtful.trust.reason == "the stage was not homed"
+    bad = replace(sure.trust, verdict=Verdict.ALARM, reason="no draw fits")
+    assert doubted(bad, "not homed") == replace(bad, reason="not homed; no draw fits")

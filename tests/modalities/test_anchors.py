@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.modalities import Anchors, Draws, modality
+from nfphasing_bluesky.modalities.anchors import anchor_features
 from nfphasing_bluesky.models import load
 
 N = 100
@@ -112,3 +113,25 @@ def test_curves_that_make_no_sense_get_a_finite_anchor_and_spare_the_others(name
         assert torch.isfinite(part).all()
     assert (anchor.factor.diagonal(dim1=1, dim2=2) > 0).all()
     assert torch.allclose(anchor.location[5], alone.location[0], atol=1e-3)
+
+
+def test_features_tell_of_rival_minima():
+    """Core-shell spheres: where all four fits had come to, best first, and how far behind the others are."""
+    subject = modality("saxs1d-particles")
+    generator = torch.Generator().manual_seed(3)
+    draws = subject.sample_prior(32, generator)
+    shells = (draws.label == 1).nonzero()[:, 0]
+    batch, _ = subject.simulate(draws, generator)
+    everyone = torch.arange(len(shells))
+    anchor = subject.anchors(batch.at(shells)).get(1, everyone)
+    rivals = anchor.features[:, anchor_features(5) :]
+    assert rivals.shape == (len(shells), 4 * 5 + 3 + 4)
+    behind = rivals[:, 20:23]
+    assert (behind >= 0).all() and (behind.diff(dim=1) >= 0).all()
+    # a fit is never worse than where the best of the trials was
+    best = anchor.location + (anchor.factor @ (2 * rivals[:, :5]).sinh()[:, :, None])[:, :, 0]
+    theta = subject.box(1).inverse(torch.stack([best, anchor.location]).double(), best)[0].float()
+    found = [subject.log_likelihood(Draws(draws.label[shells], t, everyone), batch.at(shells)) for t in theta]
+    ended = (rivals[:, :5].abs().amax(1) < 3) & (anchor.features[:, 2 * 5] < 0.01)
+    assert ended.sum() >= 3
+    assert (found[1] > found[0] - 1)[ended].all()

@@ -10,6 +10,8 @@ from nfphasing_bluesky.modalities import REGISTRY, Draws, modality
 from nfphasing_bluesky.models import load, shipped
 
 N = 48
+FITTED = 16
+"""Frames that are drawn from: their fits take longer than all the rest."""
 
 
 def made(name):
@@ -49,10 +51,33 @@ def inside(subject, draws) -> torch.Tensor:
     return ((draws.theta >= low) & (draws.theta <= high)).all(1)
 
 
-def at_truth(subject, generator):
-    draws = subject.sample_prior(N, generator)
+def simulated(subject, generator, count=N):
+    draws = subject.sample_prior(count, generator)
     batch, truth = subject.simulate(draws, generator)
     return draws, batch, truth
+
+
+KEPT = {}
+
+
+def at_truth(subject, generator):
+    """Frames of the first use of the `generator` fixture: simulated once for all tests of a subject."""
+    if KEPT.get("subject") is not subject:
+        KEPT.clear()
+        made = simulated(subject, generator)
+        KEPT.update(subject=subject, made=made, state=generator.get_state())
+    generator.set_state(KEPT["state"])
+    return KEPT["made"]
+
+
+@torch.no_grad()
+def untrained(subject, batch):
+    """What an untrained network says of the first of those frames, their fits included."""
+    if "distribution" not in KEPT:
+        torch.manual_seed(0)
+        batch = batch.at(torch.arange(FITTED))
+        KEPT["distribution"] = subject.network()(*subject.context(batch), subject.anchors(batch))
+    return KEPT["distribution"]
 
 
 def test_prior_draws_are_inside(subject, generator):
@@ -92,8 +117,7 @@ def test_inner_prior_is_narrower(subject, generator):
 
 
 def test_the_same_seed_simulates_the_same(subject):
-    first = at_truth(subject, torch.Generator().manual_seed(3))
-    second = at_truth(subject, torch.Generator().manual_seed(3))
+    first, second = (simulated(subject, torch.Generator().manual_seed(3), 8) for _ in range(2))
     assert torch.equal(first[1].intensity, second[1].intensity)
     assert torch.equal(first[0].theta, second[0].theta)
 
@@ -162,25 +186,21 @@ def test_read_out_has_the_declared_shape_and_names(subject, generator):
 
 def test_drawn_densities_are_those_that_log_prob_gives(subject, generator):
     _, batch, _ = at_truth(subject, generator)
-    torch.manual_seed(0)
-    network = subject.network()
+    distribution = untrained(subject, batch)
     with torch.no_grad():
-        distribution = network(*subject.context(batch), subject.anchors(batch))
-        noise = torch.randn(N, 6, 1 + subject.width, generator=generator)
+        noise = torch.randn(FITTED, 6, 1 + subject.width, generator=generator)
         draws, log_q = distribution.draw(noise)
         again = distribution.log_prob(draws)
     # within rounding of the edge of its box, float32 can't tell where a draw lies
     assert float((log_q - again).abs().quantile(0.98)) < max(5e-3, 1e-6 * subject.width)
-    assert torch.equal(draws.frame, torch.arange(N).repeat_interleave(6))
+    assert torch.equal(draws.frame, torch.arange(FITTED).repeat_interleave(6))
 
 
 def test_no_draw_ever_leaves_the_prior(subject, generator):
     _, batch, _ = at_truth(subject, generator)
-    torch.manual_seed(0)
-    network = subject.network()
-    noise = 50 * torch.randn(N, 20, 1 + subject.width, generator=generator)
+    noise = 50 * torch.randn(FITTED, 20, 1 + subject.width, generator=generator)
     with torch.no_grad():
-        draws, _ = network(*subject.context(batch), subject.anchors(batch)).draw(noise)
+        draws, _ = untrained(subject, batch).draw(noise)
     assert inside(subject, draws).all()
 
 

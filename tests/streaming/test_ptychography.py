@@ -1,6 +1,7 @@
 """A ptychographic scan through the processor: neighbours, the derived run and its object, tiled."""
 
 import asyncio
+from pathlib import Path
 
 import bluesky.plans as bp
 import h5py
@@ -63,7 +64,9 @@ def raw():
 @pytest.fixture
 def settings(tmp_path):
     np.savez(tmp_path / "probe.npz", probe=PROBE)
-    return StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", batch_size=8, object_every_s=0)
+    return StreamSettings(
+        data_key="eiger", probe=tmp_path / "probe.npz", batch_size=8, object_every_s=0, check_frames=0
+    )
 
 
 def process(raw, settings, arrays, reconstructor=None, sinks=()):
@@ -220,3 +223,26 @@ def test_a_catalog_has_the_object(raw, settings, tmp_path):
         np.testing.assert_array_equal(mean, read(arrays, "object_mean"))
     finally:
         close_catalog(client)
+
+
+def test_a_run_without_a_probe_says_where_it_is_from(raw, settings, tmp_path):
+    asked = settings.model_copy(update={"probe": Path("retrieve"), "probe_frames": 30, "check_frames": 20})
+    derived, reconstructor = process(raw, asked, DerivedFiles(tmp_path / "arrays"))
+    start, ledger = derived[0][1], [d for n, d in derived if n == "event"][-1]["data"]
+    assert "retrieved from the first 29 frames with light" in start["nfphasing"]["scan"]["probe"]
+    assert (ledger["received"], ledger["reconstructed"], ledger["failed"]) == (63, 62, 1)
+    assert [f.origin.seq_num for f in reconstructor.seen] == [1, 2, 3, *range(5, 64)]
+    _, columns, _ = stream(derived, "density")
+    assert sorted(columns["raw_seq_num"]) == list(range(1, 64))
+
+
+def test_a_known_probe_is_named_too(raw, settings, tmp_path):
+    derived, _ = process(raw, settings, DerivedFiles(tmp_path / "arrays"))
+    assert derived[0][1]["nfphasing"]["scan"] == {"probe": "probe.npz", "orientation": "not looked at"}
+
+
+def test_frames_that_lie_against_their_places_are_said_to(raw, settings, tmp_path):
+    asked = settings.model_copy(update={"orientation": "transpose", "check_frames": 20})
+    derived, reconstructor = process(raw, asked, DerivedFiles(tmp_path / "arrays"))
+    assert "--orientation as-is" in derived[0][1]["nfphasing"]["scan"]["orientation"]
+    assert all(frame.doubt for frame in reconstructor.seen)

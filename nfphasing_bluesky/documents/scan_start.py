@@ -1,0 +1,242 @@
+"""What the first frames of a ptychographic scan say of it: its probe, and whether frames and places agree."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfphasing_bluesky.core import Frame, NFPhasingError, PtychographyGeometry
+from nfphasing_bluesky.core.orientation import Orientation
+from nfphasing_bluesky.documents.ptychography import Optics, unusable
+
+log = logging.getLogger(__name__)
+
+LEAST_FRAMES = 6
+"""Frames below which nothing is said of their orientation."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """How frames and positions were turned on reading.
+
+    Args:
+        frames: of the stored frames.
+        positions: of the positions as they were given, rows and columns.
+    """
+
+    frames: Orientation = Orientation()
+    positions: Orientation = Orientation()
+
+
+class Shots(NamedTuple):
+    """Frames with light and a finite place.
+
+    Args:
+        counts: (N, H, W) float32, 0 where not used.
+        mask: (N, H, W) True = not used.
+        places: (N, 2) row and column of pixel [0, 0] in the object's pixels.
+    """
+
+    counts: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    places: NDArray[np.float64]
+
+
+class Found(NamedTuple):
+    """A probe (P, H, W), photons^(1/2), and in words where it is from."""
+
+    probe: NDArray[np.complexfloating]
+    source: str
+
+
+class Agreement(NamedTuple):
+    """Whether frames lie as their positions say.
+
+    Args:
+        doubt: what is wrong and what to do about it; empty when nothing was found.
+        open_question: what could not be told; empty when all of it was, or `doubt` says it.
+    """
+
+    doubt: str = ""
+    open_question: str = ""
+
+
+def shots_of(
+    frames: Iterable[NDArray],
+    places: Iterable[tuple[float, float]] | NDArray,
+    optics: Optics,
+    masks: Iterable[NDArray[np.bool_] | None],
+) -> Shots:
+    """Gather the frames that have light and a place.
+
+    Args:
+        frames: counts (H, W) each.
+        places: row and column of each.
+        optics: says which counts are not believed.
+        masks: (H, W) True = not used, or None, of each.
+    """
+    kept = []
+    for counts, place, mask in zip(frames, places, masks, strict=True):
+        bad = unusable(counts, optics, mask)
+        if np.isfinite(place).all() and np.any(counts > 0, where=~bad):
+            kept.append((np.where(bad, 0, counts).astype(np.float32), bad, place))
+    if not kept:
+        return Shots(np.zeros((0, 1, 1), np.float32), np.zeros((0, 1, 1), bool), np.zeros((0, 2)))
+    counts, masks_, places_ = (np.array(part) for part in zip(*kept, strict=True))
+    return Shots(counts, masks_, places_.astype(np.float64))
+
+
+def find_probe(shots: Shots, optics: Optics, seed: int = 0) -> Found:
+    """Retrieve the probe from frames.
+
+    Raises:
+        FrameError, GeometryError: too few frames, or none that overlap.
+    """
+    import torch  # the callback's process must not load it
+
+    from nfphasing_bluesky.physics.probe_retrieval import check_overlap, retrieve_probe
+
+    exposures = _exposures(shots)
+    check_overlap(exposures.position, (shots.counts.shape[1], shots.counts.shape[2]))
+    generator = torch.Generator().manual_seed(seed)
+    found = retrieve_probe(exposures, _propagation(optics), generator)
+    shares = ", ".join(f"{share:.1%}" for share in found.share.tolist())
+    source = (
+        f"retrieved from the first {len(shots.counts)} frames with light: modes {shares}, "
+        f"misfit {found.misfit:.3g}"
+    )
+    log.warning("the probe was %s", source)
+    return Found(found.probe.numpy(), source)
+
+
+def check_agreement(
+    shots: Shots,
+    probe: NDArray[np.complexfloating],
+    optics: Optics,
+    applied: Applied | None = None,
+    *,
+    retrieved: bool = False,
+) -> Agreement:
+    """Say whether frames lie as their positions say, by how well those that overlap agree.
+
+    Args:
+        shots: of one scan.
+        probe: (P, H, W), photons^(1/2).
+        optics: of the scan, `centred` known.
+        applied: how frames and positions were turned already: the advice comes on top of it.
+        retrieved: the probe was found from these frames, as they are turned now.
+    """
+    if len(shots.counts) < LEAST_FRAMES:
+        return Agreement("", f"{len(shots.counts)} frames are too few to tell")
+    import torch  # the callback's process must not load it
+
+    from nfphasing_bluesky.physics.scan_orientation import check_orientation, check_with_unknown_probe
+
+    modes = torch.from_numpy(probe.astype(np.complex64))
+    try:
+        found = check_orientation(_exposures(shots), modes, _propagation(optics))
+        if retrieved and found.undecided:
+            # a probe found in a wrong orientation fits none
+            found = check_with_unknown_probe(_exposures(shots), _propagation(optics))
+    except NFPhasingError as error:
+        return Agreement("", str(error))
+    applied = applied or Applied()
+    if found.better:
+        advice = " or ".join(_advice(c.of, c.turn, applied) for c in found.better)
+        return Agreement(
+            f"frames and positions do not go together: {found.frames} frames that overlap have a misfit of "
+            f"{found.misfit:.3g}, and {found.best:.3g} with {advice}"
+        )
+    if found.undecided:
+        others = "; ".join(_advice(c.of, c.turn, applied) for c in found.undecided)
+        return Agreement("", f"{found.frames} frames that overlap fit as well with {others}")
+    return Agreement()
+
+
+class Watch:
+    """Looks at frames as they come, at some numbers of them, until frames and positions are known to agree.
+
+    Frames of one line cannot tell which way the next one lies; so it is looked again when there are more.
+
+    Args:
+        first: frames after which it is looked for the first time; 0 for never.
+        applied: how frames and positions were turned already.
+        retrieved: the probe is found from the first frames.
+    """
+
+    def __init__(self, first: int, applied: Applied, *, retrieved: bool = False) -> None:
+        self._retrieved = retrieved
+        self._at = [first * factor for factor in (1, 4, 16)] if first else []
+        self._applied = applied
+        self._frames: list[Frame] = []
+        self._found = Agreement("", "not looked at")
+
+    @property
+    def doubt(self) -> str:
+        """What is wrong, in words; empty so far."""
+        return self._found.doubt
+
+    @property
+    def said(self) -> str:
+        """What there is to say about it."""
+        return self._found.doubt or self._found.open_question or "frames and positions agree"
+
+    def add(self, frames: Sequence[Frame], *, last: bool = False) -> None:
+        """Take frames, and look if it is time to; `last` looks in any case, for want of more."""
+        if not self._at or not frames:
+            return
+        self._frames.extend(frames)
+        if not last and len(self._frames) < self._at[0]:
+            return
+        self._at = [number for number in self._at if number > len(self._frames)]
+        self._look()
+        if self._found.doubt or not self._found.open_question or not self._at:
+            self._at, self._frames = [], []
+
+    def _look(self) -> None:
+        geometry = self._frames[-1].geometry
+        assert isinstance(geometry, PtychographyGeometry)  # noqa: S101  made of such frames
+        places = [frame.place or (np.nan, np.nan) for frame in self._frames]
+        optics = Optics(geometry.fresnel_number, centred=geometry.centred)
+        masks = [frame.mask for frame in self._frames]
+        shots = shots_of([frame.intensity for frame in self._frames], places, optics, masks)
+        self._found = check_agreement(shots, geometry.probe, optics, self._applied, retrieved=self._retrieved)
+        if self._found.doubt:
+            log.warning("%s: %s", self._frames[-1].origin.label, self._found.doubt)
+
+
+def _advice(of: str, turn: Orientation, applied: Applied) -> str:
+    """What to pass for one more turn, on the command line and in a start document."""
+    if of == "frames":
+        name = applied.frames.then(turn).name
+        return (
+            f"orientation {name} of the frames (--orientation {name}, nfphasing={{'orientation': '{name}'}})"
+        )
+    total = applied.positions.then(turn)
+    rows, columns = total.signs
+    order = "xy" if total.transpose else "yx"
+    swapped = ", rows and columns exchanged" if turn.transpose else ""
+    return (
+        f"signs {rows:+d}, {columns:+d} of the positions{swapped} (--positions-sign={rows},{columns} "
+        f"--positions-order {order}, nfphasing={{'positions_sign': [{rows}, {columns}], "
+        f"'positions_order': '{order}'}})"
+    )
+
+
+def _exposures(shots: Shots):  # noqa: ANN202  a type of the physics, which is imported late
+    import torch
+
+    from nfphasing_bluesky.physics.whole_scan import Exposures
+
+    return Exposures(*(torch.from_numpy(part) for part in shots))
+
+
+def _propagation(optics: Optics):  # noqa: ANN202  a type of the physics, which is imported late
+    from nfphasing_bluesky.physics.ptychography import FarField, NearField
+
+    if optics.fresnel_number is not None:
+        return NearField(optics.fresnel_number)
+    return FarField(centred=optics.centred is not False)
