@@ -264,6 +264,7 @@ class Reconstructor:
                 labels=labels[b] if self.info.classes else labels[b, :0],
                 origin=origins[b],
                 latency_s=latency,
+                symmetry=self.modality.symmetry,
             )
             for b in range(len(batch))
         ]

@@ -16,6 +16,7 @@ class Images:
     """No density of the prior, no anchors, no second opinion: estimates are among the network's channels."""
 
     neighbours = 0
+    symmetry = None
     sigma_floor = 0.0
     hopeless_nats = math.inf
     noise_columns = 0

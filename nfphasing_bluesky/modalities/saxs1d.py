@@ -60,6 +60,7 @@ class Saxs1D(ABC):
 
     has_log_prior: ClassVar[bool] = True
     neighbours: ClassVar[int] = 0
+    symmetry: ClassVar[None] = None
     sigma_floor: ClassVar[float] = 0.01
     hopeless_nats: ClassVar[float] = math.inf
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})

@@ -94,6 +94,7 @@ class SaxsOriented:
     parameters = PARAMETERS
     background = BackgroundPrior(1e-6, 0.3)
     neighbours = 0
+    symmetry = None
     sigma_floor = 0.01
     hopeless_nats = 40.0
     noise_columns = 4

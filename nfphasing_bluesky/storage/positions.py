@@ -14,6 +14,8 @@ from nfphasing_bluesky.documents.ptychography import (
 )
 from nfphasing_bluesky.storage.scans import Scan
 
+FAR_OFF, LEAST_PLACES = 3.0, 11
+
 ADVICE = "rename what is there with --map theirs=ours"
 
 
@@ -64,6 +66,24 @@ def read_positions(
     pixels = pixels * np.array(turn.signs)
     _check_spread(pixels, shape, f"{where}: {name}")
     return pixels, turn
+
+
+def far_off(pixels: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """(N,) True for places that lie on no other frame and `FAR_OFF` times as far out as nine in ten of them.
+
+    Args:
+        pixels: (N, 2) row and column of the frames.
+        shape: of the frames.
+    """
+    known = np.isfinite(pixels).all(1)
+    result = np.zeros(len(pixels), bool)
+    if known.sum() < LEAST_PLACES:
+        return result
+    places = pixels[known] / np.array(shape)
+    alone = cKDTree(places).query(places, k=2, p=np.inf)[0][:, 1] >= 1
+    out = np.abs(places - np.median(places, axis=0)).max(1)
+    result[known] = alone & (out > FAR_OFF * (1 + np.quantile(out, 0.9)))
+    return result
 
 
 def _check_spread(pixels: NDArray[np.float64], shape: tuple[int, int], where: str) -> None:

@@ -36,7 +36,7 @@ from nfphasing_bluesky.documents.ptychography import (
 )
 from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.documents.scan_start import Applied, check_agreement, find_probe, shots_of
-from nfphasing_bluesky.storage.positions import ADVICE, read_positions
+from nfphasing_bluesky.storage.positions import ADVICE, far_off, read_positions
 from nfphasing_bluesky.storage.scans import Scan, read_scan
 
 log = logging.getLogger(__name__)
@@ -166,9 +166,9 @@ def ptychography_frames(
     positions, places_turn = read_positions(
         scan, optics, len(data), shape, options.positions_sign, options.positions_order
     )
-    applied = Applied(turn, places_turn)
+    applied, outside = Applied(turn, places_turn), far_off(positions, shape)
     if options.retrieve:
-        first = data[: options.probe_frames], positions[: options.probe_frames]
+        first = data[~outside][: options.probe_frames], positions[~outside][: options.probe_frames]
         found = find_probe(shots_of(*first, optics, [mask] * len(first[0])), optics)
         probe = found.probe
         log.warning("%s: the probe was %s", where, found.source)
@@ -181,6 +181,11 @@ def ptychography_frames(
     for i, (counts, (row, column)) in enumerate(zip(data, positions, strict=True)):
         origin = Origin(label=f"{scan.path.name} {i + 1}", seq_num=i + 1)
         try:
+            if outside[i]:
+                raise GeometryError(
+                    f"{origin.label}: place {row:.4g}, {column:.4g} is far outside of what the other frames "
+                    "saw, expected one that overlaps; correct its position, or leave the frame out"
+                )
             yield ptychography_frame(
                 counts, optics, probe, (row, column), mask=mask, origin=origin, doubt=doubt
             )

@@ -102,3 +102,17 @@ def test_a_gap_through_the_middle_that_nobody_masked(scan, tmp_path, caplog):
     assert "columns 22 to 24 never count" in caplog.text and "pass --mask" in caplog.text
     assert frames[0].mask[:, 22:25].all() and frames[0].usable.sum() == 48 * 45
     assert not frames[0].doubt
+
+
+def test_a_place_far_outside_of_the_object_fails_alone(scan, tmp_path):
+    places = scan.exposures.position.numpy().copy()
+    places[7] = [1e7, 3.0]
+    # a frame that overlaps with none is no error if it is near
+    places[8] = places[0] - 60
+    failures = []
+    path = write(tmp_path / "s.npz", scan, positions_px=places)
+    frames = read_frames(path, check=True, on_failure=failures.append)
+    assert [f.origin.seq_num for f in failures] == [8] and len(frames) == 48
+    assert "far outside" in failures[0].reason and "1e+07" in failures[0].reason
+    with pytest.raises(GeometryError, match="far outside"):
+        read_frames(path)
