@@ -6,6 +6,7 @@ the inversion twin and the shift within the grid, and on small grids the other s
 side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken away. There is no background.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +41,7 @@ class SaxsCoherent:
     symmetry = Symmetry(shift="bounded", references=64)
     neighbours = 0
     sigma_floor = 0.0
+    hopeless_nats = math.inf
     noise_columns = 0
     has_log_prior = True
     disagreement = ""
