@@ -4,10 +4,12 @@ Small-angle contrast is real and of one sign, so u lies between 0 and 1, in unit
 phase is free then. The prior is that of `compact_prior`, whose density is known. What no intensity can tell,
 the inversion twin and the shift within the grid, and on small grids the other solutions, are answers side by
 side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken away. There is no background.
+Where a frame does not say its scale (intensity over |FFT u|^2), the one of the largest evidence is taken.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +22,7 @@ from nfphasing_bluesky.modalities import coherent_frames
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
 from nfphasing_bluesky.modalities.compact_prior import compact_prior
-from nfphasing_bluesky.modalities.solutions import Search, half_pattern, solutions
+from nfphasing_bluesky.modalities.solutions import Search, best_scale, half_pattern, solutions
 from nfphasing_bluesky.modalities.solutions_network import SolutionsPosterior, SolutionsSettings
 from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
 
@@ -119,7 +121,12 @@ class SaxsCoherent:
         """Frames to one batch. Raises FrameError or GeometryError for one that can't be used."""
         batch = coherent_frames.collate(frames, self.settings.shape, self._typical)
         sigma = (batch.sigma.square() + (sigma_floor * batch.intensity).square()).sqrt()
-        return CoherentBatch(batch.intensity, sigma, batch.mask, batch.scale, batch.pixel_m)
+        batch = replace(batch, sigma=sigma)
+        scale = batch.scale.clone()
+        for index, frame in enumerate(frames):
+            if getattr(frame.geometry, "coherent_scale", None) is None:
+                scale[index] = best_scale(batch, index, self.prior, self.settings.steps)
+        return replace(batch, scale=scale)
 
     def usable(self, batch: CoherentBatch) -> Tensor:
         """(B,) bool: patterns with enough signal that `collate` would take them."""

@@ -13,7 +13,7 @@ give its moments (Cappe, Douc, Guillin, Marin and Robert, Statistics and Computi
 Letters: D pixels of the object, P pixels of half the pattern, M fits, K solutions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ OFTEN = 4
 ROUNDS, MORE_STARTS = 4, 4
 FEATURES = 3
 FLAT, HEAVY = 20.0, 4.0
+SCALES, SCALE_STEP, SCALE_STARTS = 5, 1.35, 6
 DAMPING = (1e-1, 1e-9, 1e9)
 LONGEST = 2.0
 CONVERGED = 1e-6
@@ -135,6 +136,24 @@ def solutions(pattern: Pattern, search: Search, generator: torch.Generator) -> A
     if count <= search.adapt:
         mixture = adapted(mixture, pattern.log_posterior, generator)
     return _anchor(mixture, search.slots)
+
+
+def best_scale(batch: CoherentBatch, index: int, prior: CompactPrior, steps: int) -> float:
+    """Scale of one frame under which a fit has the largest evidence, among those near the frame's own."""
+    best, chosen = -torch.inf, float(batch.scale[index])
+    start = torch.randn(SCALE_STARTS, prior.mean.numel(), generator=torch.Generator().manual_seed(0))
+    start = start.to(batch.scale)
+    for power in range(-SCALES, SCALES + 1):
+        scale = float(batch.scale[index]) * SCALE_STEP**power
+        tried = replace(batch, scale=torch.full_like(batch.scale, scale))
+        pattern = half_pattern(tried, index, prior)
+        z = _fit(pattern, start, steps)
+        z = z[pattern.log_posterior(z).argmax()][None]
+        volume = pattern.factors(z).diagonal(dim1=1, dim2=2).log().sum()
+        evidence = float(pattern.log_posterior(z)[0] + volume)
+        if evidence > best:
+            best, chosen = evidence, scale
+    return chosen
 
 
 def _fit(pattern: Pattern, z: Tensor, steps: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Coherent patterns: on small grids every enumerated solution is a mode of the right weight."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,8 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
 from nfphasing_bluesky.models import Card
+from nfphasing_bluesky.storage.nexus import write_posterior
+from nfphasing_bluesky.views.images import figure_2d
 from tests.oracles.enumerated_cdi import UniformPrior, enumerate_objects, intensity, laplace
 
 LINE = {"correlation_px": 0.0, "starts": 256, "steps": 80, "slots": 64}
@@ -152,3 +155,21 @@ def test_q_that_is_not_even_is_refused():
     q = np.sinh(np.linspace(-2, 2, 17))[:16]
     with pytest.raises(GeometryError, match="regrid"):
         subject.collate([Frame(np.ones((16, 16)), PlaneGeometry(q, q))], 0.0)
+
+
+def test_answers_of_a_detector_frame_are_drawn_and_stored_side_by_side(tmp_path):
+    """The scale is not told; it has to be found."""
+    subject = reconstructor((8, 8), 128)
+    batch = simulated(subject.modality, 2)
+    values = (v[1].numpy() for v in (batch.intensity, batch.sigma, batch.mask))
+    intensity_, sigma, mask = values
+    frame = Frame(intensity_, detector((16, 16), 8, 8), sigma, mask)
+    posterior = subject([frame])[0]
+    assert posterior.trust.reduced_chi2 < 1.3
+    figure = figure_2d(frame, posterior, subject.info)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert sum(title.startswith("answer") for title in titles) == min(3, len(posterior.modes()))
+    path = write_posterior(tmp_path / "out.h5", posterior, frame, subject.info, subject.settings)
+    with h5py.File(path) as file:
+        assert file["entry/modes/weight"][()].sum() == pytest.approx(1)
+        assert file["entry/modes/mean"].shape == (len(posterior.modes()), 8, 8)
