@@ -183,6 +183,7 @@ class PlaneGeometry:
         absolute: True when intensities are on an absolute scale, 1/cm.
         contrast_inv_cm2: scattering-length-density contrast of particle to solvent, 1/cm^2, or None.
         q_relative_error: standard deviation of the common relative error of q (wavelength, distance).
+        coherent_scale: of a coherent pattern, intensity of a pixel over |FFT u|^2 with u at most 1, or None.
     """
 
     qx_inv_angstrom: FloatArray
@@ -190,6 +191,7 @@ class PlaneGeometry:
     absolute: bool = False
     contrast_inv_cm2: float | None = None
     q_relative_error: float = 0.0
+    coherent_scale: float | None = None
 
     def __post_init__(self) -> None:
         qx, qy = (np.asarray(q, dtype=np.float64) for q in (self.qx_inv_angstrom, self.qy_inv_angstrom))
@@ -203,6 +205,9 @@ class PlaneGeometry:
             raise GeometryError(
                 f"q_relative_error={self.q_relative_error!r}, expected 0 or a positive number"
             )
+        scale = self.coherent_scale
+        if scale is not None and not (np.isfinite(scale) and scale > 0):
+            raise GeometryError(f"coherent_scale={scale!r}, expected a positive number, or None")
         object.__setattr__(self, "qx_inv_angstrom", qx)
         object.__setattr__(self, "qy_inv_angstrom", qy)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core.frame import Origin
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
+from nfphasing_bluesky.core.symmetry import Symmetry
 
 
 class Verdict(StrEnum):
@@ -122,6 +123,7 @@ class Posterior:
         units: name -> unit of each parameter.
         classes: class -> posterior probability; empty for models with no classes.
         labels: (S,) index of each draw's class in `classes`; empty for models with no classes.
+        symmetry: what is taken away before draws are told apart as modes; None where there is one answer.
         place: row and column of u's pixel [0, 0] in the larger object that the scan is about; None for none.
         prediction: posterior-predictive pattern.
         trust: checks and verdict.
@@ -142,14 +144,19 @@ class Posterior:
     latency_s: float = 0.0
     labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     place: tuple[float, float] | None = None
+    symmetry: Symmetry | None = None
 
     def summary(self) -> dict[str, Summary]:
         """Summaries of every parameter."""
         return {name: Summary.of(draws, self.units[name]) for name, draws in self.parameters.items()}
 
     def modes(self, align: Alignment | None = None) -> tuple[Mode, ...]:
-        """The answers among the samples, the heaviest first; see `find_modes`."""
-        return find_modes(self.samples, align)
+        """The answers among the samples, the heaviest first; see `find_modes`.
+
+        Args:
+            align: `symmetry` when None.
+        """
+        return find_modes(self.samples, align or self.symmetry)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction, Settings
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction, Settings, Symmetry
 from nfphasing_bluesky.flows import Anchor
 
 
@@ -53,6 +53,8 @@ class Draws:
 
 class Anchors:
     """Anchors of B frames for K classes, found when first asked for and then kept.
+
+    A modality of one class may keep several answers of it as if they were classes.
 
     Args:
         frames: B.
@@ -219,8 +221,18 @@ class Modality(Protocol):
         ...
 
     @property
+    def symmetry(self) -> Symmetry | None:
+        """Changes of u that no frame can tell, where draws are shown as several modes; mostly None."""
+        ...
+
+    @property
     def sigma_floor(self) -> float:
         """Relative systematic error that is added to each sigma unless the user says otherwise."""
+        ...
+
+    @property
+    def hopeless_nats(self) -> float:
+        """Nats below the best of its frame at which a draw, or a class, is given up; infinite for never."""
         ...
 
     @property

@@ -1,5 +1,6 @@
 """What modalities have in common whose prior is a program that draws images."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ class Images:
     """No density of the prior, no anchors, no second opinion: estimates are among the network's channels."""
 
     neighbours = 0
+    symmetry = None
     sigma_floor = 0.0
+    hopeless_nats = math.inf
     noise_columns = 0
     has_log_prior = False
     disagreement = ""

@@ -91,7 +91,7 @@ class DrawDistribution:
             B*S draws, those of one frame together, and (B*S,) log q.
         """
         b, s = noise.shape[:2]
-        label = self._labels(noise[..., 0])
+        label = stratified(noise[..., 0], self.class_log_probs.detach().exp())
         theta = noise.new_zeros(b * s, self.width)
         log_q = noise.new_zeros(b * s)
         for k in range(self.class_log_probs.shape[1]):
@@ -113,13 +113,17 @@ class DrawDistribution:
         frame = torch.arange(b, device=noise.device).repeat_interleave(s)
         return Draws(label.reshape(-1), theta, frame), log_q
 
-    def _labels(self, normal: Tensor) -> Tensor:
-        """(B, S) classes: one stratified uniform per draw, so that shares follow the probabilities."""
-        b, s = normal.shape
-        rank = normal.argsort(1).argsort(1)
-        u = (rank + torch.special.ndtr(normal[:, :1])) / s
-        cdf = self.class_log_probs.detach().exp().cumsum(1)
-        return torch.searchsorted(cdf / cdf[:, -1:], u.contiguous()).clamp_max(cdf.shape[1] - 1)
+
+def stratified(normal: Tensor, probabilities: Tensor) -> Tensor:
+    """(B, S) choices among K of probabilities (B, K), from standard normals (B, S).
+
+    One stratified uniform per draw, so that shares follow the probabilities.
+    """
+    s = normal.shape[1]
+    rank = normal.argsort(1).argsort(1)
+    u = (rank + torch.special.ndtr(normal[:, :1])) / s
+    cdf = probabilities.cumsum(1)
+    return torch.searchsorted(cdf / cdf[:, -1:], u.contiguous()).clamp_max(cdf.shape[1] - 1)
 
 
 class CurvePosterior(nn.Module):

@@ -11,10 +11,12 @@ from nfphasing_bluesky.modalities.holography import Holography
 from nfphasing_bluesky.modalities.ptychography import Ptychography
 from nfphasing_bluesky.modalities.saxs1d_particles import SaxsParticles
 from nfphasing_bluesky.modalities.saxs1d_pr import SaxsPairDistance
+from nfphasing_bluesky.modalities.saxs2d_cdi import SaxsCoherent
 from nfphasing_bluesky.modalities.saxs2d_oriented import SaxsOriented
 
 REGISTRY: Mapping[str, type[Modality]] = {
-    kind.name: kind for kind in (SaxsParticles, SaxsPairDistance, Holography, Ptychography, SaxsOriented)
+    kind.name: kind
+    for kind in (SaxsParticles, SaxsPairDistance, Holography, Ptychography, SaxsOriented, SaxsCoherent)
 }
 
 

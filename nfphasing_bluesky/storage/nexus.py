@@ -37,6 +37,7 @@ def write_posterior(
     """Write a reconstruction, whole or not at all: a reader never sees half a file.
 
     `/entry/density` (NXdata, the default plot): `mean` with its errors `std`, `samples` and the axes;
+    `/entry/modes`, where there may be several answers: (M,) `weight`, and `mean` and `std` of each;
     `/entry/parameters`: (S,) draws with their summaries as attributes; `/entry/classes`;
     `/entry/data`: the measured curve or small-angle pattern, also readable as canSAS SASdata;
     `/entry/prediction`: mean and 95 % band; `/entry/process`: program, model and
@@ -98,6 +99,8 @@ def _write_file(
     entry.attrs["default"] = "density"
     entry["title"] = f"{posterior.density.quantity} of {posterior.origin.label}"
     _write_density(entry, posterior)
+    if posterior.symmetry is not None:
+        _write_modes(entry, posterior)
     _write_parameters(entry, posterior)
     axes = _write_frame(entry, frame) if frame is not None else ()
     _write_prediction(entry, posterior, axes)
@@ -125,6 +128,15 @@ def _write_density(entry: h5py.Group, posterior: Posterior) -> None:
     new_dataset(group, "samples", posterior.samples, info.units)
     if posterior.place is not None:
         group.attrs["place"] = posterior.place
+
+
+def _write_modes(entry: h5py.Group, posterior: Posterior) -> None:
+    """Write weight, mean and standard deviation of every answer, the heaviest first."""
+    modes, info = posterior.modes(), posterior.density
+    group = new_group(entry, "modes", "NXcollection")
+    new_dataset(group, "weight", np.array([mode.weight for mode in modes]), "1")
+    new_dataset(group, "mean", np.stack([mode.mean for mode in modes]), info.units)
+    new_dataset(group, "std", np.stack([mode.std for mode in modes]), info.units)
 
 
 def _write_parameters(entry: h5py.Group, posterior: Posterior) -> None:

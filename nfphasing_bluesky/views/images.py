@@ -25,8 +25,9 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     """Draw a frame and the image that was reconstructed from it.
 
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
-    standard deviation of u, and one draw; mean and draw share a scale. Row 0 is at the top, of a small-angle
-    pattern the row of the largest qy. Masked pixels are grey.
+    standard deviation of u, and one draw; mean and draw share a scale. Where there may be several
+    answers, a third row has the means of the three heaviest modes, with their weights. Row 0 is at the top,
+    of a small-angle pattern the row of the largest qy. Masked pixels are grey.
 
     Args:
         frame: (H, W).
@@ -34,7 +35,8 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
         info: the model.
 
     Returns:
-        A figure of 1200 x 820 pixels with a canvas of its own; pyplot is not involved.
+        A figure of 1200 x 820 pixels, 1230 with a third row, and a canvas of its own; pyplot is not
+        involved.
 
     Raises:
         FrameError: the frame or the density is not two-dimensional.
@@ -44,7 +46,8 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
             f"{frame.origin.label}: figure_2d draws a frame and a density of two axes, got a frame "
             f"{frame.intensity.shape} and a density {posterior.density.shape}"
         )
-    figure = Figure(figsize=(12, 8.2), dpi=_DPI, layout="constrained")
+    height = 8.2 if posterior.symmetry is None else 12.3
+    figure = Figure(figsize=(12, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     draw_2d(figure, frame, posterior, info)
     return figure
@@ -53,9 +56,12 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
 def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo) -> None:
     """Draw `figure_2d` into a figure that exists, after clearing it."""
     figure.clear()
-    axes = figure.subplots(2, 3)
+    several = posterior.symmetry is not None
+    axes = figure.subplots(3 if several else 2, 3)
     (draw_pattern if is_pattern(frame) else _draw_frame)(axes[0], frame, posterior)
     _draw_density(axes[1], posterior)
+    if several:
+        draw_modes(axes[2], posterior)
     footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
     text = "\n".join([*_in_rows(parameter_lines(posterior, info)), "    ".join(footer)])
     figure.supxlabel(text, fontsize=9)
@@ -111,6 +117,20 @@ def _draw_density(axes: NDArray, posterior: Posterior) -> None:
     label = axis_label(density.quantity, density.units)
     draw_image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
     _name_axes(axes[2:], density, unit)
+
+
+def draw_modes(axes: NDArray, posterior: Posterior) -> None:
+    """Draw the means of the heaviest modes side by side, on one scale, with their weights."""
+    density, modes = posterior.density, posterior.modes()
+    limits = colour_limits(np.stack([mode.mean for mode in modes[: len(axes)]]))
+    extent, unit = image_extent(density.axes)
+    label = axis_label(density.quantity, density.units)
+    for number, (one, mode) in enumerate(zip(axes, modes, strict=False), start=1):
+        title = f"answer {number} of {len(modes)}, weight {mode.weight:.0%}"
+        draw_image(one, mode.mean, title, label, limits, "viridis", extent)
+        _name_axes((one,), density, unit)
+    for one in axes[len(modes) :]:
+        one.set_axis_off()
 
 
 def _name_axes(axes: Iterable[Axes], density: DensityInfo, unit: str) -> None:

@@ -63,7 +63,7 @@ def test_resuming_gives_the_same_weights_bit_by_bit(tmp_path):
 
 
 def test_a_few_steps_learn_something():
-    trainer = make(40, batch=64, learning_rate=5e-3, physics_weight=0.0)
+    trainer = make(40, batch=64, reuse=8, learning_rate=5e-3, physics_weight=0.0)
     log: list[float] = []
     trainer.run(report=lambda step: log.append(step.nll))
     assert sum(log[-10:]) / 10 < sum(log[:10]) / 10 - 0.5

@@ -1,0 +1,246 @@
+"""`saxs2d-cdi`: coherent patterns |FFT u|^2 of compact objects; u = their real, non-negative density.
+
+Small-angle contrast is real and of one sign, so u lies between 0 and 1, in units of the largest density; no
+phase is free then. The prior is that of `compact_prior`, whose density is known. What no intensity can tell,
+the inversion twin and the shift within the grid, and on small grids the other solutions, are answers side by
+side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken away. There is no background.
+Where a frame does not say its scale (intensity over |FFT u|^2), the one of the largest evidence is taken.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction, Symmetry
+from nfphasing_bluesky.modalities import coherent_frames
+from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
+from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
+from nfphasing_bluesky.modalities.compact_prior import compact_prior
+from nfphasing_bluesky.modalities.solutions import Search, best_scale, half_pattern, solutions
+from nfphasing_bluesky.modalities.solutions_network import SolutionsPosterior, SolutionsSettings
+from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
+
+PARAMETERS = (
+    Parameter("total_density", "px", "sum of the density over the pixels"),
+    Parameter("extent_px", "px", "root mean square distance of the density from its centre"),
+)
+SEED = 1
+TYPICAL = 256
+PIXELS_AT_ONCE = 2**21
+
+
+class SaxsCoherent:
+    """The modality."""
+
+    name = "saxs2d-cdi"
+    parameters = PARAMETERS
+    symmetry = Symmetry(shift="bounded", references=64)
+    neighbours = 0
+    sigma_floor = 0.0
+    hopeless_nats = math.inf
+    noise_columns = 0
+    has_log_prior = True
+    disagreement = ""
+    training: Mapping[str, Any] = MappingProxyType(
+        {"batch": 32, "reuse": 8, "round_batches": 4, "warmup": 50, "physics_weight": 0.0}
+    )
+
+    def __init__(self, settings: SolutionsSettings | None = None) -> None:
+        self.settings = settings or SolutionsSettings()
+        s = self.settings
+        self.prior = compact_prior(s.shape, s.correlation_px, s.contrast, s.reach)
+        names = tuple(f"pixel_{k}" for k in range(self.width))
+        self.classes = (ClassSpec("object", names, (0.0,) * self.width, (1.0,) * self.width),)
+        self.density_info = self._info((torch.nan, torch.nan))
+        objects = self._objects(self.sample_prior(TYPICAL, torch.Generator().manual_seed(0)).theta)
+        self._typical = float(coherent_pattern(objects).mean((1, 2)).median())
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "SaxsCoherent":
+        """Make it from what a card and weights hold."""
+        return cls(SolutionsSettings(**network) if network else None)
+
+    @property
+    def width(self) -> int:
+        """D: pixels of the object."""
+        return self.settings.shape[0] * self.settings.shape[1]
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated patterns cover."""
+        return {"signal_to_noise": (2.0, 300.0), "masked_share": (0.0, 0.12)}
+
+    def latents(self, batch: CoherentBatch) -> int:
+        """D, whatever the frame."""
+        return self.width
+
+    def fit_prior(self, generator: torch.Generator) -> None:
+        """Nothing to do."""
+
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Theta uniform in the unit box."""
+        device = generator.device
+        u = torch.rand(n, self.width, generator=generator, device=device)
+        label = torch.zeros(n, dtype=torch.long, device=device)
+        return Draws(label, 0.5 + inner * (u - 0.5), torch.arange(n, device=device))
+
+    def sample_like(
+        self, batch: CoherentBatch, n: int, generator: torch.Generator, inner: float = 1.0
+    ) -> Draws:
+        """Objects of the prior: doses are drawn, and a network knows them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def parts(self, batch: CoherentBatch, generator: torch.Generator) -> CoherentBatch:
+        """The patterns as they are."""
+        return batch
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """(N,) 0 in the unit box, minus infinity outside."""
+        inside = ((draws.theta >= 0) & (draws.theta <= 1)).all(1)
+        return torch.where(inside, 0.0, -torch.inf).to(draws.theta)
+
+    def simulate(
+        self, draws: Draws, generator: torch.Generator
+    ) -> tuple[CoherentBatch, Mapping[str, Tensor]]:
+        """Measure N objects at random doses; also the truth of every parameter."""
+        expected = coherent_pattern(self._objects(draws.theta))
+        batch = coherent_frames.measured(expected, pattern_shape(self.settings.shape), generator)
+        return batch, self.report(draws, {})
+
+    def batch_key(self, frame: Frame) -> str:
+        """Patterns are cut to one size: all share a batch."""
+        return ""
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> CoherentBatch:
+        """Frames to one batch. Raises FrameError or GeometryError for one that can't be used."""
+        batch = coherent_frames.collate(frames, self.settings.shape, self._typical)
+        sigma = (batch.sigma.square() + (sigma_floor * batch.intensity).square()).sqrt()
+        batch = replace(batch, sigma=sigma)
+        scale = batch.scale.clone()
+        for index, frame in enumerate(frames):
+            if getattr(frame.geometry, "coherent_scale", None) is None:
+                scale[index] = best_scale(batch, index, self.prior, self.settings.steps)
+        return replace(batch, scale=scale)
+
+    def usable(self, batch: CoherentBatch) -> Tensor:
+        """(B,) bool: patterns with enough signal that `collate` would take them."""
+        return coherent_frames.usable(batch)
+
+    def context(self, batch: CoherentBatch) -> tuple[Tensor, Tensor]:
+        """Channels (B, C, N) and scalars (B, E)."""
+        return coherent_frames.context(batch)
+
+    def anchors(self, batch: CoherentBatch) -> Anchors:
+        """Solutions of each frame, slot by slot, found together when first asked for."""
+        s = self.settings
+        search = Search(s.starts, s.steps, s.slots)
+        found = Anchors(len(batch))
+        for index in range(len(batch)):
+            pattern = half_pattern(batch, index, self.prior)
+            anchor = solutions(pattern, search, torch.Generator().manual_seed(SEED))
+            frame = torch.tensor([index], device=batch.intensity.device)
+            for k in range(s.slots):
+                found.put(k, frame, anchor.at(torch.tensor([k], device=frame.device)))
+        return found
+
+    def agreement(self, batch: CoherentBatch, anchors: Anchors) -> Tensor:
+        """(B,) NaN: the chi-squared tells what is no such object."""
+        return batch.intensity.new_full((len(batch),), torch.nan)
+
+    def reduced_chi2(self, batch: CoherentBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma."""
+        return gaussian_chi2(batch, predicted)
+
+    def _objects(self, theta: Tensor) -> Tensor:
+        return self.prior.density(self.prior.latent(theta.double())).unflatten(1, self.settings.shape)
+
+    def forward(self, draws: Draws, batch: CoherentBatch) -> Tensor:
+        """(N, H, W) |FFT u|^2 times the frame's scale; differentiable in theta."""
+        scale = batch.scale[draws.frame, None, None]
+        return scale * coherent_pattern(self._objects(draws.theta))
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the frame's pixels; NaN at those that are not looked at."""
+        parts = []
+        for values in (prediction.mean, prediction.lower, prediction.upper):
+            whole = np.full(frame.intensity.shape, np.nan)
+            whole[coherent_frames.window(frame, self.settings.shape)] = values
+            parts.append(whole)
+        return Prediction(*parts)
+
+    def log_likelihood(self, draws: Draws, batch: CoherentBatch) -> Tensor:
+        """(N,) -chi^2 / 2; differentiable in theta."""
+        return self._log_likelihood(self.forward(draws, batch), draws, batch)
+
+    def _log_likelihood(self, predicted: Tensor, draws: Draws, batch: CoherentBatch) -> Tensor:
+        pull = (batch.intensity[draws.frame] - predicted) * batch.weight[draws.frame].sqrt()
+        return -0.5 * pull.square().flatten(1).sum(1)
+
+    def evaluate(self, draws: Draws, batch: CoherentBatch, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model. Nothing is linear."""
+        rows = torch.arange(len(draws), device=draws.theta.device)
+        size = max(1, PIXELS_AT_ONCE // batch.intensity[0].numel())
+        predicted = torch.cat([self.forward(draws.at(some), batch) for some in rows.split(size)])
+        return Evaluated(self._log_likelihood(predicted, draws, batch), {}, predicted)
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, h, w) u, from 0 to 1."""
+        return self._objects(draws.theta).to(draws.theta)
+
+    def _info(self, pixel_m: tuple[float, float]) -> DensityInfo:
+        axes = []
+        for name, n, pixel in zip("yx", self.settings.shape, pixel_m, strict=True):
+            known = bool(np.isfinite(pixel))
+            axes.append(Axis(name, np.arange(n) * (pixel if known else 1.0), "m" if known else "px"))
+        return DensityInfo("projected density", "relative to its upper bound", tuple(axes))
+
+    def density_of(self, batch: CoherentBatch, index: int) -> DensityInfo:
+        """`density_info` with the pixel of one frame."""
+        row, column = batch.pixel_m[index].tolist()
+        return self._info((row, column))
+
+    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum of the density, and radius of gyration in the plane, pixels."""
+        u = self._objects(draws.theta)
+        total = u.sum((1, 2))
+        y, x = (torch.arange(n, device=u.device).to(u) for n in self.settings.shape)
+        share = u / total.clamp_min(1e-12)[:, None, None]
+        variance = sum(
+            (share.sum(other) * place.square()).sum(1) - (share.sum(other) * place).sum(1).square()
+            for place, other in ((y, 2), (x, 1))
+        )
+        extent = torch.as_tensor(variance).clamp_min(0).sqrt()
+        return {"total_density": total.to(draws.theta), "extent_px": extent.to(draws.theta)}
+
+    def seen(self, batch: CoherentBatch) -> Tensor:
+        """(B, h, w) bool: all of the object."""
+        return torch.ones(len(batch), *self.settings.shape, dtype=torch.bool)
+
+    def features(self, batch: CoherentBatch) -> Mapping[str, Tensor]:
+        """Name -> (B,) properties that `ranges` bounds."""
+        return {
+            "signal_to_noise": coherent_frames.signal_to_noise(batch),
+            "masked_share": batch.mask.double().mean((1, 2)),
+        }
+
+    def network(self) -> nn.Module:
+        """Untrained encoder and flow: a mixture of Gaussians at the solutions, which training refines."""
+        return SolutionsPosterior(self.settings)
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Nothing: the flow begins at the anchors."""
+
+    def settle(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Nothing to adjust."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the prior is analytic."""
+        return {}

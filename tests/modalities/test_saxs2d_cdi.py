@@ -1,0 +1,175 @@
+"""Coherent patterns: on small grids every enumerated solution is a mode of the right weight."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from nfphasing_bluesky.core import (
+    DetectorGeometry,
+    Failure,
+    Frame,
+    GeometryError,
+    Origin,
+    PlaneGeometry,
+    ReconstructionSettings,
+)
+from nfphasing_bluesky.inference import Reconstructor
+from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.models import Card
+from nfphasing_bluesky.storage.nexus import write_posterior
+from nfphasing_bluesky.views.images import figure_2d
+from tests.oracles.enumerated_cdi import UniformPrior, enumerate_objects, intensity, laplace
+
+LINE = {"correlation_px": 0.0, "starts": 256, "steps": 80, "slots": 64}
+RESOLVED = 6.0
+"""Standard deviations between solutions, below which `find_modes` may see one mode."""
+
+
+def reconstructor(shape, draws, **settings) -> Reconstructor:
+    subject = modality("saxs2d-cdi", {"shape": shape, **settings})
+    card = Card(
+        name="untrained",
+        modality=subject.name,
+        code_version="0",
+        sha256="0" * 64,
+        network=subject.settings.model_dump(mode="json"),
+        ranges={},
+    )
+    torch.manual_seed(0)
+    settings = ReconstructionSettings(n_samples=draws)
+    return Reconstructor(card, subject, subject.network(), None, settings, "cpu")
+
+
+def line_frame(values, sigma) -> Frame:
+    """A row of exact scale, q = 0 in the middle; `values` as numpy's FFT orders them."""
+    n = values.size
+    geometry = PlaneGeometry((np.arange(n) - n // 2) * 0.01, np.zeros(1), coherent_scale=1.0)
+    return Frame(np.fft.fftshift(values)[None], geometry, np.full((1, n), sigma), origin=Origin(seq_num=1))
+
+
+def answers(peaks):
+    """Index of the answer of each peak: peaks that the noise does not tell apart are one."""
+    index = np.arange(len(peaks))
+    for a, one in enumerate(peaks):
+        for b, other in enumerate(peaks[:a]):
+            apart = one.u - other.u
+            square = apart @ np.linalg.solve((one.covariance + other.covariance) / 2, apart)
+            if square < RESOLVED**2:
+                index[index == index[a]] = index[b]
+    return index
+
+
+CASES = [(8, 7, 0.02), (8, 3, 0.01), (9, 5, 0.01), (10, 5, 0.01), (10, 2, 0.01)]
+
+
+@pytest.mark.parametrize(("n", "seed", "sigma"), CASES)
+def test_every_solution_of_a_line_is_a_mode_of_its_weight(n, seed, sigma):
+    u = np.random.default_rng(seed).uniform(0.1, 1, n)
+    values = intensity(u) + sigma * np.random.default_rng(5).normal(size=2 * n)
+    peaks = laplace(enumerate_objects(intensity(u), real=True), values, sigma, UniformPrior(0, 1))
+    index = answers(peaks)
+    posterior = reconstructor((1, n), 1500, **LINE)([line_frame(values, sigma)])[0]
+    weight, found = np.zeros(len(peaks)), np.zeros(len(peaks))
+    np.add.at(weight, index, [peak.weight for peak in peaks])
+    for mode in posterior.modes():
+        apart = [np.linalg.norm(mode.mean[0] - peak.u) for peak in peaks]
+        assert min(apart) < 0.15 * np.linalg.norm(u)
+        found[index[int(np.argmin(apart))]] += mode.weight
+    heavy = weight > 0.02
+    assert heavy.sum() >= 2 and (found[heavy] > 0).all()
+    assert np.abs(found - weight).max() < 0.05
+    assert posterior.trust.reduced_chi2 < 1.5
+
+
+def simulated(subject, n):
+    generator = torch.Generator().manual_seed(3)
+    return subject.simulate(subject.sample_prior(n, generator), generator)[0]
+
+
+def test_the_inversion_twin_is_an_answer_of_its_own():
+    subject = reconstructor((8, 8), 200)
+    batch = simulated(subject.modality, 3)
+    draws = subject.modality.sample_prior(3, torch.Generator().manual_seed(3))
+    truth = subject.modality.density(draws, {}).numpy()
+    for u, posterior in zip(
+        truth, subject.reconstruct(batch, [Origin(seq_num=i) for i in range(3)]), strict=True
+    ):
+        modes = posterior.modes()
+        assert posterior.trust.reduced_chi2 < 1.2
+        assert len(modes) >= 2
+        # the object and its twin weigh the same and stand side by side; one blurred mean is neither
+        errors = [[relative(m.mean, v) for m in modes] for v in (u, u[::-1, ::-1])]
+        near = [int(np.argmin(row)) for row in errors]
+        assert near[0] != near[1] and max(min(row) for row in errors) < 0.1
+        assert abs(modes[near[0]].weight - modes[near[1]].weight) < 0.15
+        assert relative(posterior.mean, u) > 2 * min(errors[0])
+
+
+def relative(mean, u) -> float:
+    return float(np.linalg.norm(mean - u) / np.linalg.norm(u))
+
+
+def detector(shape, row, column) -> DetectorGeometry:
+    """75 micrometres, 1.5 angstrom, 5 m; the beam at a pixel's centre for whole numbers."""
+    return DetectorGeometry(1.5e-10, 5.0, (75e-6, 75e-6), ((row + 0.5) * 75e-6, (column + 0.5) * 75e-6))
+
+
+def test_a_detector_frame_is_cut_about_the_beam_and_knows_its_pixel():
+    subject = modality("saxs2d-cdi")
+    batch = simulated(subject, 1)
+    image = np.zeros((40, 50))
+    image[5:21, 12:28] = batch.intensity[0]
+    again = subject.collate([Frame(image, detector((40, 50), 13, 20))], 0.0)
+    assert torch.equal(again.intensity[0], batch.intensity[0])
+    info = subject.density_of(again, 0)
+    assert info.shape == (8, 8)
+    assert info.axes[0].values[1] == pytest.approx(1.5e-10 * 5.0 / (16 * 75e-6))
+    assert info.axes[0].units == "m"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"geometry": detector((40, 50), 3, 20)}, "does not hold the"),
+        ({"geometry": detector((40, 50), 13.4, 20)}, "row 13.40 and column 20.00"),
+        ({"mask": np.ones((40, 50), bool)}, "0 usable pixels"),
+        ({"intensity": np.zeros((40, 50))}, "check the shutter"),
+        ({"intensity": np.full((40, 50), np.nan)}, "0 usable pixels"),
+    ],
+)
+def test_frames_that_cannot_be_used_say_why_and_the_others_go_on(changes, message):
+    subject = reconstructor((4, 4), 16, correlation_px=1.0, starts=4, slots=2)
+    counts = np.random.default_rng(0).poisson(50, (40, 50)).astype(float)
+    good = Frame(counts, detector((40, 50), 13, 20))
+    bad = Frame(**({"intensity": counts, "geometry": good.geometry} | changes))
+    first, second = subject([good, bad])
+    assert not isinstance(first, Failure)
+    assert first.prediction.mean.shape == (40, 50)
+    assert np.isfinite(first.prediction.mean).sum() == 64
+    assert isinstance(second, Failure) and message in second.reason
+
+
+def test_q_that_is_not_even_is_refused():
+    subject = modality("saxs2d-cdi")
+    q = np.sinh(np.linspace(-2, 2, 17))[:16]
+    with pytest.raises(GeometryError, match="regrid"):
+        subject.collate([Frame(np.ones((16, 16)), PlaneGeometry(q, q))], 0.0)
+
+
+def test_answers_of_a_detector_frame_are_drawn_and_stored_side_by_side(tmp_path):
+    """The scale is not told; it has to be found."""
+    subject = reconstructor((8, 8), 128)
+    batch = simulated(subject.modality, 2)
+    values = (v[1].numpy() for v in (batch.intensity, batch.sigma, batch.mask))
+    intensity_, sigma, mask = values
+    frame = Frame(intensity_, detector((16, 16), 8, 8), sigma, mask)
+    posterior = subject([frame])[0]
+    assert posterior.trust.reduced_chi2 < 1.3
+    figure = figure_2d(frame, posterior, subject.info)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert sum(title.startswith("answer") for title in titles) == min(3, len(posterior.modes()))
+    path = write_posterior(tmp_path / "out.h5", posterior, frame, subject.info, subject.settings)
+    with h5py.File(path) as file:
+        assert file["entry/modes/weight"][()].sum() == pytest.approx(1)
+        assert file["entry/modes/mean"].shape == (len(posterior.modes()), 8, 8)
