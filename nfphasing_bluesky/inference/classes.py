@@ -2,7 +2,8 @@
 
 The network's own class probabilities are a guess from the look of the curve. The evidence
 Z_k = p(I | class k) is the mean importance weight of draws of that class, and p(class | I) follows from it. A
-few draws a class are enough, and part of the network's guess is kept for what they may have missed.
+few draws a class are enough, and part of the network's guess is kept for what they may have missed. What
+falls `hopeless_nats` short of the best class is not kept: none of its draws would explain anything.
 """
 
 import math
@@ -40,9 +41,11 @@ def weigh_classes(
         if frames.numel():
             evidence[frames, k] = _log_evidence(modality, distribution, batch, noise[frames, k], k, frames)
     found = torch.log_softmax(evidence, dim=1)
-    both = torch.stack([found + math.log(1 - KEPT_OF_GUESS), guess + math.log(KEPT_OF_GUESS)])
+    behind = (evidence.amax(1, keepdim=True) - evidence).nan_to_num(0.0, posinf=0.0)
+    kept = guess + math.log(KEPT_OF_GUESS) - (behind - modality.hopeless_nats).clamp_min(0.0)
+    both = torch.stack([found + math.log(1 - KEPT_OF_GUESS), kept])
     usable = torch.isfinite(evidence).any(1, keepdim=True)
-    return distribution.with_classes(torch.where(usable, torch.logsumexp(both, 0), guess))
+    return distribution.with_classes(torch.where(usable, torch.logsumexp(both, 0).log_softmax(1), guess))
 
 
 def _log_evidence(

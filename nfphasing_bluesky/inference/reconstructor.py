@@ -1,6 +1,7 @@
 """Reconstructor: a batch of frames in, a batch of posteriors out."""
 
 import hashlib
+import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
 from nfphasing_bluesky.inference.polish import polish
+from nfphasing_bluesky.inference.possible import keep_possible
 from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
@@ -225,6 +227,8 @@ class Reconstructor:
         if self.settings.polish_steps:
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)
+        elif math.isfinite(self.modality.hopeless_nats):
+            draws, evaluated = keep_possible(draws, evaluated, len(batch), self.modality.hopeless_nats)
         tensors = {
             "density": self.modality.density(draws, evaluated.nuisance),
             "predicted": evaluated.predicted,

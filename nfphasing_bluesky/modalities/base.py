@@ -231,6 +231,11 @@ class Modality(Protocol):
         ...
 
     @property
+    def hopeless_nats(self) -> float:
+        """Nats below the best of its frame at which a draw, or a class, is given up; infinite for never."""
+        ...
+
+    @property
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         ...

@@ -1,5 +1,6 @@
 """What modalities have in common whose prior is a program that draws images."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ class Images:
     neighbours = 0
     symmetry = None
     sigma_floor = 0.0
+    hopeless_nats = math.inf
     noise_columns = 0
     has_log_prior = False
     disagreement = ""

@@ -1,5 +1,6 @@
 """What the two 1-D SAXS modalities share: everything but the object and its curve."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -61,6 +62,7 @@ class Saxs1D(ABC):
     neighbours: ClassVar[int] = 0
     symmetry: ClassVar[None] = None
     sigma_floor: ClassVar[float] = 0.01
+    hopeless_nats: ClassVar[float] = math.inf
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def latents(self, batch: CurveBatch) -> int:

@@ -7,6 +7,7 @@ side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken aw
 Where a frame does not say its scale (intensity over |FFT u|^2), the one of the largest evidence is taken.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -42,6 +43,7 @@ class SaxsCoherent:
     symmetry = Symmetry(shift="bounded", references=64)
     neighbours = 0
     sigma_floor = 0.0
+    hopeless_nats = math.inf
     noise_columns = 0
     has_log_prior = True
     disagreement = ""

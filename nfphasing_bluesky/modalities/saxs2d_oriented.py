@@ -47,7 +47,7 @@ from nfphasing_bluesky.modalities.oriented_shapes import (
 )
 from nfphasing_bluesky.physics.oriented import Orientation
 
-STARTS, STEPS = 3, 14
+STARTS, STEPS = 3, 30
 EDGE = 5.0
 """Coordinate of a box beyond which single precision no longer tells a place from the box's edge."""
 SHOWN = 64
@@ -96,6 +96,7 @@ class SaxsOriented:
     neighbours = 0
     symmetry = None
     sigma_floor = 0.01
+    hopeless_nats = 40.0
     noise_columns = 4
     has_log_prior = True
     disagreement = ""

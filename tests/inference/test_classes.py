@@ -8,6 +8,7 @@ import torch
 from nfphasing_bluesky.core import Origin
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.inference.classes import KEPT_OF_GUESS, PILOTS, weigh_classes
+from nfphasing_bluesky.modalities.base import ClassSpec
 from nfphasing_bluesky.training.rounds import simulate_usable
 
 FRAMES = 60
@@ -74,3 +75,56 @@ def test_a_frame_does_not_depend_on_its_batch(subject, case):
         both = subject.condition(few, origins, 0).distribution.class_log_probs[0]
         one = subject.condition(alone, origins[:1], 0).distribution.class_log_probs[0]
     torch.testing.assert_close(both, one, atol=2e-2, rtol=1e-3)
+
+
+class Known:
+    """Draws of class k have likelihood `levels[k]`, prior and flow of unit density."""
+
+    hopeless_nats = 30.0
+
+    def __init__(self, levels):
+        self.levels = torch.tensor(levels)
+        self.classes = tuple(ClassSpec(str(k), ("x",), (0.0,), (1.0,)) for k in range(len(levels)))
+        self.width = 1
+
+    def log_likelihood(self, draws, batch):
+        return self.levels[draws.label]
+
+    def log_prior(self, draws):
+        return torch.zeros(len(draws))
+
+
+class Even:
+    """Equal guesses, for one frame."""
+
+    def __init__(self, log_probs):
+        self.class_log_probs = log_probs
+
+    def of_class(self, k, frames):
+        return self
+
+    def from_latent(self, z):
+        return z, torch.zeros(z.shape[:-1])
+
+    def with_classes(self, log_probs):
+        return Even(log_probs)
+
+
+class Nothing:
+    def at(self, index):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([0.0, -math.log(9.0)], [0.9 * 0.9 + 0.05, 0.9 * 0.1 + 0.05]),
+        ([0.0, -20.0], [0.95, 0.05]),
+        ([-7e3, -1e3], [0.0, 1.0]),
+    ],
+)
+def test_what_explains_nothing_is_ruled_out(levels, expected):
+    guess = Even(torch.full((1, 2), math.log(0.5)))
+    found = weigh_classes(Known(levels), guess, Nothing(), torch.randn(1, 2, 8, 1)).class_log_probs.exp()
+    assert found[0].tolist() == pytest.approx(expected, abs=1e-6)

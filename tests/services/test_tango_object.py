@@ -12,7 +12,7 @@ from tests.known_object import PROBE, SIDE, deviation, raw_scan
 def scanning(server, worker, until, tmp_path):
     """A server whose worker stitches scans of the known object."""
     np.savez(tmp_path / "probe.npz", probe=PROBE)
-    stream = StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", object_every_s=0)
+    stream = StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", object_every_s=0, check_frames=0)
     worker.settings = worker.settings.model_copy(update={"model": "known-object", "stream": stream})
     worker.start()
     _, proxy = server()
