@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, PtychographyGeometry
-from nfphasing_bluesky.physics.overlap import Group, GroupEstimate, estimate_patches
+from nfphasing_bluesky.physics.group_estimate import Effort, GroupEstimate, estimate_patches
+from nfphasing_bluesky.physics.overlap import Group
 from nfphasing_bluesky.physics.probes import light_radius
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
@@ -24,10 +25,10 @@ from nfphasing_bluesky.physics.ptychography import (
 )
 
 SMALLEST_SIDE = 32
-SWEEPS = (1, 3, 8)
+EFFORT = Effort()
 LEAST_SCALE = 0.01
 STRONGEST_ABSORPTION = 3.0
-CHANNELS = 2 * len(SWEEPS) + 6
+CHANNELS, EXTRAS, CLIPPED = 12, 8, 8.0
 REFERENCE = (0, 1)
 """Channels that are the best estimates of phase and absorption."""
 
@@ -94,7 +95,6 @@ class Conditions:
         probe: (N, P, H, W) modes, photons^(1/2).
         offset: (N, J, 2) int64 whole rows and columns from the patch to each frame; 0 for its own.
         fraction: (N, J, 2) what is left of the positions, px.
-        error: (N, J, 2) true positions less those that are known, px; 0 for the own one.
         present: (N, J) bool.
         mask: (N, H, W) bool, the direct beam at [0, 0] in the far field.
         fresnel_number: (N,) float64, NaN in the far field.
@@ -103,7 +103,6 @@ class Conditions:
     probe: Tensor
     offset: Tensor
     fraction: Tensor
-    error: Tensor
     present: Tensor
     mask: Tensor
     fresnel_number: Tensor
@@ -123,7 +122,6 @@ def conditions(batch: PatternBatch) -> Conditions:
         batch.probe,
         batch.offset,
         batch.fraction,
-        torch.zeros_like(batch.fraction),
         batch.present,
         mask,
         batch.fresnel_number,
@@ -131,18 +129,13 @@ def conditions(batch: PatternBatch) -> Conditions:
 
 
 def estimate(batch: PatternBatch) -> Tensor:
-    """(B, 2, h, w) phase and absorption that the sweeps found, drawn to 0 where there is no light."""
+    """(B, 2, h, w) phase and absorption that explain the frames, as smooth as objects are."""
     return batch.channels[:, list(REFERENCE)] * batch.extras[:, :2].exp()[:, :, None, None]
 
 
 def transmission(u: Tensor) -> Tensor:
     """(..., H, W) complex exp(i phase - mu) of u (..., 2, H, W)."""
     return torch.polar(torch.exp(-u[..., 1, :, :]), u[..., 0, :, :])
-
-
-def gauge(wave: Tensor, light: Tensor) -> Tensor:
-    """(B,) angle of the mean transmission (B, H, W) under the light (B, H, W): a frame does not tell it."""
-    return (light * wave).sum((-2, -1)).angle()
 
 
 def expected(
@@ -167,9 +160,10 @@ def expected(
 def context(group: Group, fresnel_number: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Channels (B, C, H, W), scalars (B, E) and light (B, H, W) of groups, the direct beam at [0, 0].
 
-    Channels: the last phase and absorption of rPIE through the group, drawn to 0 where few photons stand
-    behind them; those after `SWEEPS` sweeps; what the own frame still pulls at them; all of these over their
-    scales, root mean squares under the light; photons of the own frame and of all.
+    Channels: phase and absorption that explain the group and are as smooth as objects are; for each of them
+    what the sweeps said, what the first round said, how far photons outweigh the prior, and what the own
+    frame still pulls; all but the weights over their scales, root mean squares under the light; photons of
+    the own frame and of all.
     """
     near = torch.isfinite(fresnel_number)
     b, (h, w) = len(near), group.counts.shape[-2:]
@@ -177,26 +171,25 @@ def context(group: Group, fresnel_number: Tensor) -> tuple[Tensor, Tensor, Tenso
     light, extras = group.counts.new_zeros(b, h, w), group.counts.new_zeros(b, EXTRAS)
     for rows, is_near in ((near, True), (~near, False)):
         if bool(rows.any()):
-            some = Group(*(part[rows] for part in group))
-            how: Propagation = NearField(fresnel_number[rows]) if is_near else FarField(centred=False)
-            found = estimate_patches(some, how, SWEEPS)
-            channels[rows], extras[rows] = _channels(some, found, fresnel_number[rows])
+            some, number = Group(*(part[rows] for part in group)), fresnel_number[rows]
+            found = estimate_patches(some, _propagation(number if is_near else None), EFFORT)
+            channels[rows], extras[rows] = _channels(some, found, number)
             light[rows] = found.light
     return channels, extras, light
 
 
-EXTRAS = 8
+def _propagation(fresnel_number: Tensor | None) -> Callable[[Tensor], Propagation]:
+    """Of the groups at some indices."""
+    if fresnel_number is None:
+        return lambda _: FarField(centred=False)
+    return lambda rows: NearField(fresnel_number[rows])
 
 
 def _channels(group: Group, found: GroupEstimate, number: Tensor) -> tuple[Tensor, Tensor]:
-    phases, absorptions = [], []
-    for patch in found.patches:
-        turned = (
-            patch
-            * torch.polar(torch.ones_like(patch.real[:, 0, 0]), -gauge(patch, found.light))[:, None, None]
-        )
-        phases.append(turned.angle())
-        absorptions.append(-turned.abs().clamp_min(1e-6).log().clamp(-0.5, STRONGEST_ABSORPTION))
+    phases = [patch.angle() for patch in found.patches]
+    absorptions = [
+        -patch.abs().clamp_min(1e-6).log().clamp(-0.5, STRONGEST_ABSORPTION) for patch in found.patches
+    ]
     last = found.patches[-1]
     pull = found.pull * last.conj() / last.abs().square().clamp_min(0.05)
     weight = found.seen / found.seen.sum((1, 2), keepdim=True)
@@ -205,13 +198,12 @@ def _channels(group: Group, found: GroupEstimate, number: Tensor) -> tuple[Tenso
         return (weight * values.square()).sum((1, 2)).sqrt().clamp_min(LEAST_SCALE)
 
     sizes = [scale(values[-1])[:, None, None] for values in (phases, absorptions)]
-    # photons N leave a standard deviation of 1 / (2 sqrt N) in either
-    trusted = [found.seen / (found.seen + 0.25 / size.square()) for size in sizes]
-    columns = [
-        share * v[-1] / size for share, v, size in zip(trusted, (phases, absorptions), sizes, strict=True)
-    ]
-    columns += [v / sizes[0] for v in (*phases, pull.imag)]
-    columns += [v / sizes[1] for v in (*absorptions, -pull.real)]
+    columns = [values[-1] / size for values, size in zip((phases, absorptions), sizes, strict=True)]
+    for values, size, wish in zip((phases, absorptions), sizes, (pull.imag, -pull.real), strict=True):
+        # photons N leave a standard deviation of 1 / (2 sqrt N) in either
+        outweighed = found.seen / (found.seen + 0.25 / size.square())
+        columns += [(values[i] / size).clamp(-CLIPPED, CLIPPED) for i in (0, 1)]
+        columns += [outweighed, (wish / size).clamp(-CLIPPED, CLIPPED)]
     columns += [(1 + photons).log() / 4 - 1 for photons in (found.light, found.seen)]
     near = torch.isfinite(number)
     photons = found.light.sum((1, 2))

@@ -1,5 +1,6 @@
 """Random scans to learn ptychography from: patches of objects, their neighbours, and what is measured."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,9 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 from nfphasing_bluesky.modalities.base import Draws
-from nfphasing_bluesky.modalities.patterns import Conditions, expected, gauge, transmission
+from nfphasing_bluesky.modalities.patterns import Conditions, expected, transmission
+from nfphasing_bluesky.modalities.scan_errors import ScanErrors, random_errors
 from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels, module_gaps
+from nfphasing_bluesky.physics.group_estimate import gauge
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.objects.draws import (
@@ -23,7 +26,7 @@ from nfphasing_bluesky.physics.objects.draws import (
 )
 from nfphasing_bluesky.physics.overlap import Group
 from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import light_radius, random_probes
+from nfphasing_bluesky.physics.probes import light_radius, random_probes, smooth_fields
 from nfphasing_bluesky.physics.ptychography import wave_intensity
 
 PHOTONS = (1e4, 1e8)
@@ -37,7 +40,10 @@ BETA_OVER_DELTA = (1e-3, 0.5)
 GRAIN = 0.01
 """Standard deviation of white noise on both, over the peak of the phase: no sample is a picture."""
 
-POSITION_ERROR_PX = (0.02, 0.5)
+RESOLUTION_PX = (0.3, 1.2)
+"""Standard deviation of the Gaussian that transmissions are blurred with."""
+
+RESIDUAL_ABSORPTION, RESIDUAL_WIDTH_PX = (0.003, 0.08), (0.7, 8.0)
 FARTHEST_PX = 32
 MODES = 2
 
@@ -51,12 +57,14 @@ class PatchDraws(Draws):
         patch: (N, 2, H, W) of the patch.
         corner: (N, 2) row and column of the part in the patch.
         conditions: of the measurement; the phase's origin depends on the light.
+        errors: of what is known of it.
     """
 
     canvas: Tensor
     patch: Tensor
     corner: Tensor
     conditions: Conditions
+    errors: ScanErrors
 
     def at(self, index: Tensor) -> "PatchDraws":
         """Return the draws that an index or a boolean mask picks."""
@@ -64,21 +72,20 @@ class PatchDraws(Draws):
 
 
 def _picked(value: Any, index: Tensor) -> Any:
-    return value.at(index) if isinstance(value, Conditions) else value[index]
+    return value.at(index) if isinstance(value, Conditions | ScanErrors) else value[index]
 
 
 def random_conditions(n: int, side: int, neighbours: int, generator: Generator) -> Conditions:
-    """Of scans that may occur: probes, photons, steps, position errors, near and far field, masks."""
+    """Of scans that may occur: probes, photons, steps, near and far field, masks."""
     photons = log_uniform(generator, (n,), *PHOTONS)
     probe = random_probes(n, side, generator, MODES) * photons.sqrt()[:, None, None, None]
     near = chance(generator, (n,), NEAR_SHARE)
     number = log_uniform(generator, (n,), *FRESNEL_NUMBER).double()
-    offset, fraction, error = _random_places(probe, neighbours, generator)
+    offset, fraction = _random_places(probe, neighbours, generator)
     return Conditions(
         probe,
         offset,
         fraction,
-        error,
         _present(n, 1 + neighbours, generator),
         _random_mask(n, (side, side), near, generator),
         torch.where(near, number, torch.nan),
@@ -99,19 +106,21 @@ def random_patches(tile: int, conditions: Conditions, generator: Generator, inne
     patch[:, 0] -= angle
     corner = tile_corners(n, (shape[0], shape[1]), tile, generator)
     theta = cut(patch, corner, (tile, tile)).flatten(1)
-    label = torch.zeros(n, dtype=torch.long, device=device)
-    return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, conditions)
+    label, errors = torch.zeros(n, dtype=torch.long, device=device), random_errors(conditions, generator)
+    return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, conditions, errors)
 
 
 def measure(draws: PatchDraws, generator: Generator) -> Group:
     """Count the frames of the patches and of their neighbours."""
-    how, shape = draws.conditions, (draws.patch.shape[-2], draws.patch.shape[-1])
+    how, wrong, shape = draws.conditions, draws.errors, (draws.patch.shape[-2], draws.patch.shape[-1])
     reach = (draws.canvas.shape[-1] - shape[1]) // 2
+    probe = how.probe + wrong.probe
     counts = []
     for j in range(how.offset.shape[1]):
         wave = transmission(cut(draws.canvas, reach + how.offset[:, j], shape))
-        place = how.fraction[:, j] + how.error[:, j]
-        mean = expected(wave, how.probe, place, how.fresnel_number, centred=False)
+        place = how.fraction[:, j] + wrong.position[:, j]
+        mean = expected(wave, probe, place, how.fresnel_number, centred=False)
+        mean = each(wrong.flux[:, j]) * mean + each(wrong.background)
         counts.append(torch.where(how.mask, 0.0, poisson_counts(mean.clamp_min(0), generator)))
     frames = torch.stack(counts, 1)
     mask = how.mask[:, None].expand_as(frames)
@@ -126,23 +135,41 @@ def _random_objects(n: int, shape: tuple[int, int], generator: Generator, inner:
     phase = -each(peak) * maps
     ratio = log_uniform(generator, (n,), *BETA_OVER_DELTA) * chance(generator, (n,), 0.7)
     mu = -each(ratio) * phase
-    own = chance(generator, (n,), 0.4).nonzero()[:, 0]
+    own = chance(generator, (n,), 0.5).nonzero()[:, 0]
     if len(own):
         other = random_objects(len(own), shape, generator=generator).maps
         strength = log_uniform(generator, (len(own),), PEAK_ABSORPTION[0], inner * PEAK_ABSORPTION[1])
-        tied = each(chance(generator, (len(own),), 0.5))
+        tied = each(chance(generator, (len(own),), 0.3))
         second = each(ratio[own] * peak[own]) * maps[own] * other
         mu[own] = torch.where(tied, mu[own] + second, each(strength) * other)
+    mu = mu + _residual_absorption(n, shape, generator)
     sign = each(torch.where(chance(generator, (n,), 0.7), 1.0, -1.0))
     grain = GRAIN * each(peak)[:, None] * normal(generator, (n, 2, *shape))
-    return (
-        torch.stack([sign * phase, mu], 1)
-        + grain * torch.tensor([1.0, 0.3], device=grain.device)[:, None, None]
-    )
+    grained = grain * torch.tensor([1.0, 0.3], device=grain.device)[:, None, None]
+    return _resolved(torch.stack([sign * phase, mu], 1) + grained, generator)
 
 
-def _random_places(probe: Tensor, neighbours: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Whole offsets, fractions and errors of positions, (n, J, 2) each; the patch's own are 0, any and 0."""
+def _residual_absorption(n: int, shape: tuple[int, int], generator: Generator) -> Tensor:
+    """(n, *shape) structure of the modulus that no material explains: dirt, thickness, optics."""
+    width = log_uniform(generator, (n,), *RESIDUAL_WIDTH_PX)
+    size = log_uniform(generator, (n,), *RESIDUAL_ABSORPTION) * chance(generator, (n,), 0.5)
+    return each(size) * smooth_fields(n, max(shape), width, generator)[:, : shape[0], : shape[1]]
+
+
+def _resolved(u: Tensor, generator: Generator) -> Tensor:
+    """Objects as they can be resolved: where the phase jumps, the mean transmission of a pixel is lower."""
+    width = log_uniform(generator, (len(u),), *RESOLUTION_PX)
+    rows, columns = (torch.fft.fftfreq(m, device=u.device) for m in u.shape[-2:])
+    low = torch.exp(-2 * (math.pi * each(width)).square() * (rows[:, None].square() + columns.square()))
+    wave = torch.fft.ifft2(torch.fft.fft2(transmission(u)) * low)
+    absorption = -wave.abs().clamp_min(math.exp(-3.0)).log()
+    # the phase of a mean may differ by a turn from the mean of the phases
+    turns = ((u[:, 0] - wave.angle()) / (2 * torch.pi)).round()
+    return torch.stack([wave.angle() + 2 * torch.pi * turns, absorption], 1)
+
+
+def _random_places(probe: Tensor, neighbours: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Whole offsets and fractions of positions, (n, J, 2) each; the patch's own are 0 and any."""
     n, size, device = len(probe), 1 + neighbours, probe.device
     step = light_radius(probe) * uniform(generator, (n,), 0.25, 1.4)
     rank = torch.arange(1, size, device=device)
@@ -157,10 +184,7 @@ def _random_places(probe: Tensor, neighbours: int, generator: Generator) -> tupl
     offset = offset.clamp(-FARTHEST_PX, FARTHEST_PX).round().long()
     between = chance(generator, (n, 1, 1), 0.7)
     fraction = torch.where(between, uniform(generator, (n, size, 2), -0.5, 0.5), 0.0)
-    size_px = log_uniform(generator, (n,), *POSITION_ERROR_PX) * chance(generator, (n,), 0.5)
-    error = size_px[:, None, None] * normal(generator, (n, size, 2))
-    error[:, 0] = 0.0
-    return offset, fraction, error
+    return offset, fraction
 
 
 def _present(n: int, size: int, generator: Generator) -> Tensor:

@@ -22,4 +22,25 @@ def within(surroundings: Tensor, corner: Tensor, inner: Tensor) -> Tensor:
 
 def cut(images: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
     """(N, ..., h, w) parts of images (N, ..., H, W) at corners (N, 2)."""
+    if (
+        images.device.type == "cpu"
+    ):  # slices are seven times as fast as indices here, and many launches elsewhere
+        return torch.stack(
+            [image[..., r, c] for image, (r, c) in zip(images, _slices(corner, shape), strict=True)]
+        )
     return images.movedim((-2, -1), (1, 2))[places(corner, shape)].movedim((1, 2), (-2, -1))
+
+
+def add_at(images: Tensor, corner: Tensor, parts: Tensor) -> None:
+    """Add parts (N, h, w) to images (N, H, W), in place, at corners (N, 2)."""
+    shape = (parts.shape[-2], parts.shape[-1])
+    if images.device.type == "cpu":
+        for image, part, (r, c) in zip(images, parts, _slices(corner, shape), strict=True):
+            image[r, c] += part
+    else:
+        index = places(corner, shape)
+        images[index] = images[index] + parts
+
+
+def _slices(corner: Tensor, shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+    return [(slice(r, r + shape[0]), slice(c, c + shape[1])) for r, c in corner.tolist()]

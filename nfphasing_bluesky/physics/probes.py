@@ -93,14 +93,14 @@ def _pinhole(n: int, side: int, radius: Tensor, generator: Generator) -> Tensor:
     away = torch.where(each(chance(generator, (n,), 0.7)), round_, square)
     softness = each(log_uniform(generator, (n,), 0.2, 6.0))
     amplitude = torch.sigmoid((each(reach) - away) / softness)
-    structure = _smooth(n, side, log_uniform(generator, (n,), 2.0, 12.0), generator)
+    structure = smooth_fields(n, side, log_uniform(generator, (n,), 2.0, 12.0), generator)
     amplitude = amplitude * (each(uniform(generator, (n,), 0.0, 0.35)) * structure).exp()
-    front = _smooth(n, side, log_uniform(generator, (n,), 3.0, 20.0), generator)
+    front = smooth_fields(n, side, log_uniform(generator, (n,), 3.0, 20.0), generator)
     curved = each(normal(generator, (n,)) / reach.square()) * (rows.square() + columns.square()) * 3.0
     return torch.polar(amplitude, each(uniform(generator, (n,), 0.0, 1.0)) * front + curved)
 
 
-def _smooth(n: int, side: int, width_px: Tensor, generator: Generator) -> Tensor:
+def smooth_fields(n: int, side: int, width_px: Tensor, generator: Generator) -> Tensor:
     """(n, side, side) Gaussian fields of unit deviation and a correlation width."""
     fy, fx = torch.fft.fftfreq(side, device=width_px.device), torch.fft.rfftfreq(side, device=width_px.device)
     white = torch.fft.rfft2(normal(generator, (n, side, side)))

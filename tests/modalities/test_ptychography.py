@@ -15,7 +15,8 @@ from nfphasing_bluesky.core import (
     PtychographyGeometry,
 )
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.patterns import expected, gauge, transmission
+from nfphasing_bluesky.modalities.patterns import expected, transmission
+from nfphasing_bluesky.physics.group_estimate import gauge
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.patches import cut
 from nfphasing_bluesky.physics.probes import random_probes

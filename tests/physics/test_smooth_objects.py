@@ -1,0 +1,123 @@
+"""Objects that explain frames under a Gaussian prior: against autograd and a dense solution."""
+
+import torch
+
+from nfphasing_bluesky.physics.overlap import Group, GroupFrames
+from nfphasing_bluesky.physics.ptychography import FarField, wave_intensity
+from nfphasing_bluesky.physics.smooth_objects import (
+    SOFTENED,
+    SmoothPrior,
+    conjugate_gradients,
+    linearised,
+    refine,
+)
+
+FAR = FarField(centred=False)
+SIDE, REACH, B, J = 8, 3, 2, 3
+
+
+def group(seed: int = 0) -> Group:
+    """Frames of nothing in particular: the solution is known all the same."""
+    generator = torch.Generator().manual_seed(seed)
+    probe = 3 * torch.randn(B, 2, SIDE, SIDE, dtype=torch.complex128, generator=generator)
+    counts = torch.poisson(torch.full((B, J, SIDE, SIDE), 20.0, dtype=torch.float64), generator=generator)
+    offset = torch.randint(-REACH, REACH + 1, (B, J, 2), generator=generator)
+    offset[:, 0], offset[0, 1, 0] = 0, REACH
+    mask = torch.rand(B, J, SIDE, SIDE, generator=generator) < 0.1
+    present = torch.tensor([[True, True, True], [True, True, False]])
+    fraction = torch.rand(B, J, 2, dtype=torch.float64, generator=generator) - 0.5
+    return Group(counts, mask, probe, offset, fraction, present)
+
+
+def subject() -> tuple[GroupFrames, SmoothPrior, torch.Tensor]:
+    """Frames, prior, and z to linearise around."""
+    frames = GroupFrames(group(), FAR)
+    spread = torch.tensor([[0.4, 0.1], [0.2, 0.3]], dtype=torch.float64)
+    prior = SmoothPrior.like(frames.flat(), spread)
+    generator = torch.Generator().manual_seed(1)
+    return (
+        frames,
+        prior,
+        torch.randn(B, 2, *frames.flat().shape[1:], dtype=torch.float64, generator=generator),
+    )
+
+
+def energy(frames: GroupFrames, prior: SmoothPrior, z: torch.Tensor) -> torch.Tensor:
+    """(B,) half of the squares of residuals and of z, written out."""
+    theta = prior.coloured(z)
+    canvas = torch.polar(torch.exp(-theta[:, 1]), theta[:, 0])
+    total = z.square().sum((1, 2, 3)) / 2
+    for j in range(frames.count):
+        root = (wave_intensity(frames.waves(canvas, j)) + SOFTENED).sqrt()
+        short = 2 * ((frames.counts[:, j] + SOFTENED).sqrt() - root)
+        total = total + (frames.used[:, j] * short.square()).sum((1, 2)) / 2
+    return total
+
+
+def test_draws_of_the_prior_have_its_spread_and_are_undone():
+    canvas = torch.zeros(400, 24, 24, dtype=torch.complex64)
+    spread = torch.tensor([0.5, 0.1]).expand(400, 2)
+    prior = SmoothPrior.like(canvas, spread)
+    z = torch.randn(400, 2, 24, 24, generator=torch.Generator().manual_seed(0))
+    theta = prior.coloured(z)
+    torch.testing.assert_close(theta.square().mean((0, 2, 3)).sqrt(), spread[0], rtol=0.1, atol=0)
+    torch.testing.assert_close(prior.white(theta), z, rtol=1e-3, atol=1e-3)
+    # neighbouring pixels are alike, as those of objects are
+    assert float((theta[:, 0, 1:] - theta[:, 0, :-1]).std()) < 0.6 * float(theta[:, 0].std())
+
+
+def test_the_gradient_is_that_of_autograd():
+    frames, prior, z = subject()
+    z = 0.3 * z
+    local = linearised(frames, prior, z)
+    free = z.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(energy(frames, prior, free).sum(), free)
+    torch.testing.assert_close(local.gradient - z, -wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_the_normal_operator_is_that_of_the_jacobian():
+    frames, prior, z = subject()
+    z = 0.3 * z
+    local = linearised(frames, prior, z)
+
+    def roots(at: torch.Tensor) -> torch.Tensor:
+        theta = prior.coloured(at)
+        canvas = torch.polar(torch.exp(-theta[:, 1]), theta[:, 0])
+        return torch.stack(
+            [
+                2 * frames.used[:, j] * (wave_intensity(frames.waves(canvas, j)) + SOFTENED).sqrt()
+                for j in range(J)
+            ]
+        )
+
+    direction = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(2))
+    _, along = torch.autograd.functional.jvp(roots, z, direction)
+    _, back = torch.autograd.functional.vjp(roots, z, along)
+    torch.testing.assert_close(local.normal(direction), direction + back, rtol=1e-6, atol=1e-6)
+
+
+def test_conjugate_gradients_solve_what_a_dense_solver_solves():
+    frames, prior, z = subject()
+    local = linearised(frames, prior, 0.1 * z)
+    size = z[0].numel()
+    columns = []
+    for unit in torch.eye(size, dtype=z.dtype):
+        columns.append(local.normal(unit.reshape(1, *z.shape[1:]).expand_as(z)).flatten(1))
+    matrix = torch.stack(columns, 2)
+    right = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(4))
+    dense = torch.linalg.solve(matrix, right.flatten(1)).reshape(z.shape)
+    torch.testing.assert_close(conjugate_gradients(local.normal, right, 300), dense, rtol=1e-6, atol=1e-8)
+
+
+def test_rounds_come_to_where_nothing_is_left_to_gain():
+    frames, prior, z = subject()
+    start = prior.coloured(0.1 * z)
+    canvas = torch.polar(torch.exp(-start[:, 1]), start[:, 0])
+    found = refine(frames, canvas, prior, rounds=30, steps=40)
+    theta = torch.stack([found[-1].angle(), -found[-1].abs().log()], 1)
+    at = prior.white(theta).requires_grad_()
+    before = energy(frames, prior, 0.1 * z)
+    after = energy(frames, prior, at)
+    (slope,) = torch.autograd.grad(after.sum(), at)
+    assert (after < before).all()
+    assert float(slope.abs().max()) < 1e-3 * float(linearised(frames, prior, 0.1 * z).gradient.abs().max())
