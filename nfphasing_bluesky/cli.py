@@ -219,6 +219,10 @@ def reconstruct(
     positions_sign: PositionsSign = None,
     positions_order: PositionsOrder = None,
     orientation: Turn = None,
+    refine_positions: Annotated[
+        bool,
+        typer.Option("--refine-positions", help="let a scan's frames move to where they agree best first"),
+    ] = False,
     frames: Annotated[
         bool, typer.Option("--frames", help="write every frame of a stitched scan too")
     ] = False,
@@ -244,6 +248,7 @@ def reconstruct(
         "columns": _columns(columns),
         "relative_sigma": relative_sigma,
         "check": True,
+        "refine_positions": refine_positions,
         **_of_scans(rename, probe, positions_sign, positions_order, orientation),
     }
     known = {k: v for k, v in reading.items() if v is not None}

@@ -80,13 +80,20 @@ def shots_of(
     """
     kept = []
     for counts, place, mask in zip(frames, places, masks, strict=True):
-        bad = unusable(counts, optics, mask)
-        if np.isfinite(place).all() and np.any(counts > 0, where=~bad):
+        if is_lit(counts, place, optics, mask):
+            bad = unusable(counts, optics, mask)
             kept.append((np.where(bad, 0, counts).astype(np.float32), bad, place))
     if not kept:
         return Shots(np.zeros((0, 1, 1), np.float32), np.zeros((0, 1, 1), bool), np.zeros((0, 2)))
     counts, masks_, places_ = (np.array(part) for part in zip(*kept, strict=True))
     return Shots(counts, masks_, places_.astype(np.float64))
+
+
+def is_lit(
+    counts: NDArray, place: tuple[float, float] | NDArray, optics: Optics, mask: NDArray[np.bool_] | None
+) -> bool:
+    """Whether a frame has light in pixels that are used, and a place."""
+    return bool(np.isfinite(place).all() and np.any(counts > 0, where=~unusable(counts, optics, mask)))
 
 
 def find_probe(shots: Shots, optics: Optics, seed: int = 0) -> Found:
@@ -99,10 +106,10 @@ def find_probe(shots: Shots, optics: Optics, seed: int = 0) -> Found:
 
     from nfphasing_bluesky.physics.probe_retrieval import check_overlap, retrieve_probe
 
-    exposures = _exposures(shots)
+    exposures = exposures_of(shots)
     check_overlap(exposures.position, (shots.counts.shape[1], shots.counts.shape[2]))
     generator = torch.Generator().manual_seed(seed)
-    found = retrieve_probe(exposures, _propagation(optics), generator)
+    found = retrieve_probe(exposures, propagation_of(optics), generator)
     shares = ", ".join(f"{share:.1%}" for share in found.share.tolist())
     source = (
         f"retrieved from the first {len(shots.counts)} frames with light: modes {shares}, "
@@ -137,10 +144,10 @@ def check_agreement(
 
     modes = torch.from_numpy(probe.astype(np.complex64))
     try:
-        found = check_orientation(_exposures(shots), modes, _propagation(optics))
+        found = check_orientation(exposures_of(shots), modes, propagation_of(optics))
         if retrieved and found.undecided:
             # a probe found in a wrong orientation fits none
-            found = check_with_unknown_probe(_exposures(shots), _propagation(optics))
+            found = check_with_unknown_probe(exposures_of(shots), propagation_of(optics))
     except NFPhasingError as error:
         return Agreement("", str(error))
     applied = applied or Applied()
@@ -226,7 +233,8 @@ def _advice(of: str, turn: Orientation, applied: Applied) -> str:
     )
 
 
-def _exposures(shots: Shots):  # noqa: ANN202  a type of the physics, which is imported late
+def exposures_of(shots: Shots):  # noqa: ANN201  a type of the physics, which is imported late
+    """Frames as the physics takes them."""
     import torch
 
     from nfphasing_bluesky.physics.whole_scan import Exposures
@@ -234,7 +242,8 @@ def _exposures(shots: Shots):  # noqa: ANN202  a type of the physics, which is i
     return Exposures(*(torch.from_numpy(part) for part in shots))
 
 
-def _propagation(optics: Optics):  # noqa: ANN202  a type of the physics, which is imported late
+def propagation_of(optics: Optics):  # noqa: ANN201  a type of the physics, which is imported late
+    """How the waves of a scan get to the detector."""
     from nfphasing_bluesky.physics.ptychography import FarField, NearField
 
     if optics.fresnel_number is not None:

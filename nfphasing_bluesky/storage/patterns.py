@@ -15,7 +15,7 @@ from nfphasing_bluesky.core import (
     PlaneGeometry,
 )
 from nfphasing_bluesky.documents.patterns import PLAIN_Q_NAMES, Q_NAMES, detector_of, left_out
-from nfphasing_bluesky.storage.scans import Scan
+from nfphasing_bluesky.storage.scans import Scan, image_stack
 from nfphasing_bluesky.storage.units import assumed_q_scale, required_q_scale
 
 
@@ -32,21 +32,13 @@ def pattern_frames(scan: Scan, q_unit: str | None = None) -> Iterator[Frame]:
         FrameError: no data, or arrays whose shapes do not fit.
         GeometryError: too little is known, or a value that cannot be.
     """
-    if "data" not in scan.values:
-        raise FrameError(
-            f"{scan.path}: no 'data', expected counts (H, W) or (N, H, W); the file has "
-            f"{', '.join(sorted(scan.values))}; rename with --map theirs=data"
-        )
-    data = np.asarray(scan.values["data"])
-    if data.ndim not in (2, 3):
-        raise FrameError(f"{scan.path}: data has shape {data.shape}, expected (H, W) or (N, H, W)")
-    stack = data[None] if data.ndim == 2 else data
+    stack = image_stack(scan)
     geometry = _geometry(scan, q_unit)
     mask, sigma = scan.values.get("mask"), scan.values.get("sigma")
     if mask is not None and mask.shape != stack.shape[1:]:
         raise FrameError(f"{scan.path}: mask {mask.shape} does not match the patterns {stack.shape[1:]}")
-    if sigma is not None and sigma.shape not in (data.shape, stack.shape[1:]):
-        raise FrameError(f"{scan.path}: sigma {sigma.shape} does not match the patterns {data.shape}")
+    if sigma is not None and sigma.shape not in (stack.shape, stack.shape[1:]):
+        raise FrameError(f"{scan.path}: sigma {sigma.shape} does not match the patterns {stack.shape}")
     for i, image in enumerate(stack):
         label = scan.path.name if len(stack) == 1 else f"{scan.path.name} {i + 1}"
         yield Frame(

@@ -35,8 +35,9 @@ from nfphasing_bluesky.documents.ptychography import (
     turned,
 )
 from nfphasing_bluesky.documents.scan_frames import Beam
-from nfphasing_bluesky.documents.scan_start import Applied, check_agreement, find_probe, shots_of
+from nfphasing_bluesky.documents.scan_start import Applied, check_agreement, find_probe, is_lit, shots_of
 from nfphasing_bluesky.storage.positions import ADVICE, far_off, read_positions
+from nfphasing_bluesky.storage.refined_positions import refined_positions
 from nfphasing_bluesky.storage.scans import Scan, read_scan
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ScanOptions:
             translation_m are exchanged.
         probe_frames: how many of the first frames the probe is found from.
         check: whether frames and positions agree is looked at; frames of which they do not have a `doubt`.
+        refine_positions: whether the frames may move to where they agree best, before all else.
     """
 
     probe: Path | None = None
@@ -72,6 +74,7 @@ class ScanOptions:
     positions_order: str = "yx"
     probe_frames: int = 100
     check: bool = False
+    refine_positions: bool = False
 
     @property
     def retrieve(self) -> bool:
@@ -178,6 +181,8 @@ def ptychography_frames(
     doubt = ""
     if options.check:
         doubt = _doubt(data, positions, mask, probe, optics, applied, where, options.retrieve)
+    if options.refine_positions and not doubt:
+        positions[~outside] = _refined(data[~outside], positions[~outside], mask, probe, optics, where)
     for i, (counts, (row, column)) in enumerate(zip(data, positions, strict=True)):
         origin = Origin(label=f"{scan.path.name} {i + 1}", seq_num=i + 1)
         try:
@@ -229,6 +234,26 @@ def _doubt(
     elif found.open_question:
         log.info("%s: %s", where, found.open_question)
     return found.doubt
+
+
+def _refined(
+    data: NDArray,
+    positions: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    probe: NDArray[np.complexfloating],
+    optics: Optics,
+    where: str,
+) -> NDArray[np.float64]:
+    """Positions of frames with light refined, the others as they were."""
+    lit = [
+        i
+        for i, (counts, place) in enumerate(zip(data, positions, strict=True))
+        if is_lit(counts, place, optics, mask)
+    ]
+    shots = shots_of(data[lit], positions[lit], optics, [mask] * len(lit))
+    positions = positions.copy()
+    positions[lit] = refined_positions(shots, probe, optics, where)
+    return positions
 
 
 def _data(scan: Scan) -> NDArray:

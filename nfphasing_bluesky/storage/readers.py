@@ -53,6 +53,7 @@ def read_frames(
     positions_order: str = "yx",
     orientation: str = "as-is",
     check: bool = False,
+    refine_positions: bool = False,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> list[Frame]:
     """Read every frame of a file; `iter_frames` with all of it in memory."""
@@ -72,6 +73,7 @@ def read_frames(
             positions_order=positions_order,
             orientation=orientation,
             check=check,
+            refine_positions=refine_positions,
             on_failure=on_failure,
         )
     )
@@ -93,6 +95,7 @@ def iter_frames(
     positions_order: str = "yx",
     orientation: str = "as-is",
     check: bool = False,
+    refine_positions: bool = False,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
@@ -122,6 +125,7 @@ def iter_frames(
         positions_order: for ptychographic scans, "xy" where rows and columns of the positions are exchanged.
         orientation: for ptychographic scans, what must be done to the stored frames: `core.orientation`.
         check: for ptychographic scans, look whether frames and positions agree; where not all have a doubt.
+        refine_positions: for ptychographic scans, let the frames move to where they agree best.
         on_failure: takes frames of a ptychographic scan that cannot be used; without it they raise.
 
     Raises:
@@ -146,6 +150,7 @@ def iter_frames(
             orientation,
             positions_order,
             check=check,
+            refine_positions=refine_positions,
         )
         scan = read_ptychography(path, scan_options)
         if scan.is_ptychography:

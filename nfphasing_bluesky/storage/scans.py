@@ -112,6 +112,19 @@ def _read_hdf5(file: h5py.File, renamed: Mapping[str, str]) -> dict[str, NDArray
     return values
 
 
+def image_stack(scan: Scan) -> NDArray:
+    """(N, H, W) of a scan's `data`. Raises FrameError where it has none, or of another shape."""
+    if "data" not in scan.values:
+        raise FrameError(
+            f"{scan.path}: no 'data', expected counts (H, W) or (N, H, W); the file has "
+            f"{', '.join(sorted(scan.values))}; rename with --map theirs=data"
+        )
+    data = np.asarray(scan.values["data"])
+    if data.ndim not in (2, 3):
+        raise FrameError(f"{scan.path}: data has shape {data.shape}, expected (H, W) or (N, H, W)")
+    return data[None] if data.ndim == 2 else data
+
+
 def hologram_frames(scan: Scan) -> Iterator[Frame]:
     """Yield the holograms of a scan, 1 where nothing is in the beam.
 
@@ -124,15 +137,7 @@ def hologram_frames(scan: Scan) -> Iterator[Frame]:
         FrameError: no data, or a mask or flat of another shape.
         GeometryError: too little is known.
     """
-    if "data" not in scan.values:
-        raise FrameError(
-            f"{scan.path}: no 'data', expected counts (H, W) or (N, H, W); the file has "
-            f"{', '.join(sorted(scan.values))}; rename with --map theirs=data"
-        )
-    data = np.asarray(scan.values["data"])
-    if data.ndim not in (2, 3):
-        raise FrameError(f"{scan.path}: data has shape {data.shape}, expected (H, W) or (N, H, W)")
-    stack = data[None] if data.ndim == 2 else data
+    stack = image_stack(scan)
     shape = stack.shape[1:]
     geometry = _geometry(scan)
     flat, mask = _image(scan, "flat", shape), _image(scan, "mask", shape)
