@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from nfphasing_bluesky.core import keep_freed_memory
-from tests.benchmarks import holography, inference, ptychography, scans, storing
+from tests.benchmarks import holography, images, inference, ptychography, scans, storing
 from tests.benchmarks.figures import Figure, machine, show, write
 
 THREADS = 2
@@ -29,7 +29,7 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "derived runs": lambda: storing.derived_runs(stored),
         "worker memory": lambda: scans.worker_memory(300),
         "wire": lambda: scans.wire_rate((500,), 2_000 if quick else 20_000),
-        "holograms": lambda: holography.speed("holography", few),
+        "images": lambda: images.speed(1 if quick else 3),
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
         "ptychography": lambda: ptychography.against_others("ptychography", quick),
         "device": lambda: inference.device_rates(few),

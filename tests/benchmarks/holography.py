@@ -1,7 +1,5 @@
-"""Holograms: the posterior mean against hotopy's CTF and Tikhonov reconstructions, and milliseconds."""
+"""Holograms: the posterior mean against hotopy's CTF and Tikhonov reconstructions."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -130,22 +128,4 @@ def against_hotopy(model: str, n: int, tuned_on: int) -> list[Figure]:
     out.append(
         Figure(f"{model}: reduced chi-squared", float(np.median(chi2)), "", 1.1, "lower", f"median of {n}")
     )
-    return out
-
-
-def speed(model: str, calls: int) -> list[Figure]:
-    """Milliseconds a frame and draws a second at several batch sizes and frame sizes."""
-    reconstructor = Reconstructor.load(model, "cuda" if torch.cuda.is_available() else "cpu")
-    out = []
-    for size in (1, 16, 64):
-        batch = simulate(reconstructor, size, 1).batch
-        times = []
-        for _ in range(1 + calls):
-            began = time.perf_counter()
-            reconstructor.reconstruct(batch, [Origin(seq_num=i) for i in range(size)], DRAWS)
-            times.append(time.perf_counter() - began)
-        each = statistics.median(times[1:])
-        how = f"{DRAWS} draws each, {size * DRAWS / each:.3g} draws/s, {reconstructor.device}, {calls} calls"
-        shape = tuple(batch.intensity.shape[1:])
-        out.append(Figure(f"{model}: batch of {size}, {shape}", 1e3 * each / size, "ms a frame", detail=how))
     return out

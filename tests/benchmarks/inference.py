@@ -18,19 +18,21 @@ WARM_UP = 3
 MODELS: dict[str, Callable[[], Frame]] = {"saxs1d-pr": subjects.protein, "saxs1d-particles": subjects.sphere}
 
 
-def seconds_a_call(reconstructor: Reconstructor, frames: list[Frame], calls: int) -> float:
+def seconds_a_call(
+    reconstructor: Reconstructor, frames: list[Frame], calls: int, draws: int = DRAWS, warm_up: int = WARM_UP
+) -> float:
     """Median over calls. Raises RuntimeError when a frame was not reconstructed: that would be quick."""
     times = []
-    for _ in range(WARM_UP + calls):
+    for _ in range(warm_up + calls):
         began = time.perf_counter()
-        results = reconstructor(frames, n_samples=DRAWS)
+        results = reconstructor(frames, n_samples=draws)
         times.append(time.perf_counter() - began)
     for result in results:
         if isinstance(result, Failure):
             raise RuntimeError(f"{result.origin.label}: {result.reason}")
-        if result.samples.shape[0] != DRAWS:
-            raise RuntimeError(f"{len(result.samples)} draws, expected {DRAWS}")
-    return statistics.median(times[WARM_UP:])
+        if result.samples.shape[0] != draws:
+            raise RuntimeError(f"{len(result.samples)} draws, expected {draws}")
+    return statistics.median(times[warm_up:])
 
 
 def one_curve(calls: int) -> list[Figure]:
