@@ -94,7 +94,7 @@ class WorkerProcess:
             model=model, stream=StreamSettings(data_key="det"), heartbeat_s=0.1, **settings
         )
         self.context = zmq.Context()
-        self.process = None
+        self.process = self.push = None
 
     def start(self):
         command = [sys.executable, str(STREAMING / "tiny.py"), self.settings.model_dump_json()]
@@ -108,11 +108,11 @@ class WorkerProcess:
         from nfphasing_bluesky.streaming import wire
         from nfphasing_bluesky.streaming.endpoints import connect
 
-        push = connect(self.context, zmq.PUSH, self.settings.documents)
-        push.setsockopt(zmq.LINGER, 5000)
+        # it stays open: what a receiver with a full queue has not read yet is lost with the connection
+        if self.push is None:
+            self.push = connect(self.context, zmq.PUSH, self.settings.documents)
         for item in items:
-            push.send(wire.pack_document(*item))
-        push.close()
+            self.push.send(wire.pack_document(*item))
 
     def close(self):
         if self.process is not None:
