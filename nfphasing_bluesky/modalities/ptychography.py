@@ -1,8 +1,8 @@
 """`ptychography`: a frame of a scan with a known probe, far or near field; u = phase and absorption.
 
-The transmission is exp(i phase - mu). The network sees what a few sweeps of rPIE through the frame and its
-nearest neighbours say of the patch, and how many photons stand behind it. A frame does not tell the phase as
-a whole: that of the mean transmission under the light is 0. The prior are the random objects of
+The transmission is exp(i phase - mu). The network sees what the frame and its nearest neighbours say
+together of the patch (`physics.group_estimate`), and how many photons stand behind it. A frame does not tell
+the phase as a whole: that of the mean transmission under the light is 0. The prior are the random objects of
 `physics.objects`, under random probes; its density has no closed form, so there are no importance weights.
 """
 
@@ -108,7 +108,7 @@ class Ptychography(Images):
         return scans.random_patches(self.settings.tile, conditions, generator, inner)
 
     def parts(self, batch: PatternBatch, generator: torch.Generator) -> PatternBatch:
-        """A tile of each patch; the surroundings are what the sweeps through the neighbours found."""
+        """A tile of each patch; the surroundings are what the estimate of the group found."""
         if batch.surroundings is not None:
             return batch
         tile = self.settings.tile
