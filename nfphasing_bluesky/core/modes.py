@@ -4,6 +4,9 @@ The draws are divided in two again and again. A division needs a direction (one 
 components, or a whitened combination of them found by its kurtosis) along which a valley is significantly
 less dense than a peak on either side of it, and needs the valley to be there also when followed through the
 space around it, so that a ring or a banana stays one mode. Nothing has to be known of the number of modes.
+
+Where it is known which answer each draw was made from, the answers that the draws tell apart are the modes:
+see `answers`. That finds smaller modes, nearer to each other.
 """
 
 from collections.abc import Callable
@@ -13,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nfphasing_bluesky.core.answers import joined
 from nfphasing_bluesky.core.errors import SettingsError
 from nfphasing_bluesky.core.geometry import FloatArray
+from nfphasing_bluesky.core.symmetry import Symmetry
 from nfphasing_bluesky.core.valleys import deepest_valley
 
 Array = NDArray[Any]
@@ -42,36 +47,60 @@ class Mode:
     members: NDArray[np.integer]
 
 
-def find_modes(draws: Array, align: Alignment | None = None) -> tuple[Mode, ...]:
+def find_modes(
+    draws: Array, align: Alignment | None = None, answers: NDArray[np.integer] | None = None
+) -> tuple[Mode, ...]:
     """Modes of (S, *shape) real or complex draws, the heaviest first.
 
-    Modes nearer than about 6 of their own standard deviations count as one, and a mode of fewer than about
-    12 draws is too small to be told from a fluctuation. Seeing one of weight w among S draws of D
-    uncorrelated noisy pixels takes a distance of at least sqrt(1/w) (D/S)^(1/4) standard deviations of a
+    Without `answers`, modes nearer than about 6 of their own standard deviations count as one, and a mode of
+    fewer than about 12 draws is too small to be told from a fluctuation. Seeing one of weight w among S draws
+    of D uncorrelated noisy pixels takes a distance of at least sqrt(1/w) (D/S)^(1/4) standard deviations of a
     pixel.
 
     Args:
         draws: (S, *shape).
         align: takes all draws and returns them without their trivial differences, such as `Symmetry`; None
             leaves them as they are.
+        answers: (S,) which answer each draw was made from, any integers; None or empty where that is not
+            known. Draws of one answer are moved together by a `Symmetry` that moves, and stay together.
     """
     draws = np.asarray(draws)
     if draws.ndim < 1 or draws.shape[0] == 0:
         raise SettingsError(f"draws of shape {draws.shape} hold none; expected (S, *shape), S >= 1")
     if not np.isfinite(draws).all():
         raise SettingsError("draws hold NaN or infinity; leave these draws out before looking for modes")
+    if answers is not None and len(answers):
+        return _modes_of_answers(draws, align, answers)
     aligned = draws if align is None else align(draws)
     if aligned.shape[0] != draws.shape[0]:
         raise SettingsError(
             f"align returned {aligned.shape[0]} draws for {draws.shape[0]}; return every draw"
         )
-    groups = sorted(_divide(_gram(aligned), np.arange(len(draws))), key=len, reverse=True)
-    return tuple(_mode(aligned, members) for members in groups)
+    groups = _divide(_gram(aligned), np.arange(len(draws)))
+    weights = [members.size / len(draws) for members in groups]
+    modes = [_mode(aligned[members], w, members) for members, w in zip(groups, weights, strict=True)]
+    return tuple(sorted(modes, key=lambda mode: -mode.weight))
 
 
-def _mode(draws: Array, members: NDArray[np.integer]) -> Mode:
-    own = draws[members]
-    return Mode(members.size / draws.shape[0], own.mean(axis=0), own.std(axis=0), members)
+def _modes_of_answers(
+    draws: Array, align: Alignment | None, answers: NDArray[np.integer]
+) -> tuple[Mode, ...]:
+    """Modes of draws whose answers are known: what is one is shown where most of its draws are."""
+    if len(answers) != len(draws):
+        raise SettingsError(f"{len(answers)} answers for {len(draws)} draws; expected one each, or none")
+
+    def aligned(members: NDArray[np.intp]) -> Array:
+        if isinstance(align, Symmetry):
+            return align.together(draws[members], answers[members])
+        return draws[members] if align is None else align(draws[members])
+
+    groups = joined(aligned(np.arange(len(draws))), answers)
+    modes = [_mode(aligned(members), members.size / len(draws), members) for members in groups]
+    return tuple(sorted(modes, key=lambda mode: -mode.weight))
+
+
+def _mode(draws: Array, weight: float, members: NDArray[np.intp]) -> Mode:
+    return Mode(weight, draws.mean(axis=0), draws.std(axis=0), members)
 
 
 def _gram(draws: Array) -> FloatArray:
@@ -86,7 +115,7 @@ def _gram(draws: Array) -> FloatArray:
     return flat @ flat.T
 
 
-def _divide(gram: FloatArray, members: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+def _divide(gram: FloatArray, members: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """Groups of `members` between which there are valleys."""
     if members.size < 2 * MIN_DRAWS:
         return [members]

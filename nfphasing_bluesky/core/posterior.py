@@ -124,6 +124,7 @@ class Posterior:
         classes: class -> posterior probability; empty for models with no classes.
         labels: (S,) index of each draw's class in `classes`; empty for models with no classes.
         symmetry: what is taken away before draws are told apart as modes; None where there is one answer.
+        answers: (S,) which of its answers the model made each draw from; empty where that is not known.
         place: row and column of u's pixel [0, 0] in the larger object that the scan is about; None for none.
         prediction: posterior-predictive pattern.
         trust: checks and verdict.
@@ -145,6 +146,7 @@ class Posterior:
     labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     place: tuple[float, float] | None = None
     symmetry: Symmetry | None = None
+    answers: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def summary(self) -> dict[str, Summary]:
         """Summaries of every parameter."""
@@ -156,7 +158,7 @@ class Posterior:
         Args:
             align: `symmetry` when None.
         """
-        return find_modes(self.samples, align or self.symmetry)
+        return find_modes(self.samples, align or self.symmetry, self.answers)
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,15 @@ class Symmetry:
     def __call__(self, draws: Array) -> Array:
         """Aligned copy of (S, *shape) draws."""
         draws = np.asarray(draws)
+        norm = np.sum(_flat(np.abs(draws) ** 2), axis=1)
+        return self._aligned(draws, int(np.argsort(norm)[norm.size // 2]))
+
+    def _aligned(self, draws: Array, first: int) -> Array:
+        """Aligned copy, one of the draws where it was."""
         if self.shift == "bounded":
             draws = _pad(draws)
         spectra = _fft(draws) if self.shift != "none" else None
         norm = np.sqrt(np.sum(_flat(np.abs(draws) ** 2), axis=1))
-        first = int(np.argsort(norm)[norm.size // 2])
         aligned = self._match(draws, spectra, draws[first])
         similarity = self._similarity(aligned, draws[first], norm)
         for _ in range(self.references - 1):
@@ -61,6 +65,37 @@ class Symmetry:
                 break
             aligned[closer], similarity[closer] = other[closer], score[closer]
         return _crop(aligned) if self.shift == "bounded" else aligned
+
+    def together(self, draws: Array, groups: NDArray[np.integer]) -> Array:
+        """Aligned copy of (S, *shape) draws, those of one of the (S,) groups moved by the same shift.
+
+        It is their mean that is aligned: noise moves no draw away from the others of its group. The largest
+        group stays where it is. Phases and twins are chosen draw by draw.
+        """
+        labels, member, size = np.unique(groups, return_inverse=True, return_counts=True)
+        if self.shift == "none" or self.phase or self.twin:
+            return self(draws)
+        draws = np.asarray(draws)
+        means = np.stack([draws[member == k].mean(axis=0) for k in range(len(labels))])
+        lags = self._lags(means, self._aligned(means, int(np.argmax(size))))
+        moved = _pad(draws) if self.shift == "bounded" else draws.copy()
+        for k, lag in enumerate(lags):
+            moved[member == k] = np.roll(moved[member == k], lag, axis=tuple(range(1, draws.ndim)))
+        return _crop(moved) if self.shift == "bounded" else moved
+
+    def _lags(self, draws: Array, moved: Array) -> list[tuple[int, ...]]:
+        """Shift of each of (K, *shape) draws that makes it what it is after it was moved."""
+        if self.shift == "bounded":
+            draws, moved = _pad(draws), _pad(moved)
+        lags = []
+        for draw, after in zip(_fft(draws), _fft(moved), strict=True):
+            product = draw.conj() * after
+            if np.iscomplexobj(draws):
+                score = np.fft.ifftn(product).real
+            else:
+                score = np.fft.irfftn(product, s=draws.shape[1:], axes=range(draws.ndim - 1))
+            lags.append(tuple(int(i) for i in np.unravel_index(np.argmax(score), score.shape)))
+        return lags
 
     def _similarity(self, draws: Array, reference: Array, norm: Array) -> NDArray[np.floating]:
         """(S,) cosine of the angle between aligned draws and a reference."""

@@ -265,6 +265,7 @@ class Reconstructor:
                 origin=origins[b],
                 latency_s=latency,
                 symmetry=self.modality.symmetry,
+                answers=labels[b, :0] if self.modality.symmetry is None else labels[b],
             )
             for b in range(len(batch))
         ]

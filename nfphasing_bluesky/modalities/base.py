@@ -34,7 +34,7 @@ class Draws:
     """N parameter vectors, each of one class and for one frame of a batch.
 
     Args:
-        label: (N,) int64, class.
+        label: (N,) int64, class; of a draw that one of several answers was made from, which one.
         theta: (N, D) free parameters, the class's own first, zeros behind.
         frame: (N,) int64, index of the frame in its batch.
     """

@@ -1,14 +1,13 @@
 """All the solutions of one coherent pattern that many fits find, as anchors with weights.
 
 Fits start at draws of the prior; a fit is Levenberg's and Marquardt's, in the coordinates z in which the
-prior is the standard normal, so it cannot leave the bounds. The inversion twin of every solution, and its
-neighbours one pixel away along each axis, start fits too, as long as that finds more: these are the trivial
-ambiguities, which the prior alone can weigh. What fits end in more than once is one solution. Starts are
-added until every one of the solutions that weigh something was found several times.
+prior is the standard normal, so it cannot leave the bounds. The inversion twin of every solution is another
+one, as probable; the neighbours one pixel away along each axis start fits too, as long as that finds more.
+What fits end in more than once is one solution. Starts are added until every one of the solutions that weigh
+something was found several times.
 
 Around each solution stands a Gaussian (Laplace's method). In few dimensions the Gaussians and their weights
-are moved to the posterior by population Monte Carlo: draws of the mixture, weighed by the exact posterior,
-give its moments (Cappe, Douc, Guillin, Marin and Robert, Statistics and Computing 18, 447 (2008)).
+are moved to the posterior by sequential Monte Carlo; an object and its twin are as probable.
 
 Letters: D pixels of the object, P pixels of half the pattern, M fits, K solutions.
 """
@@ -134,7 +133,7 @@ def solutions(pattern: Pattern, search: Search, generator: torch.Generator) -> A
             break
     mixture = known.laplace(search.slots)
     if count <= search.adapt:
-        mixture = adapted(mixture, pattern.log_posterior, generator)
+        mixture = adapted(mixture, pattern.log_posterior, _twins, generator)
     return _anchor(mixture, search.slots)
 
 
@@ -184,17 +183,21 @@ def _fit_some(pattern: Pattern, z: Tensor, steps: int) -> Tensor:
     return z
 
 
+def _twins(z: Tensor) -> Tensor:
+    """(..., D) inversion twins; the prior's root is the same after inversion."""
+    return z.flip(-1)
+
+
 def _relatives(z: Tensor, prior: CompactPrior) -> Tensor:
-    """Inversion twins of (K, D) solutions, and all of them one pixel away along each axis."""
-    twins = z.flip(1)
-    u = prior.density(torch.cat([z, twins])).unflatten(1, prior.shape)
+    """(K', D) near (K, D) solutions one pixel away along each axis."""
+    u = prior.density(z).unflatten(1, prior.shape)
     moved = []
     for axis, pixels in enumerate(prior.shape, start=1):
         for way in (-1, 1) if pixels > 1 else ():
             shifted = u.roll(way, axis)
             shifted.select(axis, 0 if way > 0 else -1).zero_()
             moved.append(prior.nearest(shifted.flatten(1)))
-    return torch.cat([twins, *moved])
+    return torch.cat(moved)
 
 
 class _Known:
@@ -227,6 +230,8 @@ class _Known:
             fits = fits[~found]
             if len(fits):
                 self._put(fits[:1])
+                if float(self._distances(_twins(fits[:1])).min()) >= SAME:
+                    self._put(_twins(fits[:1]))
 
     def _put(self, z: Tensor) -> None:
         factor = self.pattern.factors(z)

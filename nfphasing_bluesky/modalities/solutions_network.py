@@ -67,8 +67,8 @@ class SolutionsDistribution:
 
     @property
     def class_log_probs(self) -> Tensor:
-        """(B, 1) zeros: solutions are no classes of the prior."""
-        return self.embedding.new_zeros(len(self), 1)
+        """(B, K) zeros: solutions are no classes of the prior."""
+        return self.embedding.new_zeros(len(self), len(self.anchors))
 
     def log_prob(self, draws: Draws) -> Tensor:
         """(N,) log density, the sum over all solutions."""
@@ -95,7 +95,7 @@ class SolutionsDistribution:
             noise: (B, S, 1 + D) standard normal; the first column chooses the solution.
 
         Returns:
-            B S draws, those of one frame together, and (B S,) log q.
+            B S draws, those of one frame together, their labels the solutions, and (B S,) log q.
         """
         b, s = noise.shape[:2]
         slot = stratified(noise[..., 0], self.log_weights.exp())
@@ -106,7 +106,7 @@ class SolutionsDistribution:
                 values, _ = self._of(k, frame[None]).from_latent(noise[frame, member, None, 1:])
                 theta = theta.index_copy(0, frame * s + member, values[:, 0].to(theta))
         frame = torch.arange(b, device=noise.device).repeat_interleave(s)
-        draws = Draws(torch.zeros_like(frame), theta, frame)
+        draws = Draws(slot.flatten(), theta, frame)
         return draws, self.log_prob(draws)
 
     def _of(self, k: int, frames: Tensor) -> FlowDistribution:

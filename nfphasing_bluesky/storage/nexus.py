@@ -1,9 +1,11 @@
 """One reconstruction in one NeXus/HDF5 file that silx and NexPy open at the density."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import (
     Axis,
@@ -17,6 +19,7 @@ from nfphasing_bluesky.core import (
     Posterior,
     Prediction,
     ReconstructionSettings,
+    Symmetry,
     Trust,
     Verdict,
     plane_of,
@@ -37,7 +40,8 @@ def write_posterior(
     """Write a reconstruction, whole or not at all: a reader never sees half a file.
 
     `/entry/density` (NXdata, the default plot): `mean` with its errors `std`, `samples` and the axes;
-    `/entry/modes`, where there may be several answers: (M,) `weight`, and `mean` and `std` of each;
+    `/entry/modes`, where there may be several answers: (M,) `weight`, and `mean` and `std` of each, what was
+    taken away before as attributes, and (S,) `answers`, which one the model made each draw from;
     `/entry/parameters`: (S,) draws with their summaries as attributes; `/entry/classes`;
     `/entry/data`: the measured curve or small-angle pattern, also readable as canSAS SASdata;
     `/entry/prediction`: mean and 95 % band; `/entry/process`: program, model and
@@ -83,6 +87,8 @@ def read_posterior(path: str | Path) -> Posterior:
             origin=_read_origin(file["entry/origin"]),
             latency_s=float(file["entry/process/latency"][()]),
             place=_read_place(density),
+            symmetry=_read_symmetry(file),
+            answers=_read_answers(file),
         )
 
 
@@ -100,7 +106,7 @@ def _write_file(
     entry["title"] = f"{posterior.density.quantity} of {posterior.origin.label}"
     _write_density(entry, posterior)
     if posterior.symmetry is not None:
-        _write_modes(entry, posterior)
+        _write_modes(entry, posterior, posterior.symmetry)
     _write_parameters(entry, posterior)
     axes = _write_frame(entry, frame) if frame is not None else ()
     _write_prediction(entry, posterior, axes)
@@ -130,13 +136,15 @@ def _write_density(entry: h5py.Group, posterior: Posterior) -> None:
         group.attrs["place"] = posterior.place
 
 
-def _write_modes(entry: h5py.Group, posterior: Posterior) -> None:
+def _write_modes(entry: h5py.Group, posterior: Posterior, symmetry: Symmetry) -> None:
     """Write weight, mean and standard deviation of every answer, the heaviest first."""
     modes, info = posterior.modes(), posterior.density
     group = new_group(entry, "modes", "NXcollection")
     new_dataset(group, "weight", np.array([mode.weight for mode in modes]), "1")
     new_dataset(group, "mean", np.stack([mode.mean for mode in modes]), info.units)
     new_dataset(group, "std", np.stack([mode.std for mode in modes]), info.units)
+    new_dataset(group, "answers", posterior.answers, "1")
+    group.attrs.update(vars(symmetry))
 
 
 def _write_parameters(entry: h5py.Group, posterior: Posterior) -> None:
@@ -231,6 +239,22 @@ def _read_place(group: h5py.Group) -> tuple[float, float] | None:
         return None
     row, column = group.attrs["place"]
     return float(row), float(column)
+
+
+def _read_answers(file: h5py.File) -> NDArray[np.integer]:
+    known = "entry/modes/answers" in file
+    return file["entry/modes/answers"][()] if known else np.empty(0, dtype=np.int64)
+
+
+def _read_symmetry(file: h5py.File) -> Symmetry | None:
+    """Read what was taken away before draws were told apart as modes."""
+    if "entry/modes" not in file:
+        return None
+    attrs = file["entry/modes"].attrs
+    if "shift" not in attrs:
+        return None
+    shift = cast(Any, str(attrs["shift"]))
+    return Symmetry(bool(attrs["phase"]), shift, bool(attrs["twin"]), int(attrs["references"]))
 
 
 def _read_trust(group: h5py.Group) -> Trust:
