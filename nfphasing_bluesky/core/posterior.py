@@ -173,7 +173,8 @@ class Failure:
 class ModelInfo:
     """What a loaded model is and infers; everything documents and Tango need to declare their data keys.
 
-    `neighbours` is the number of other frames of the scan that it looks at to reconstruct one.
+    `neighbours` is the number of other frames of the scan that it looks at to reconstruct one, `answers` how
+    many of a frame's modes a derived run keeps, the heaviest; 0 where there is one answer.
     """
 
     name: str
@@ -184,3 +185,4 @@ class ModelInfo:
     parameters: tuple[Parameter, ...]
     classes: tuple[str, ...] = ()
     neighbours: int = 0
+    answers: int = 0

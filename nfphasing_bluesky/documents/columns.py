@@ -15,8 +15,10 @@ _TRUST = (("reduced_chi2", ""), ("ess_fraction", ""), ("ood_score", ""))
 _TIMES = (("latency_s", "s"), ("raw_time", "s"))
 
 
-def array_specs(density: DensityInfo, n_samples: int = 0) -> tuple[ArraySpec, ...]:
-    """Declare the arrays of the stream: mean, standard deviation and, where `n_samples` is not 0, the draws.
+def array_specs(density: DensityInfo, n_samples: int = 0, answers: int = 0) -> tuple[ArraySpec, ...]:
+    """Declare the arrays of the stream: mean, standard deviation, `n_samples` draws, `answers` modes.
+
+    Modes are the heaviest, the first of them first, NaN and of no weight where there are fewer.
 
     Curves are kept in double, images in single precision, which is far below their error bars.
     """
@@ -28,6 +30,11 @@ def array_specs(density: DensityInfo, n_samples: int = 0) -> tuple[ArraySpec, ..
     if n_samples:
         shape = (n_samples, *density.shape)
         arrays.append(ArraySpec("density_samples", shape, ("draw", *dims), "<f4", density.units))
+    if answers:
+        shape = (answers, *density.shape)
+        arrays.append(ArraySpec("mode_mean", shape, ("mode", *dims), dtype, density.units))
+        arrays.append(ArraySpec("mode_std", shape, ("mode", *dims), dtype, density.units))
+        arrays.append(ArraySpec("mode_weight", (answers,), ("mode",), "<f8", ""))
     return tuple(arrays)
 
 
@@ -94,13 +101,19 @@ def row(result: Posterior | Failure, info: ModelInfo) -> dict[str, Any]:
 
 def stacked(results: Sequence[Posterior | Failure], arrays: Sequence[ArraySpec]) -> dict[str, np.ndarray]:
     """Return rows of every array, (B, *shape); NaN for a Failure."""
-    block = {}
-    for spec in arrays:
-        rows = np.full((len(results), *spec.shape), np.nan, dtype=spec.dtype)
-        for index, result in enumerate(results):
-            if isinstance(result, Posterior):
-                rows[index] = getattr(result, spec.name.removeprefix("density_"))
-        block[spec.name] = rows
+    block = {spec.name: np.full((len(results), *spec.shape), np.nan, dtype=spec.dtype) for spec in arrays}
+    for index, result in enumerate(results):
+        if not isinstance(result, Posterior):
+            continue
+        modes = result.modes() if "mode_weight" in block else ()
+        for name, rows in block.items():
+            if name == "mode_weight":
+                rows[index] = 0
+            if name.startswith("mode_"):
+                for number, mode in enumerate(modes[: rows.shape[1]]):
+                    rows[index, number] = getattr(mode, name.removeprefix("mode_"))
+            else:
+                rows[index] = getattr(result, name.removeprefix("density_"))
     return block
 
 

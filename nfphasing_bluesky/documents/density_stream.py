@@ -50,7 +50,7 @@ class DensityStream:
         start = run.start_doc
         axes = {axis.name: (axis.values, axis.units) for axis in density.axes}
         metadata = {**start["nfphasing"], "raw_uid": start["raw_uid"], "quantity": density.quantity}  # type: ignore[typeddict-item]
-        self._file = FileSpec(start["uid"], array_specs(density, n_samples), axes, metadata)
+        self._file = FileSpec(start["uid"], array_specs(density, n_samples, info.answers), axes, metadata)
         self._stream = self._describe()
         self._arrays = ArrayStream(run, self._file, store, emit, self._stream.descriptor_doc)
 

@@ -40,6 +40,9 @@ Result = Posterior | Failure
 WEIGHED = 64
 BANDED = 128
 
+# Modes that a derived run keeps of a frame with several answers.
+ANSWERS = 4
+
 # Draws times points that go through the forward model at once: bounds the memory, not the batch.
 VALUES_AT_ONCE = 2_000_000
 
@@ -101,6 +104,7 @@ class Reconstructor:
             parameters=modality.parameters,
             classes=tuple(c.name for c in modality.classes) if len(modality.classes) > 1 else (),
             neighbours=modality.neighbours,
+            answers=0 if modality.symmetry is None else ANSWERS,
         )
 
     @property

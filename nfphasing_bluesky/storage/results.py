@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from nfphasing_bluesky.core import Failure, ModelInfo, Posterior, StitchedObject, Trust
 from nfphasing_bluesky.storage.objects import FrameRecord, scan_trust
 
@@ -20,6 +22,8 @@ def posterior_as_json(
     figure: str | Path | None = None,
 ) -> Json:
     """Return one posterior as an object of plain JSON; NaN and infinity become null.
+
+    Where there may be several answers, `modes` has the weight and the medians of each, the heaviest first.
 
     Args:
         posterior: what to describe.
@@ -39,6 +43,26 @@ def posterior_as_json(
         "classes": {name: _number(probability) for name, probability in posterior.classes.items()},
         "trust": _trust(posterior.trust),
         "latency_s": _number(posterior.latency_s),
+        **_modes(posterior),
+    }
+
+
+def _modes(posterior: Posterior) -> Json:
+    """Weight of every answer, the heaviest first, and the median of each parameter in it."""
+    if posterior.symmetry is None:
+        return {}
+    return {
+        "modes": [
+            {
+                "weight": _number(mode.weight),
+                "draws": len(mode.members),
+                "parameters": {
+                    name: _number(float(np.nanmedian(draws[mode.members])))
+                    for name, draws in posterior.parameters.items()
+                },
+            }
+            for mode in posterior.modes()
+        ]
     }
 
 

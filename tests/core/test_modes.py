@@ -11,6 +11,7 @@ from nfphasing_bluesky.core import (
     Posterior,
     Prediction,
     SettingsError,
+    Symmetry,
     Trust,
     Verdict,
     find_modes,
@@ -170,6 +171,52 @@ def test_a_posterior_tells_its_modes():
     assert (first.weight, second.weight) == (180 / 256, 76 / 256)
     np.testing.assert_allclose(first.mean, curves[0], atol=0.02)
     np.testing.assert_allclose(second.mean, curves[1], atol=0.03)
+
+
+def test_answers_that_are_known_are_told_apart_where_the_draws_alone_do_not():
+    rng = np.random.default_rng(2)
+    draws, label = mixture(rng, (0.7, 0.27, 0.03), simplex(rng, 3, 8, 6.0), draws=200)
+    assert len(find_modes(draws)) == 1
+    # two components of the heaviest answer are one mode
+    answers = np.where((label == 0) & (rng.random(200) < 0.3), 7, label)
+    modes = find_modes(draws, answers=answers)
+    assert [round(m.weight, 3) for m in modes] == [0.7, 0.27, 0.03]
+    for mode in modes:
+        assert len(set(label[mode.members])) == 1
+
+
+@pytest.mark.parametrize("dimensions", [2, 10, 64, 1000])
+@pytest.mark.parametrize("draws", [40, 256])
+def test_components_of_one_gaussian_are_joined(dimensions, draws):
+    for seed in SIX_SEEDS:
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=(draws, dimensions))
+        assert len(find_modes(values, answers=rng.integers(4, size=draws))) == 1
+
+
+def test_a_chain_of_components_is_one_mode():
+    rng = np.random.default_rng(0)
+    answers = np.repeat(np.arange(5), 40)
+    draws = rng.normal(size=(200, 3)) + np.outer(answers, [2.0, 0, 0])
+    assert len(find_modes(draws, answers=answers)) == 1
+
+
+def test_answers_that_differ_by_a_shift_are_one_mode_where_the_heavier_is():
+    rng = np.random.default_rng(0)
+    pattern = np.zeros((8, 8))
+    pattern[1:4, 2:6] = rng.uniform(0.5, 1, (3, 4))
+    answers = np.repeat([0, 1, 2], [60, 30, 30])
+    places = np.stack([pattern, np.roll(pattern, 2, 0), pattern[::-1, ::-1]])
+    draws = places[answers] + 0.02 * rng.normal(size=(120, 8, 8))
+    heavy, light = find_modes(draws, Symmetry(shift="bounded"), answers)
+    assert (heavy.weight, light.weight) == (0.75, 0.25)
+    np.testing.assert_allclose(heavy.mean, pattern, atol=0.03)
+    np.testing.assert_allclose(light.mean, places[2], atol=0.03)
+
+
+def test_answers_for_other_draws_are_an_error():
+    with pytest.raises(SettingsError, match="3 answers for 20 draws"):
+        find_modes(np.zeros((20, 2)), answers=np.arange(3))
 
 
 def test_draws_that_cannot_be_compared_are_errors():

@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import (
     Origin,
     StorageError,
     StreamSettings,
+    Symmetry,
     settings_sha256,
 )
 from nfphasing_bluesky.documents.derived import DerivedRun
@@ -138,6 +139,22 @@ def test_numbers_are_the_posteriors(reconstructor, sink, store, posteriors):
     assert sink.column("raw_seq_num") == [1, 2, 3]
     np.testing.assert_array_equal(store.rows("density_mean"), [p.mean for p in posteriors])
     np.testing.assert_array_equal(store.rows("density_std"), [p.std for p in posteriors])
+
+
+def test_the_heaviest_answers_are_kept_where_a_model_gives_several(reconstructor, sink, store, posteriors):
+    reconstructor.info = replace(reconstructor.info, answers=3)
+    one = posteriors[0]
+    answers = np.repeat([0, 1], [20, 12])
+    samples = np.where(answers[:, None], 2, 1) * one.mean + 1e-6 * one.samples
+    both = replace(one, samples=samples, symmetry=Symmetry(), answers=answers)
+    run = derived(reconstructor, sink, store)
+    run.add([both, Failure(Origin(seq_num=2), "dark")])
+    keys = sink.of("descriptor")[0]["data_keys"]
+    assert keys["mode_mean"]["shape"] == [3, 48] and keys["mode_mean"]["dims"] == ["mode", "r"]
+    np.testing.assert_allclose(store.rows("mode_weight")[0], [20 / 32, 12 / 32, 0])
+    mean = store.rows("mode_mean")[0]
+    np.testing.assert_allclose(mean[1], 2 * mean[0], atol=1e-4)
+    assert np.isnan(mean[2]).all() and np.isnan(store.rows("mode_weight")[1]).all()
 
 
 def test_axes_and_units_are_declared(reconstructor, sink, store, posteriors):

@@ -246,3 +246,25 @@ def _hessian(u: Object, values: Array, sigma: float, prior: Prior, real: bool) -
     if isinstance(prior, GaussianPrior):
         hessian = hessian + np.eye(hessian.shape[0]) / prior.std**2
     return hessian
+
+
+def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6):
+    """Share of the posterior nearest to each peak, by draws of Student's t about all of them."""
+    rng = np.random.default_rng(1)
+    n = peaks[0].u.size
+    factors = [np.linalg.cholesky(p.covariance) for p in peaks]
+    label = rng.integers(len(peaks), size=draws)
+    scale = np.sqrt(freedom / rng.chisquare(freedom, size=draws))
+    noise = rng.normal(size=(draws, n)) * scale[:, None]
+    u = np.stack([p.u for p in peaks])[label] + np.einsum("sij,sj->si", np.stack(factors)[label], noise)
+    logs = []
+    distances = []
+    for peak, factor in zip(peaks, factors, strict=True):
+        square = np.sum(np.linalg.solve(factor, (u - peak.u).T) ** 2, axis=0)
+        distances.append(square)
+        logs.append(-0.5 * (freedom + n) * np.log1p(square / freedom) - np.log(np.diag(factor)).sum())
+    log_w = log_posterior(u, values, sigma, prior) - np.logaddexp.reduce(logs, axis=0)
+    w = np.exp(log_w - log_w.max())
+    nearest = np.argmin(distances, axis=0)
+    shares = np.bincount(nearest, weights=w, minlength=len(peaks)) / w.sum()
+    return shares, w.sum() ** 2 / np.sum(w**2) / draws

@@ -6,9 +6,9 @@ import pytest
 from nfphasing_bluesky.core import Symmetry, find_modes
 from tests.oracles.enumerated_cdi import (
     GaussianPrior,
-    Peak,
     UniformPrior,
     enumerate_objects,
+    importance_weights,
     intensity,
     laplace,
     log_posterior,
@@ -95,28 +95,6 @@ def test_weights_are_those_of_importance_sampling(name):
     sampled, ess_fraction = importance_weights(peaks, values, sigma, prior, 100_000)
     assert ess_fraction > 0.1
     np.testing.assert_allclose([p.weight for p in peaks], sampled, atol=0.02)
-
-
-def importance_weights(peaks: list[Peak], values, sigma, prior, draws, freedom=6):
-    """Share of the posterior nearest to each peak, by draws of Student's t about all of them."""
-    rng = np.random.default_rng(1)
-    n = peaks[0].u.size
-    factors = [np.linalg.cholesky(p.covariance) for p in peaks]
-    label = rng.integers(len(peaks), size=draws)
-    scale = np.sqrt(freedom / rng.chisquare(freedom, size=draws))
-    noise = rng.normal(size=(draws, n)) * scale[:, None]
-    u = np.stack([p.u for p in peaks])[label] + np.einsum("sij,sj->si", np.stack(factors)[label], noise)
-    logs = []
-    distances = []
-    for peak, factor in zip(peaks, factors, strict=True):
-        square = np.sum(np.linalg.solve(factor, (u - peak.u).T) ** 2, axis=0)
-        distances.append(square)
-        logs.append(-0.5 * (freedom + n) * np.log1p(square / freedom) - np.log(np.diag(factor)).sum())
-    log_w = log_posterior(u, values, sigma, prior) - np.logaddexp.reduce(logs, axis=0)
-    w = np.exp(log_w - log_w.max())
-    nearest = np.argmin(distances, axis=0)
-    shares = np.bincount(nearest, weights=w, minlength=len(peaks)) / w.sum()
-    return shares, w.sum() ** 2 / np.sum(w**2) / draws
 
 
 def test_weights_of_complex_objects_are_those_of_importance_sampling(sigma=0.002, spread=0.003):

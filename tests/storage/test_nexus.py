@@ -7,7 +7,15 @@ import h5py
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.core import Failure, Frame, Origin, Posterior, ReconstructionSettings, StorageError
+from nfphasing_bluesky.core import (
+    Failure,
+    Frame,
+    Origin,
+    Posterior,
+    ReconstructionSettings,
+    StorageError,
+    Symmetry,
+)
 from nfphasing_bluesky.storage.nexus import read_posterior, write_posterior
 from nfphasing_bluesky.storage.readers import read_frames
 from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
@@ -42,6 +50,27 @@ def assert_same(one, other):
 
 def test_posterior_comes_back_as_it_was(conalbumin, written):
     assert_same(conalbumin[1], read_posterior(written))
+
+
+def test_what_tells_answers_apart_comes_back_and_so_do_the_modes(conalbumin, tmp_path):
+    frame, posterior, info = conalbumin
+    answers = np.arange(len(posterior.samples)) % 2
+    samples = posterior.samples * (1 + answers[:, None])
+    changed = replace(posterior, samples=samples, symmetry=Symmetry(shift="bounded", references=9))
+    changed = replace(changed, answers=answers)
+    path = write_posterior(tmp_path / "a.h5", changed, frame, info, SETTINGS)
+    back = read_posterior(path)
+    assert_same(changed, back)
+    assert [m.weight for m in back.modes()] == [m.weight for m in changed.modes()] == [0.5, 0.5]
+    result = posterior_as_json(back, info)
+    json.dumps(result, allow_nan=False)
+    assert [m["weight"] for m in result["modes"]] == [0.5, 0.5]
+    assert set(result["modes"][0]["parameters"]) == set(info_names(info))
+    assert "modes" not in posterior_as_json(posterior, info)
+
+
+def info_names(info):
+    return [parameter.name for parameter in info.parameters]
 
 
 def test_classes_missing_numbers_and_the_origin_come_back(conalbumin, tmp_path):
