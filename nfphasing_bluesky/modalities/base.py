@@ -66,6 +66,11 @@ class Anchors:
         self._frames = frames
         self._kept: dict[int, tuple[Anchor, Tensor]] = {}
 
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """Classes of which anchors are known."""
+        return tuple(self._kept)
+
     def put(self, k: int, frames: Tensor, anchor: Anchor) -> None:
         """Keep anchors of class k for some frames."""
         if k not in self._kept:

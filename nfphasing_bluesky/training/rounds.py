@@ -26,6 +26,8 @@ class Labelled(NamedTuple):
 class Round:
     """`round_batches` batches of fresh frames in memory, each frame with the anchor of its true class.
 
+    Where a frame has several answers it has the anchors of all.
+
     Args:
         modality: that simulates.
         settings: of the run.
@@ -41,14 +43,18 @@ class Round:
         self._channels, self._extra, self._label, self._theta = (
             torch.cat([m[i] for m in made]) for i in range(4)
         )
-        self._anchors: list[tuple[Tensor, Anchor]] = []
-        for k in range(len(modality.classes)):
-            rows = (self._label == k).nonzero()[:, 0]
-            parts = [m[4][k] for m in made if k in m[4]]
-            place = torch.full((len(self._label),), -1, device=rows.device)
-            place[rows] = torch.arange(len(rows), device=rows.device)
+        self._anchors: list[tuple[int, Tensor, Anchor]] = []
+        for k in sorted({k for m in made for k in m[4]}):
+            place, parts, first, count = torch.full_like(self._label, -1), [], 0, 0
+            for m in made:
+                if k in m[4]:
+                    rows, anchor = m[4][k]
+                    place[first + rows] = count + torch.arange(len(rows), device=rows.device)
+                    parts.append(anchor)
+                    count += len(rows)
+                first += len(m[0])
             joined = (torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
-            self._anchors.append((place, Anchor(*joined) if parts else _NOTHING))
+            self._anchors.append((k, place, Anchor(*joined)))
         count = settings.round_batches * settings.batch
         device = generator.device
         self._order = torch.cat(
@@ -60,16 +66,13 @@ class Round:
         rows = self._order[place * self._batch : (place + 1) * self._batch]
         label, frame = self._label[rows], torch.arange(len(rows), device=rows.device)
         anchors = Anchors(len(rows))
-        for k, (where, anchor) in enumerate(self._anchors):
-            mine = (label == k).nonzero()[:, 0]
+        for k, place_of, anchor in self._anchors:
+            mine = (place_of[rows] >= 0).nonzero()[:, 0]
             if mine.numel():
-                anchors.put(k, mine, anchor.at(where[rows[mine]]))
+                anchors.put(k, mine, anchor.at(place_of[rows[mine]]))
         return Labelled(
             self._channels[rows], self._extra[rows], anchors, Draws(label, self._theta[rows], frame)
         )
-
-
-_NOTHING = Anchor(torch.zeros(0), torch.zeros(0), torch.zeros(0))
 
 
 class Simulated(NamedTuple):
@@ -113,5 +116,9 @@ def _simulate(modality: Modality, settings: TrainSettings, generator: Generator)
     batch, draws, _ = simulate_usable(modality, count, generator, sample)
     channels, extra = modality.context(batch)
     found = modality.anchors(batch)
-    anchors = {int(k): found.get(int(k), (draws.label == k).nonzero()[:, 0]) for k in draws.label.unique()}
+    if modality.symmetry is None:
+        rows = {int(k): (draws.label == k).nonzero()[:, 0] for k in draws.label.unique()}
+    else:
+        rows = dict.fromkeys(found.kinds, torch.arange(len(draws), device=draws.label.device))
+    anchors = {k: (mine, found.get(k, mine)) for k, mine in rows.items()}
     return channels, extra, draws.label, draws.theta, anchors

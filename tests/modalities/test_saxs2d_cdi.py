@@ -18,6 +18,8 @@ from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.storage.nexus import write_posterior
+from nfphasing_bluesky.training.rounds import Round
+from nfphasing_bluesky.training.settings import TrainSettings
 from nfphasing_bluesky.views.images import figure_2d
 from tests.oracles.enumerated_cdi import (
     UniformPrior,
@@ -130,6 +132,17 @@ def test_the_inversion_twin_is_an_answer_of_its_own():
         assert near[0] != near[1] and max(min(row) for row in errors) < 0.1
         assert abs(modes[near[0]].weight - modes[near[1]].weight) < 0.15
         assert relative(posterior.mean, u) > 2 * min(errors[0])
+
+
+def test_a_round_of_training_has_the_anchors_of_every_answer():
+    subject = modality("saxs2d-cdi", {"shape": (4, 4), "starts": 2, "steps": 8, "slots": 3})
+    settings = TrainSettings(batch=4, round_batches=2, reuse=1)
+    made = Round(subject, settings, torch.Generator().manual_seed(0)).take(1)
+    network = subject.network()
+    value = network(made.channels, made.extra, made.anchors).log_prob(made.draws)
+    value.mean().backward()
+    assert value.shape == (4,) and torch.isfinite(value).all() and made.anchors.kinds == (0, 1, 2)
+    assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in network.parameters())
 
 
 def relative(mean, u) -> float:
