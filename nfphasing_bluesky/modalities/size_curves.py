@@ -96,13 +96,13 @@ def of_one_frame(
     def predict(weight: Tensor, share: Tensor) -> Tensor:
         shown = frame.q
         few = _nodes(d_max, 0.5 * q_max, SPARE_NODES_OF_ONE) or found
-        weight, inner = weight.to(shown), few.weight[few.bulk, : few.count].to(shown)
+        weight, between_nodes = weight.to(shown), few.weight[few.bulk, : few.inner].to(shown)
         curves = debye.rows(table.to(shown), few.size.exp().to(shown), shown.expand(len(few.size), -1))
         traces = loose_aggregates(shown * length.exp().to(shown)[:, None])
         out = (by_extent.to(shown) * share.to(shown)[:, None]) @ traces
-        mixed = (inner[:, :, None] * weight[few.bulk, None]).flatten(1)
-        out[few.bulk] += mixed @ curves[: few.count].mT.flatten(0, 1)
-        out[few.outliers] += (curves[few.count :] @ weight[few.outliers, :, None])[:, :, 0]
+        mixed = (between_nodes[:, :, None] * weight[few.bulk, None]).flatten(1)
+        out[few.bulk] += mixed @ curves[: few.inner].mT.flatten(0, 1)
+        out[few.outliers] += (curves[few.inner :] @ weight[few.outliers, :, None])[:, :, 0]
         return out
 
     square = ((by_extent @ between) * by_extent).sum(1)
@@ -123,12 +123,12 @@ def over_sigma(columns: Tensor, frame: Frame) -> Tensor:
 class _Nodes(NamedTuple):
     """(M,) nodes of log size, (N, M) weights of their values for each draw, and which draws are where.
 
-    The first `count` nodes are those of the draws `bulk`, the others the draws `outliers` themselves.
+    The first `inner` nodes are those of the draws `bulk`, the others the draws `outliers` themselves.
     """
 
     size: Tensor
     weight: Tensor
-    count: int
+    inner: int
     bulk: Tensor
     outliers: Tensor
 
