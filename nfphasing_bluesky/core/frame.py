@@ -1,6 +1,6 @@
 """Frame: what one exposure measured, with its geometry and where it came from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -111,3 +111,13 @@ class Frame:
     def with_origin(self, **changes: object) -> "Frame":
         """Return the same frame with fields of its origin replaced."""
         return replace(self, origin=replace(self.origin, **changes))  # type: ignore[arg-type]
+
+
+def refuse_bounds(frames: Sequence[Frame], model: str) -> None:
+    """Raise FrameError for what is known of a sample where a model can't take it: it must not be lost."""
+    for frame in frames:
+        if frame.bounds:
+            raise FrameError(
+                f"{frame.origin.label}: bounds of {', '.join(frame.bounds)}, expected none for {model}, "
+                "whose prior is fixed; leave them out"
+            )

@@ -80,6 +80,7 @@ class Reflectivity:
     symmetry = None
     sigma_floor = 0.01
     hopeless_nats = math.inf
+    takes_bounds = True
     disagreement = ""
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 256, "round_batches": 8, "reuse": 8, "physics_weight": 0.0}
