@@ -69,8 +69,8 @@ class Stitcher:
     these counted once more would draw the object to the prior. Each patch knows its phase up to a constant:
     that is taken from its overlap with what lies there already, weighted like the difference.
     A patch with too little overlap (`stitched_parts.LEAST_OVERLAP`) begins a component of its own; one that
-    overlaps with several joins them. A patch is never turned again, so that another order gives the same object up to some
-    tenths of its error bars.
+    overlaps with several joins them. A patch is never turned again, so that another order gives the same
+    object up to some tenths of its error bars.
 
     Patches aren't independent: they share frames where the model looks at neighbours too, and what is wrong
     with the probe is wrong for all. How much of their variance they share is measured: an independent patch
