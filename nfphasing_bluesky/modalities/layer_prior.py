@@ -80,7 +80,7 @@ COMMON = (
         "angstrom^3/e",
         "absorption over squared density: that of X-rays grows with the atomic number",
         0.003,
-        0.06,
+        0.1,
         log=True,
     ),
     Quantity("q_offset_inv_angstrom", "1/angstrom", "true less nominal q, of an angle offset", -1e-3, 1e-3),
@@ -89,7 +89,7 @@ COMMON = (
         "1/angstrom",
         "q below which the sample is shorter than the footprint",
         0.003,
-        0.08,
+        0.5,
         log=True,
     ),
 )

@@ -83,7 +83,7 @@ class Reflectivity:
     takes_bounds = True
     disagreement = ""
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 256, "round_batches": 8, "reuse": 8, "physics_weight": 0.0}
+        {"batch": 256, "round_batches": 8, "reuse": 10, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:

@@ -11,6 +11,7 @@ the gradient of the sum over points is then the slope of each.
 
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,13 +23,12 @@ from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
 from nfphasing_bluesky.physics.reflectivity import reflectivity
 from nfphasing_bluesky.physics.reflectometer import illuminated_share, smeared
 
-GUESSES = 192
+GUESSES = 384
 GUESSED_POINTS = 64
 ROUGH_ERROR = 0.3
-ERRORS = (0.3, 0.05)
-STARTS = 8
+STARTS = 24
 FITTED_POINTS = 96
-LOG_STEPS, STEPS = 8, 8
+STEPS = 12
 NODES = 5
 FITTED_NODES = 3
 
@@ -159,15 +159,23 @@ def _normals(dimension: int) -> Tensor:
     return torch.randn(GUESSES, dimension, generator=torch.Generator().manual_seed(dimension))
 
 
-def fitted_logarithm(layers: int, box: Box, batch: ReflectivityBatch, y: Tensor, error: float) -> Tensor:
-    """(B, D) the best of (B, C, D) guesses after damped least-squares steps in the logarithm."""
+class Stage(NamedTuple):
+    """Of a search: relative error on top of the curve's own, steps, and how many of the fits go on."""
+
+    error: float
+    steps: int
+    kept: int
+
+
+def fitted_logarithm(layers: int, box: Box, batch: ReflectivityBatch, y: Tensor, stage: Stage) -> Tensor:
+    """(B, kept, D) the best of (B, C, D) after damped least-squares steps in the logarithm."""
     count = y.shape[1]
     rows = torch.arange(len(batch), device=y.device).repeat_interleave(count)
-    curves = LogCurves.of(batch, _places(batch, FITTED_POINTS), error).at(rows)
+    curves = LogCurves.of(batch, _places(batch, FITTED_POINTS), stage.error).at(rows)
     y = y.flatten(0, 1)
     damping = torch.full_like(y[:, 0], 0.3)
     objective, hessian, gradient = _log_system(layers, box, curves, y)
-    for _ in range(LOG_STEPS):
+    for _ in range(stage.steps):
         damped = hessian.clone()
         damped.diagonal(dim1=1, dim2=2).mul_(1 + damping[:, None])
         step = torch.linalg.solve_ex(damped, gradient).result.nan_to_num(0.0).clamp(-1.5, 1.5)
@@ -178,8 +186,8 @@ def fitted_logarithm(layers: int, box: Box, batch: ReflectivityBatch, y: Tensor,
         hessian = torch.where(better[:, None, None], tried[1], hessian)
         gradient = torch.where(better[:, None], tried[2], gradient)
         damping = torch.where(better, 0.3 * damping, 6 * damping).clamp(1e-4, 1e4)
-    best = objective.view(-1, count).argmin(1)
-    return y.view(-1, count, y.shape[1])[torch.arange(len(best), device=y.device), best]
+    best = objective.view(-1, count).topk(stage.kept, largest=False).indices
+    return y.view(-1, count, y.shape[1]).gather(1, best[:, :, None].expand(-1, -1, y.shape[1]))
 
 
 def _log_system(layers: int, box: Box, curves: LogCurves, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,6 +205,9 @@ def _log_system(layers: int, box: Box, curves: LogCurves, y: Tensor) -> tuple[Te
     return objective, hessian, gradient
 
 
+STAGES = (Stage(0.3, 3, 6), Stage(0.3, 6, 2), Stage(0.05, 8, 1))
+
+
 class Starts:
     """Where fits begin: at the best guess after steps in the logarithm.
 
@@ -211,8 +222,8 @@ class Starts:
     def best(self, batch: ReflectivityBatch, count: int) -> Tensor:
         """(B, 1, D) in box coordinates."""
         found = guessed(self.layers, self.box, batch, STARTS)
-        for error in ERRORS:
-            found = fitted_logarithm(self.layers, self.box, batch, found, error)[:, None]
+        for stage in STAGES:
+            found = fitted_logarithm(self.layers, self.box, batch, found, stage)
         return found
 
 
