@@ -25,6 +25,7 @@ from nfphasing_bluesky.flows import (
 from nfphasing_bluesky.modalities import curves, reflectivity_curves
 from nfphasing_bluesky.modalities.anchors import anchor_features
 from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated, cut_to, gaussian_chi2
+from nfphasing_bluesky.modalities.critical_edge import edge_agreement
 from nfphasing_bluesky.modalities.layer_prior import (
     CLASSES,
     NAMES,
@@ -79,9 +80,12 @@ class Reflectivity:
     noise_columns = 2
     symmetry = None
     sigma_floor = 0.01
-    hopeless_nats = math.inf
+    hopeless_nats = 60.0
     takes_bounds = True
-    disagreement = ""
+    disagreement = (
+        "total reflection ends beyond the critical edge of the densest material that the bounds allow: "
+        "angles may be two theta where theta is expected, or the bounds are wrong"
+    )
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 256, "round_batches": 8, "reuse": 10, "physics_weight": 0.0}
     )
@@ -223,8 +227,8 @@ class Reflectivity:
         return Anchors(len(batch), find)
 
     def agreement(self, batch: ReflectivityBatch, anchors: Anchors) -> Tensor:
-        """(B,) NaN: nothing is checked but the misfit."""
-        return batch.intensity.new_full((len(batch),), torch.nan)
+        """(B,) whether total reflection ends where the bounds allow: 1, 0, or NaN where it is not seen."""
+        return edge_agreement(batch)
 
     def reduced_chi2(self, batch: ReflectivityBatch, predicted: Tensor) -> Tensor:
         """(B,) mean squared residual over sigma."""

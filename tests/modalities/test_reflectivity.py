@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.core import CurveGeometry, Frame, Origin
+from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
 from nfphasing_bluesky.flows import Box
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.layer_prior import CLASSES, NAMES, columns
@@ -133,3 +133,35 @@ def test_known_values_leave_their_posterior_no_room(subject):
     for name, value in TRUE.items():
         assert values[name].tolist() == pytest.approx([value] * 50, rel=1e-3)
     assert math.isclose(float(subject.log_prior(draws)[0]), -math.log(len(CLASSES)), rel_tol=1e-6)
+
+
+def test_two_theta_for_theta_shows_at_the_critical_edge(subject):
+    right = film_frame()
+    q = right.geometry.q_inv_angstrom
+    wrong = film_frame(geometry=CurveGeometry(2 * q))
+    unbounded = film_frame(geometry=CurveGeometry(2 * q), bounds={})
+    beyond = film_frame(geometry=CurveGeometry(q + 0.1))
+    batch = subject.collate([right, wrong, unbounded, beyond], 0.0)
+    found = subject.agreement(batch, subject.anchors(batch))
+    assert found[:3].tolist() == [1.0, 0.0, 1.0]
+    assert found[3].isnan()
+    assert "two theta" in subject.disagreement
+
+
+def test_the_edge_accuses_hardly_any_sample_of_the_prior(subject):
+    generator = torch.Generator().manual_seed(5)
+    batch, _ = subject.simulate(subject.sample_prior(2000, generator), generator)
+    found = subject.agreement(batch, subject.anchors(batch))
+    assert float(found.isfinite().double().mean()) > 0.3
+    assert float((found == 0).double().mean()) < 3e-3
+
+
+@pytest.mark.parametrize("bounds", [{"layers": (6, 6)}, {"thickness_1_angstrom": (160, 60)}])
+def test_bounds_beyond_the_model_fail_the_frame(subject, bounds):
+    with pytest.raises(FrameError, match="film: bounds of"):
+        subject.collate([film_frame(bounds=bounds)], 0.0)
+
+
+def test_negative_q_is_refused_with_the_reason():
+    with pytest.raises(GeometryError, match="negative values"):
+        CurveGeometry(np.linspace(-0.01, 0.4, 160))
