@@ -1,8 +1,8 @@
 """Whether total reflection ends where a material within the bounds can end it.
 
 Angles that are two theta where theta is meant double every q: the curve still looks like one, of a sample
-four times as dense and half as thick. Its critical edge gives it away where the bounds say what the sample is.
-One simulated curve in a thousand is accused wrongly: a first fringe above the edge of a beam that spills.
+four times as dense and half as thick. Its critical edge gives it away where the bounds say what it is. One
+simulated curve in a thousand is accused wrongly.
 """
 
 import torch
