@@ -27,7 +27,7 @@ FREE = 3
 
 
 def against_cdtools(name: str, quick: bool) -> list[Figure]:
-    """Correlations between the centres of the frames, with the object where its positions put it and registered."""
+    """Correlations between the frames' centres: the object where its positions put it, and registered."""
     model = Reconstructor.load(name, "cpu", ReconstructionSettings(n_samples=DRAWS))
     figures: list[Figure] = []
     for refine in (False, True):
