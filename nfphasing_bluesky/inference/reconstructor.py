@@ -23,6 +23,7 @@ from nfphasing_bluesky.core import (
     Prediction,
     ReconstructionSettings,
     SettingsError,
+    refuse_bounds,
 )
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
@@ -174,6 +175,8 @@ class Reconstructor:
         """Indices of the frames that can be used, their batch, and why the others can't."""
         everyone = list(range(len(frames)))
         try:
+            if not self.modality.takes_bounds:
+                refuse_bounds(frames, self.info.name)
             return everyone, self.modality.collate(frames, self.sigma_floor), {}
         except NFPhasingError as error:
             if len(frames) == 1:
