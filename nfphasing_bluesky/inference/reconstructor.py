@@ -23,6 +23,7 @@ from nfphasing_bluesky.core import (
     Prediction,
     ReconstructionSettings,
     SettingsError,
+    refuse_bounds,
 )
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
@@ -154,7 +155,7 @@ class Reconstructor:
                 own = [part[i] for i in usable]
                 made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
                 placed = (
-                    replace(p, place=frame.place, trust=doubted(p.trust, frame.doubt))
+                    replace(p, place=frame.place, light=frame.light, trust=doubted(p.trust, frame.doubt))
                     for p, frame in zip(made, own, strict=True)
                 )
                 results |= dict(zip(usable, placed, strict=True))
@@ -174,6 +175,8 @@ class Reconstructor:
         """Indices of the frames that can be used, their batch, and why the others can't."""
         everyone = list(range(len(frames)))
         try:
+            if not self.modality.takes_bounds:
+                refuse_bounds(frames, self.info.name)
             return everyone, self.modality.collate(frames, self.sigma_floor), {}
         except NFPhasingError as error:
             if len(frames) == 1:

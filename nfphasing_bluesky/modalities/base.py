@@ -241,6 +241,11 @@ class Modality(Protocol):
         ...
 
     @property
+    def takes_bounds(self) -> bool:
+        """Whether a frame may say what is known of the sample (`Frame.bounds`); mostly not."""
+        ...
+
+    @property
     def noise_columns(self) -> int:
         """Standard normals that `evaluate` takes per draw."""
         ...
