@@ -12,7 +12,7 @@ from nfphasing_bluesky.core.errors import (
     StorageError,
     TransportError,
 )
-from nfphasing_bluesky.core.frame import Frame, Origin
+from nfphasing_bluesky.core.frame import Frame, Origin, refuse_bounds
 from nfphasing_bluesky.core.geometry import (
     CurveGeometry,
     DetectorGeometry,
@@ -46,8 +46,9 @@ from nfphasing_bluesky.core.settings import (
     StreamSettings,
     settings_sha256,
 )
-from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, Window, is_transmission
+from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, is_transmission
 from nfphasing_bluesky.core.symmetry import Symmetry
+from nfphasing_bluesky.core.windows import Window
 
 __all__ = [
     "keep_freed_memory",
@@ -95,5 +96,6 @@ __all__ = [
     "find_modes",
     "is_transmission",
     "plane_of",
+    "refuse_bounds",
     "settings_sha256",
 ]

@@ -89,6 +89,7 @@ def read_posterior(path: str | Path) -> Posterior:
             place=_read_place(density),
             symmetry=_read_symmetry(file),
             answers=_read_answers(file),
+            light=density["light"][()] if "light" in density else None,
         )
 
 
@@ -134,6 +135,8 @@ def _write_density(entry: h5py.Group, posterior: Posterior) -> None:
     new_dataset(group, "samples", posterior.samples, info.units)
     if posterior.place is not None:
         group.attrs["place"] = posterior.place
+    if posterior.light is not None:
+        new_dataset(group, "light", posterior.light, "1")
 
 
 def _write_modes(entry: h5py.Group, posterior: Posterior, symmetry: Symmetry) -> None:

@@ -11,23 +11,24 @@ def curve(rng):
     return 100 + 10 * np.linspace(0, 1, Q.size) + rng.normal(size=Q.size)
 
 
-def raw_run(n=3, data_key="det", stream="primary", seed=0, stop=True, md=None, poison=None, status=None):
-    """Yield the documents of a run whose `n` events hold a curve with its q and sigma.
+def raw_run(n=3, data_key="det", stream="primary", seed=0, stop=True, md=None, poison=None, status=None, shape=None):
+    """Yield the documents of a run whose `n` events hold a curve with its q and sigma, or images of a shape.
 
     `poison` maps a sequence number to a function that spoils the curve.
     """
     rng = np.random.default_rng(seed)
     run = event_model.compose_run(metadata=md or {})
     yield "start", run.start_doc
-    array = {"source": "test", "dtype": "array", "shape": [Q.size]}
-    names = [data_key, f"{data_key}_q", f"{data_key}_sigma"]
+    array = {"source": "test", "dtype": "array", "shape": list(shape or [Q.size])}
+    names = [data_key] if shape else [data_key, f"{data_key}_q", f"{data_key}_sigma"]
     keys = {name: dict(array) for name in names}
-    keys[f"{data_key}_q"]["units"] = "1/angstrom"
+    if not shape:
+        keys[f"{data_key}_q"]["units"] = "1/angstrom"
     bundle = run.compose_descriptor(name=stream, data_keys=keys)
     yield "descriptor", bundle.descriptor_doc
     for i in range(n):
         spoil = (poison or {}).get(i + 1, lambda values: values)
-        data = dict(zip(names, [spoil(curve(rng)), Q, np.ones(Q.size)], strict=True))
+        data = dict(zip(names, [spoil(curve(rng)), Q, np.ones(Q.size)], strict=False))
         yield "event", bundle.compose_event(data=data, timestamps=dict.fromkeys(names, float(i)))
     if stop:
         yield "stop", run.compose_stop(**({"exit_status": status} if status else {}))
