@@ -11,7 +11,9 @@ def curve(rng):
     return 100 + 10 * np.linspace(0, 1, Q.size) + rng.normal(size=Q.size)
 
 
-def raw_run(n=3, data_key="det", stream="primary", seed=0, stop=True, md=None, poison=None, status=None, shape=None):
+def raw_run(
+    n=3, data_key="det", stream="primary", seed=0, stop=True, md=None, poison=None, status=None, shape=None
+):
     """Yield the documents of a run whose `n` events hold a curve with its q and sigma, or images of a shape.
 
     `poison` maps a sequence number to a function that spoils the curve.
