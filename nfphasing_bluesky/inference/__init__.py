@@ -1,7 +1,8 @@
 """Reconstructor: batch of Frames to batch of Posteriors, with trust."""
 
+from nfphasing_bluesky.inference.device import pick_device
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
-from nfphasing_bluesky.inference.reconstructor import Reconstructor, frame_seed, pick_device
+from nfphasing_bluesky.inference.reconstructor import Reconstructor, frame_seed
 from nfphasing_bluesky.inference.trust import judge
 
 __all__ = [

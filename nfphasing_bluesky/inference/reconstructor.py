@@ -26,6 +26,7 @@ from nfphasing_bluesky.core import (
     refuse_bounds,
 )
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
+from nfphasing_bluesky.inference.device import pick_device
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
@@ -49,18 +50,6 @@ VALUES_AT_ONCE = 2_000_000
 
 # Frames that a core of its own is worth: with fewer, Python's threads wait for each other.
 WORTH_A_CORE = 8
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto` is the GPU when there is one. Raises SettingsError for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device {device!r} can't be used here ({error}); try 'auto' or 'cpu'") from None
-    return chosen
 
 
 class Conditioned(NamedTuple):

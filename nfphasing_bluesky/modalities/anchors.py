@@ -25,7 +25,6 @@ STARTS = 2
 TRIALS = 2
 STEPS = 8
 DAMPING = 0.3
-DIFFERENCE = 1e-3
 CONVERGED = 0.02
 LARGEST_STEP = 2.0
 NARROWEST = 1e-7
@@ -312,37 +311,6 @@ def _rivals(tried: _Fit, anchor: Anchor, count: int) -> Tensor:
     behind = (objective - objective[:, :1]).clamp_min(0)[:, 1:]
     parts = [torch.asinh(pulls).float().flatten(1) / 2, torch.log1p(behind), torch.log1p(decrement) / 2]
     return torch.cat(parts, 1).nan_to_num(0.0).clamp(-20, 20)
-
-
-def differences(
-    curves: Callable[[Tensor, Tensor], Tensor], box: Box, theta: Tensor, q: Tensor
-) -> tuple[Tensor, Tensor]:
-    """P(q) and its (N, D, Q) derivatives by theta, from steps of `DIFFERENCE` of the box.
-
-    Args:
-        curves: (N, 1 + D, D) objects, the first at theta and one moved along each coordinate, and (N, ...) q
-            to (N, 1 + D, Q).
-        box: of theta.
-        theta: (N, D).
-        q: (N, ...).
-    """
-    step = DIFFERENCE * (box.upper - box.lower).to(theta)
-    sign = torch.where(theta + step < box.upper, 1.0, -1.0).to(theta)
-    moved = theta[:, None] + torch.diag_embed(sign * step)
-    found = curves(torch.cat([theta[:, None], moved], dim=1), q).double()
-    return found[:, 0], (found[:, 1:] - found[:, :1]) / (sign * step)[:, :, None]
-
-
-def finite_differences(
-    curve: Callable[[Tensor, Tensor], Tensor], box: Box, theta: Tensor, q: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`differences` of a curve that is computed for one object at a time."""
-
-    def curves(moved: Tensor, q: Tensor) -> Tensor:
-        each = moved.shape[1]
-        return curve(moved.flatten(0, 1), q.repeat_interleave(each, 0)).unflatten(0, (-1, each))
-
-    return differences(curves, box, theta, q)
 
 
 def _linear(basis: Tensor, measured: Tensor, mean: float, spread: float) -> Tensor:

@@ -21,7 +21,6 @@ from nfphasing_bluesky.modalities.anchors import (
     CurveLibrary,
     Target,
     anchor_features,
-    finite_differences,
     fit,
 )
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
@@ -29,6 +28,7 @@ from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
+from nfphasing_bluesky.modalities.slopes import finite_differences
 from nfphasing_bluesky.physics import radial_density, saxs
 
 LENGTHS = ("radius", "shell_thickness", "polar_radius", "equatorial_radius", "length", "rg")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
-from nfphasing_bluesky.modalities.anchors import Target, anchor_features, differences, fit
+from nfphasing_bluesky.modalities.anchors import Target, anchor_features, fit
 from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import size_factor
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
@@ -31,20 +31,20 @@ from nfphasing_bluesky.modalities.oriented_network import (
     PatternPosterior,
     turned_bounds,
 )
+from nfphasing_bluesky.modalities.oriented_parameters import PARAMETERS, reported
 from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
 from nfphasing_bluesky.modalities.oriented_pixels import at_pixels
 from nfphasing_bluesky.modalities.oriented_shapes import (
     AT_ONCE,
     CLASSES,
-    NAMES,
     PROJECTION,
     harmonics,
     lengths,
     moved_harmonics,
     pattern_rings,
-    spreads,
     tilt,
 )
+from nfphasing_bluesky.modalities.slopes import differences
 from nfphasing_bluesky.physics.oriented import Orientation
 
 STARTS, STEPS = 3, 30
@@ -54,28 +54,6 @@ SHOWN = 64
 """Draws whose mean is the prediction at pixels."""
 FEW, FITTED = 8, 16
 """Patterns that are simulated and fitted together."""
-
-PARAMETERS = (
-    Parameter("radius_angstrom", "angstrom", "cylinder radius"),
-    Parameter("polar_radius_angstrom", "angstrom", "ellipsoid radius along its axis"),
-    Parameter("equatorial_radius_angstrom", "angstrom", "ellipsoid radius across it"),
-    Parameter("side_a_angstrom", "angstrom", "parallelepiped side a"),
-    Parameter("side_b_angstrom", "angstrom", "side b"),
-    Parameter("length_angstrom", "angstrom", "length along the axis"),
-    Parameter("polydispersity", "", "relative spread of sizes"),
-    Parameter("phi_deg", "degree", "azimuth of the axis, x to y"),
-    Parameter("theta_deg", "degree", "angle of the axis to the beam"),
-    Parameter("orientation_spread_deg", "degree", "spread of the azimuth"),
-    Parameter("tilt_spread_deg", "degree", "spread of the angle"),
-    Parameter("orientation_cut", "", "end of both spreads, in sigma"),
-    Parameter("i0", "", "forward intensity"),
-    Parameter("background", "", "background"),
-)
-"""Side a is the longer one across the parallelepiped's axis; the relative spread is that of the radius, of
-both radii, or of sides a and b. phi repeats after 180 degrees; theta is 90 in the detector's plane, and theta
-and 180 - theta can't be told apart. Spreads are standard deviations of Gaussians before these are cut.
-Intensity and background are per pixel, in the frame's units.
-"""
 
 CHORD = "angstrom"
 ELECTRONS = "e/angstrom^2"
@@ -389,23 +367,7 @@ class SaxsOriented:
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of every reported parameter; NaN where a class lacks it. phi is within 90 of the axis."""
-        t = draws.theta
-        out = {p.name: torch.full_like(t[:, 0], torch.nan) for p in PARAMETERS}
-        stretch = nuisance["q_scale"].to(t)
-        for k, names in enumerate(NAMES):
-            chosen = draws.label == k
-            for name, value in zip(names, lengths(k, t[chosen]), strict=True):
-                out[f"{name}_angstrom"][chosen] = value * stretch[chosen]
-            out["theta_deg"][chosen] = 90 - tilt(k, t[chosen]).rad2deg()
-        axis = nuisance["axis"].to(t)
-        turns = ((t[:, PHI] - axis + math.pi / 2) / math.pi).floor()
-        out["polydispersity"] = t[:, 6].clone()
-        out["phi_deg"] = (t[:, PHI] - math.pi * turns).rad2deg()
-        out["orientation_spread_deg"], out["tilt_spread_deg"] = (v.rad2deg() for v in spreads(t))
-        out["orientation_cut"] = t[:, 7].clone()
-        out["i0"] = nuisance["scale"].to(t)
-        out["background"] = (nuisance["scale"] * nuisance["beta"]).to(t)
-        return out
+        return reported(draws, nuisance)
 
 
 def _grouped(frame: Tensor) -> tuple[Tensor, int]:
