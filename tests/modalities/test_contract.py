@@ -51,7 +51,9 @@ def inside(subject, draws) -> torch.Tensor:
         pixels = 1 if subject.has_log_prior else subject.width // len(spec.lower)
         bounds = torch.tensor([spec.lower, spec.upper]).repeat_interleave(pixels, 1)
         table[:, k, : bounds.shape[1]] = bounds
-    low, high = table[:, draws.label]
+    # answers are no classes: all draws are of the one
+    label = draws.label if subject.symmetry is None else torch.zeros_like(draws.label)
+    low, high = table[:, label]
     return ((draws.theta >= low) & (draws.theta <= high)).all(1)
 
 
