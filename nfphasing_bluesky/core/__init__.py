@@ -46,8 +46,9 @@ from nfphasing_bluesky.core.settings import (
     StreamSettings,
     settings_sha256,
 )
-from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, Window, is_transmission
+from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, is_transmission
 from nfphasing_bluesky.core.symmetry import Symmetry
+from nfphasing_bluesky.core.windows import Window
 
 __all__ = [
     "keep_freed_memory",

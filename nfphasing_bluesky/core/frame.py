@@ -96,6 +96,11 @@ class Frame:
         """Row and column of pixel [0, 0] in a larger object's pixels; None where the frame is on its own."""
         return self.geometry.position_px if isinstance(self.geometry, PtychographyGeometry) else None
 
+    @property
+    def light(self) -> FloatArray | None:
+        """(H, W) light on the pixels of a larger object, the brightest 1; None where all are lit alike."""
+        return self.geometry.light if isinstance(self.geometry, PtychographyGeometry) else None
+
     def masked(self, mask: NDArray[np.bool_]) -> "Frame":
         """Return the same frame without the pixels of a mask too. Raises FrameError for another shape."""
         if mask.shape != self.intensity.shape:

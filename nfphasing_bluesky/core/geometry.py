@@ -172,6 +172,12 @@ class PtychographyGeometry:
                 raise GeometryError(f"{name}={value!r}, expected a positive number; check its sign and unit")
         object.__setattr__(self, "probe", probe)
 
+    @property
+    def light(self) -> FloatArray:
+        """(H, W) photons on each pixel of the sample over those on the brightest."""
+        photons = np.square(self.probe.real).sum(0) + np.square(self.probe.imag).sum(0)
+        return photons / photons.max()
+
 
 @dataclass(frozen=True, eq=False)
 class PlaneGeometry:

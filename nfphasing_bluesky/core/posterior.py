@@ -125,6 +125,8 @@ class Posterior:
         labels: (S,) index of each draw's class in `classes`; empty for models with no classes.
         symmetry: what is taken away before draws are told apart as modes; None where there is one answer.
         place: row and column of u's pixel [0, 0] in the larger object that the scan is about; None for none.
+        light: (H, W) photons on each pixel of u over those on the brightest; None where the frame lights all
+            alike, or where u has no pixels of its own.
         prediction: posterior-predictive pattern.
         trust: checks and verdict.
         origin: of the frame.
@@ -144,6 +146,7 @@ class Posterior:
     latency_s: float = 0.0
     labels: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     place: tuple[float, float] | None = None
+    light: FloatArray | None = None
     symmetry: Symmetry | None = None
 
     def summary(self) -> dict[str, Summary]:

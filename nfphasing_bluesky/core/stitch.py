@@ -1,30 +1,15 @@
 """One object from the posteriors of many overlapping patches, as they come."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core.errors import FrameError, GeometryError
+from nfphasing_bluesky.core.errors import FrameError
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.core.posterior import Axis, DensityInfo, Posterior, Verdict
-
-LEAST_OVERLAP = 0.01
-"""Share of a patch's weight that must lie on a component for the two to be connected: with less, the phase
-between them would come from pixels that the beam hardly lit."""
-
-_MOST_PIXELS = 2**27
-
-
-class Window(NamedTuple):
-    """A rectangle of an object: row and column of its pixel [0, 0], and its numbers of rows and columns."""
-
-    row: int
-    column: int
-    rows: int
-    columns: int
+from nfphasing_bluesky.core.stitched_parts import Part, joined, patch_of
+from nfphasing_bluesky.core.windows import Window, around, common, overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,34 +64,34 @@ class Stitcher:
 
     A patch is a posterior with a `place` over phase and absorption, T = exp(i phase - absorption); it lies at
     the nearest whole pixel, floor(place + 1/2), where its model puts it too. Patches are averaged with the
-    weights w = 1 / (std_phase^2 + std_absorption^2). Each patch knows its phase up to a constant: that is
-    taken from its overlap with what lies there already, weighted by the inverse variance of the difference.
-    A patch with too little overlap (`LEAST_OVERLAP`) begins a component of its own; one that overlaps with
-    several joins them. A patch is never turned again, so that another order gives the same object up to some
-    tenths of its error bars.
+    weights w = l / v, v = std_phase^2 + std_absorption^2, l the light that fell on the pixel, 1 without any
+    said: where a frame had no light its posterior is what the prior and its neighbours said, and each of
+    these counted once more would draw the object to the prior. Each patch knows its phase up to a constant:
+    that is taken from its overlap with what lies there already, weighted like the difference.
+    A patch with too little overlap (`stitched_parts.LEAST_OVERLAP`) begins a component of its own; one that
+    overlaps with several joins them. A patch is never turned again, so that another order gives the same
+    object up to some tenths of its error bars.
 
-    Posteriors of neighbours aren't independent: a model that looks at K neighbours gives K + 1 posteriors
-    that share the same frames. The variance is min(K_eff, K + 1) / sum w with K_eff = (sum w)^2 / sum w^2
-    patches on a pixel. It is right for K = 0 and independent noise, and for patches that all say the same.
-    Where no frame has light every posterior is the prior, and averaging these makes it look known better than
-    it is by at most sqrt(patches / (K + 1)).
+    Patches aren't independent: they share frames where the model looks at neighbours too, and what is wrong
+    with the probe is wrong for all. How much of their variance they share is measured: an independent patch
+    lies as far from the mean of those before it as its variance v and that of the mean,
+    F = sum w^2 v / (sum w)^2, say; patches that err alike lie closer. If the square of the distance is chi
+    times what independent patches would have, over the well-known pixels of a component, then the variance of
+    the mean is (1 - chi) sum w v / sum w + chi F, or chi F where patches disagree more than they say. It is
+    right for independent noise, and for patches that all say the same.
 
     WARNING patches are used with their own standard deviations, ALARM patches are left out: they say of
     themselves that neither mean nor error is to be believed, and one wrong patch spoils its neighbours'
     phases. As long as there are no others `result` shows these, for what they are worth.
 
     Args:
-        neighbours: how many other frames the model looks at for each, `ModelInfo.neighbours`.
         window: what `result` shows; by default all there is.
     """
 
-    def __init__(self, neighbours: int = 0, window: Window | None = None) -> None:
-        if neighbours < 0:
-            raise GeometryError(f"neighbours={neighbours}, expected the number of other frames, 0 or more")
-        self._shared = neighbours + 1
+    def __init__(self, window: Window | None = None) -> None:
         self._window = window
-        self._parts: list[_Part] = []
-        self._alarms: list[_Part] = []
+        self._parts: list[Part] = []
+        self._alarms: list[Part] = []
         self._density: DensityInfo | None = None
         self.left_out = 0
 
@@ -123,16 +108,16 @@ class Stitcher:
                 pixels than those before it.
         """
         self._check(posterior)
-        patch = _patch(posterior)
+        patch = patch_of(posterior)
         if patch is None or (posterior.trust.verdict is Verdict.ALARM and self._parts):
             self.left_out += 1
             return False
         if posterior.trust.verdict is Verdict.ALARM:
             self.left_out += 1
-            self._alarms = _joined(self._alarms, patch)
+            self._alarms = joined(self._alarms, patch)
             return False
         self._alarms = []
-        self._parts = _joined(self._parts, patch)
+        self._parts = joined(self._parts, patch)
         return True
 
     def result(self) -> StitchedObject | None:
@@ -144,19 +129,18 @@ class Stitcher:
         parts = self._parts or self._alarms
         if self._density is None or not parts:
             return None
-        window = self._window or _around(part.used for part in parts)
+        window = self._window or around(part.used for part in parts)
         shape = (window.rows, window.columns)
         mean = np.full(shape, np.nan + 1j * np.nan)
         std, component = np.full(shape, np.nan), np.zeros(shape, np.int32)
         best = np.zeros(shape)
         for number, part in enumerate(sorted(parts, key=lambda p: -p.frames), 1):
-            here, there = _overlap(window, part.used), part.within(_common(window, part.used))
+            here, there = overlap(window, part.used), part.within(common(window, part.used))
             weight = part.weight[there]
             more = weight > best[here]
             best[here][more] = weight[more]
             mean[here][more] = (part.sum[there][more] / weight[more]) * part.gauge
-            copies = np.minimum(weight[more] ** 2 / part.squares[there][more], self._shared)
-            std[here][more] = np.sqrt(copies / weight[more])
+            std[here][more] = part.std()[there][more]
             component[here][more] = number
         return StitchedObject(
             mean,
@@ -189,138 +173,6 @@ class Stitcher:
 def is_transmission(density: DensityInfo) -> bool:
     """Return True for densities that are phase and absorption of a patch, (2, H, W)."""
     return len(density.axes) == 3 and density.axes[0].name == "part" and density.shape[0] == 2
-
-
-class _Link(NamedTuple):
-    weight: float
-    phasor: complex
-
-
-@dataclass
-class _Part:
-    """Patches that are connected: sum w T, sum w and sum w^2 in an array that grows."""
-
-    sum: NDArray[np.complex128]
-    weight: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    box: Window
-    used: Window
-    frames: int = 1
-
-    @property
-    def gauge(self) -> complex:
-        """Phasor that makes the weighted mean real and positive."""
-        return _unit(complex(self.sum.sum())).conjugate()
-
-    def within(self, window: Window) -> tuple[slice, slice]:
-        """Where a window lies in the arrays."""
-        return _overlap(self.box, window)
-
-    def add(self, other: "_Part", phasor: complex) -> None:
-        """Add another part, turned by `phasor`."""
-        used = _around([self.used, other.used])
-        if _common(self.box, used) != used:
-            self._grow(used)
-        here, there = self.within(other.used), other.within(other.used)
-        self.sum[here] += phasor * other.sum[there]
-        self.weight[here] += other.weight[there]
-        self.squares[here] += other.squares[there]
-        self.used, self.frames = used, self.frames + other.frames
-
-    def _grow(self, used: Window) -> None:
-        """Make room, and some more for what follows."""
-        rows, columns = used.rows // 4, used.columns // 4
-        box = Window(used.row - rows, used.column - columns, used.rows + 2 * rows, used.columns + 2 * columns)
-        old, new = self.within(self.used), _overlap(box, self.used)
-        for name in ("sum", "weight", "squares"):
-            before = getattr(self, name)
-            after = np.zeros((box.rows, box.columns), before.dtype)
-            after[new] = before[old]
-            setattr(self, name, after)
-        self.box = box
-
-
-def _joined(parts: list[_Part], patch: _Part) -> list[_Part]:
-    """Return the parts with a patch, which joins those that it overlaps with."""
-    links = [_link(part, patch) for part in parts]
-    total = patch.weight.sum()
-    connected = [i for i, link in enumerate(links) if link.weight >= LEAST_OVERLAP * total]
-    if not connected:
-        return [*parts, patch]
-    first = max(connected, key=lambda i: links[i].weight)
-    whole = parts[first]
-    whole.add(patch, links[first].phasor)
-    for i in connected:
-        if i != first:
-            whole.add(parts[i], _link(whole, parts[i]).phasor)
-    return [part for i, part in enumerate(parts) if i == first or i not in connected]
-
-
-def _patch(posterior: Posterior) -> _Part | None:
-    """Weights and weighted transmission of a posterior; None where nothing of it is finite."""
-    phase, absorption = (np.asarray(part, dtype=np.float64) for part in posterior.mean)
-    variance = np.square(posterior.std, dtype=np.float64).sum(0)
-    good = np.isfinite(phase) & np.isfinite(absorption) & np.isfinite(variance) & (variance > 0)
-    if not good.any():
-        return None
-    weight = np.divide(1.0, variance, out=np.zeros_like(variance), where=good)
-    modulus = weight * np.exp(-np.where(good, absorption, 0.0))
-    phase = np.where(good, phase, 0.0)
-    row, column = (int(np.floor(p + 0.5)) for p in posterior.place or (0.0, 0.0))
-    box = Window(row, column, *weight.shape)
-    transmission = np.empty(weight.shape, np.complex128)
-    transmission.real, transmission.imag = modulus * np.cos(phase), modulus * np.sin(phase)
-    return _Part(transmission, weight, weight * weight, box, box)
-
-
-def _link(part: _Part, patch: _Part) -> _Link:
-    """Weight of the difference of two parts, and the phasor that turns the second to the first.
-
-    With the weights v and w the difference of the two means has the inverse variance v w / (v + w).
-    """
-    window = _common(part.used, patch.used)
-    if window.rows <= 0 or window.columns <= 0:
-        return _Link(0.0, 1.0)
-    here, there = part.within(window), patch.within(window)
-    v, w = part.weight[here], patch.weight[there]
-    both = np.maximum(v + w, np.finfo(np.float64).tiny)
-    correlation = np.sum(part.sum[here] * patch.sum[there].conj() / both)
-    return _Link(float(np.sum(v * w / both)), _unit(complex(correlation)))
-
-
-def _unit(value: complex) -> complex:
-    return value / abs(value) if abs(value) > 0 else 1.0
-
-
-def _common(one: Window, other: Window) -> Window:
-    """Rectangle that two have in common; rows or columns are 0 or less without any."""
-    row, column = max(one.row, other.row), max(one.column, other.column)
-    return Window(
-        row,
-        column,
-        min(one.row + one.rows, other.row + other.rows) - row,
-        min(one.column + one.columns, other.column + other.columns) - column,
-    )
-
-
-def _overlap(box: Window, window: Window) -> tuple[slice, slice]:
-    """Where in an array over `box` the part of `window` lies that it has."""
-    common = _common(box, window)
-    row, column = common.row - box.row, common.column - box.column
-    return slice(row, row + max(common.rows, 0)), slice(column, column + max(common.columns, 0))
-
-
-def _around(windows: Iterable[Window]) -> Window:
-    """Smallest rectangle that holds all of them."""
-    corners = np.array([(w.row, w.column, w.row + w.rows, w.column + w.columns) for w in windows])
-    row, column = (int(n) for n in corners[:, :2].min(0))
-    last_row, last_column = (int(n) for n in corners[:, 2:].max(0))
-    if (last_row - row) * (last_column - column) > _MOST_PIXELS:
-        raise GeometryError(
-            f"the patches span {last_row - row} x {last_column - column} pixels, expected at most "
-            f"{_MOST_PIXELS} in all; check the unit of the positions and the pixel size"
-        )
-    return Window(row, column, last_row - row, last_column - column)
 
 
 def _step(axis: Axis) -> float:

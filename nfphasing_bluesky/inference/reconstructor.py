@@ -154,7 +154,7 @@ class Reconstructor:
                 own = [part[i] for i in usable]
                 made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
                 placed = (
-                    replace(p, place=frame.place, trust=doubted(p.trust, frame.doubt))
+                    replace(p, place=frame.place, light=frame.light, trust=doubted(p.trust, frame.doubt))
                     for p, frame in zip(made, own, strict=True)
                 )
                 results |= dict(zip(usable, placed, strict=True))

@@ -83,6 +83,7 @@ def read_posterior(path: str | Path) -> Posterior:
             origin=_read_origin(file["entry/origin"]),
             latency_s=float(file["entry/process/latency"][()]),
             place=_read_place(density),
+            light=density["light"][()] if "light" in density else None,
         )
 
 
@@ -128,6 +129,8 @@ def _write_density(entry: h5py.Group, posterior: Posterior) -> None:
     new_dataset(group, "samples", posterior.samples, info.units)
     if posterior.place is not None:
         group.attrs["place"] = posterior.place
+    if posterior.light is not None:
+        new_dataset(group, "light", posterior.light, "1")
 
 
 def _write_modes(entry: h5py.Group, posterior: Posterior) -> None:

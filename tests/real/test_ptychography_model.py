@@ -74,7 +74,7 @@ def reconstructed(model: Reconstructor, frames, reference, corner, away=(0.0, 0.
     complete = with_neighbours(frames, model.info.neighbours)
     posteriors = model([complete[i] for i in sorted(middle)])
     assert all(isinstance(p, Posterior) for p in posteriors)
-    stitcher = Stitcher(model.info.neighbours)
+    stitcher = Stitcher()
     for posterior in posteriors:
         stitcher.add(posterior)
     whole = stitcher.result()

@@ -54,6 +54,8 @@ def test_classes_missing_numbers_and_the_origin_come_back(conalbumin, tmp_path):
         units={**posterior.units, "radius_angstrom": "angstrom"},
         trust=replace(posterior.trust, ess_fraction=None, acceptance=0.4, reason="q beyond the model's"),
         origin=Origin("détecteur", "uid", "primary", "saxs_image", 12, 1.5e9),
+        place=(3.25, -8.0),
+        light=np.linspace(0, 1, 12).reshape(3, 4),
     )
     back = read_posterior(write_posterior(tmp_path / "a.h5", changed, frame, info, SETTINGS))
     assert_same(changed, back)

@@ -109,7 +109,7 @@ def test_every_frame_too_when_asked(tmp_path):
     assert len(files) == 63
     again = read_posterior(files[10])
     assert again.place == tuple(places()[10]) and again.density.shape == (2, 24, 24)
-    stitcher = Stitcher(INFO.neighbours)
+    stitcher = Stitcher()
     for file in files:
         stitcher.add(read_posterior(file))
     np.testing.assert_allclose(stitcher.result().std, read_object(result["output"]).std, rtol=1e-6)
