@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nfphasing_bluesky import options
 from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory
 
 app = typer.Typer(
@@ -164,7 +165,7 @@ def adapt(
     """Pull a model over to the probe, the noise and the sample of an experiment, with frames of it."""
     from nfphasing_bluesky.views.adapting import adapt_with_progress
 
-    asked = _of_scans(rename, probe, positions_sign, positions_order, orientation)
+    asked = options.of_scans(rename, probe, positions_sign, positions_order, orientation)
     reading = {k: v for k, v in asked.items() if v is not None}
     folder = output or Path("runs") / f"{Path(model).name}-adapted"
     result = adapt_with_progress(
@@ -206,12 +207,20 @@ def reconstruct(
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
     buffer: Annotated[Path | None, typer.Option(help="curve or frame to subtract")] = None,
     q_unit: Annotated[
-        str | None, typer.Option(help="unit of q where the file does not say: 1/angstrom, 1/nm")
+        str | None,
+        typer.Option(help="unit of q where the file does not say: 1/angstrom, 1/nm, two_theta_degree"),
     ] = None,
     columns: Annotated[
         str | None, typer.Option(help="columns of q, I, sigma in a text file, as 0,3,4")
     ] = None,
     relative_sigma: Annotated[float | None, typer.Option(help="where the file has no sigma")] = None,
+    wavelength_angstrom: Annotated[
+        float | None, typer.Option(help="for columns of angles, with --q-unit two_theta_degree")
+    ] = None,
+    bounds: Annotated[
+        list[str] | None,
+        typer.Option(help="what is known of the sample, NAME=LOW:HIGH, for reflectivity; repeat it"),
+    ] = None,
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
     ] = None,
@@ -242,14 +251,15 @@ def reconstruct(
     )
     reading = {
         "poni": poni,
-        "geometry": _detector(geometry),
+        "geometry": options.detector(geometry),
         "mask": mask,
         "q_unit": q_unit,
-        "columns": _columns(columns),
+        "columns": options.columns(columns),
         "relative_sigma": relative_sigma,
+        "wavelength_angstrom": wavelength_angstrom,
         "check": True,
         "refine_positions": refine_positions,
-        **_of_scans(rename, probe, positions_sign, positions_order, orientation),
+        **options.of_scans(rename, probe, positions_sign, positions_order, orientation),
     }
     known = {k: v for k, v in reading.items() if v is not None}
     if adapt_minutes is not None:
@@ -260,67 +270,11 @@ def reconstruct(
             model, files, folder, minutes=adapt_minutes, device=device, console=stderr, reading=known
         )
         model = str(adapted["model"])
-    job = BatchJob(output, buffer, known, frames)
+    job = BatchJob(output, buffer, known, frames, options.intervals(bounds))
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
         _print_json({"results": results})
     sys.exit(1 if any("error" in r for r in results) else 0)
-
-
-def _of_scans(
-    rename: list[str] | None, probe: Path | None, sign: str | None, order: str | None, orientation: str | None
-) -> dict[str, Any]:
-    """Keyword arguments of `read_frames` for scans; None where nothing was asked."""
-    return {
-        "renamed": _pairs(rename),
-        "probe": probe,
-        "positions_sign": _signs(sign),
-        "positions_order": order,
-        "orientation": orientation,
-    }
-
-
-def _pairs(texts: list[str] | None) -> dict[str, str] | None:
-    if not texts:
-        return None
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [text for text, (theirs, _, ours) in zip(texts, pairs, strict=True) if not (theirs and ours)]:
-        raise typer.BadParameter(f"{wrong[0]!r}, expected theirs=ours")
-    return {theirs: ours for theirs, _, ours in pairs}
-
-
-def _detector(texts: list[str] | None) -> Any:
-    if not texts:
-        return None
-    from nfphasing_bluesky.documents.patterns import detector_of
-
-    try:
-        values = {
-            name: [float(part) for part in value.split(",")]
-            for name, _, value in (text.partition("=") for text in texts)
-        }
-    except ValueError:
-        raise typer.BadParameter(f"{', '.join(texts)}, expected NAME=NUMBER or NAME=ROW,COLUMN") from None
-    return detector_of(values, "--geometry", "add them as NAME=VALUE")
-
-
-def _signs(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    known = {"1": 1.0, "+1": 1.0, "-1": -1.0}
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) not in (1, 2) or not set(parts) <= set(known):
-        raise typer.BadParameter(f"{text!r}, expected 1, -1, or one for rows and one for columns as 1,-1")
-    return known[parts[0]], known[parts[-1]]
-
-
-def _columns(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}, expected column numbers from 0 as 0,3,4") from None
 
 
 @app.command()

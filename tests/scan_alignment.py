@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage, optimize
 
 Object = NDArray[np.complexfloating]
 FINER = 8
@@ -47,3 +48,25 @@ def ring_correlation_limit(found: Object, reference: Object, level: float = 0.5)
     correlation = (cross / np.sqrt(power[0] * power[1]))[: size // 2]
     below = np.flatnonzero(correlation[1:] < level)
     return 0.5 if below.size == 0 else float((below[0] + 1) / size)
+
+
+def registered(found: Object, reference: Object, margin: int) -> tuple[Object, tuple[float, float]]:
+    """`found`, `margin` pixels larger than the reference on each side, moved to where the two agree best.
+
+    A scan with nominal positions does not tell where its object lies to a fraction of a pixel.
+
+    Returns:
+        The part that lies on the reference, aligned, and by how many rows and columns it was moved.
+    """
+    inner = slice(margin, -margin), slice(margin, -margin)
+
+    def moved(shift: NDArray[np.floating]) -> Object:
+        real, imaginary = (ndimage.shift(v, shift, order=3, mode="nearest") for v in (found.real, found.imag))
+        return (real + 1j * imaginary)[inner]
+
+    def misfit(shift: NDArray[np.floating]) -> float:
+        part = aligned(moved(shift), reference)
+        return float(np.square(np.abs(part - reference)).sum())
+
+    best = optimize.minimize(misfit, np.zeros(2), method="Nelder-Mead", bounds=[(-margin, margin)] * 2)
+    return aligned(moved(best.x), reference), (float(best.x[0]), float(best.x[1]))

@@ -12,7 +12,7 @@ from nfphasing_bluesky.core.errors import (
     StorageError,
     TransportError,
 )
-from nfphasing_bluesky.core.frame import Frame, Origin
+from nfphasing_bluesky.core.frame import Frame, Origin, refuse_bounds
 from nfphasing_bluesky.core.geometry import (
     CurveGeometry,
     DetectorGeometry,
@@ -96,5 +96,6 @@ __all__ = [
     "find_modes",
     "is_transmission",
     "plane_of",
+    "refuse_bounds",
     "settings_sha256",
 ]

@@ -1,5 +1,6 @@
 """Frame: what one exposure measured, with its geometry and where it came from."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,6 +40,7 @@ class Frame:
         origin: provenance.
         neighbours: other frames of the scan that saw parts of the same object, for models that look at them.
         doubt: what is wrong with the measurement that it is of, in words; its posterior is then never VALID.
+        bounds: what is known of the sample, for models that take it: parameter -> lowest and highest value.
     """
 
     intensity: FloatArray
@@ -48,6 +50,7 @@ class Frame:
     origin: Origin = field(default_factory=Origin)
     neighbours: tuple["Frame", ...] = ()
     doubt: str = ""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         intensity = np.asarray(self.intensity)
@@ -113,3 +116,13 @@ class Frame:
     def with_origin(self, **changes: object) -> "Frame":
         """Return the same frame with fields of its origin replaced."""
         return replace(self, origin=replace(self.origin, **changes))  # type: ignore[arg-type]
+
+
+def refuse_bounds(frames: Sequence[Frame], model: str) -> None:
+    """Raise FrameError for what is known of a sample where a model can't take it: it must not be lost."""
+    for frame in frames:
+        if frame.bounds:
+            raise FrameError(
+                f"{frame.origin.label}: bounds of {', '.join(frame.bounds)}, expected none for {model}, "
+                "whose prior is fixed; leave them out"
+            )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nfphasing_bluesky.core import DataKeyError
+from nfphasing_bluesky.core import DataKeyError, FrameError
 
 ROLES = ("q", "sigma", "mask", "dq", "flat")
 Document = Mapping[str, Any]
@@ -19,6 +19,22 @@ def own_metadata(start: Document) -> Mapping[str, Any]:
     """Return what the start document says to this package, its `nfphasing` entry, or nothing."""
     said = start.get("nfphasing")
     return said if isinstance(said, Mapping) else {}
+
+
+def bounds_said(said: Document, data_key: str) -> dict[str, tuple[float, float]]:
+    """Return what the start document's `nfphasing` entry knows of the sample, `bounds={name: [low, high]}`.
+
+    Raises:
+        FrameError: they are no pairs of numbers.
+    """
+    bounds = said.get("bounds") or {}
+    try:
+        return {str(name): (float(low), float(high)) for name, (low, high) in bounds.items()}
+    except (TypeError, ValueError, AttributeError):
+        raise FrameError(
+            f"{data_key}: nfphasing.bounds in the start document is {bounds!r}, expected "
+            "{name: [lowest, highest]}"
+        ) from None
 
 
 def is_array(data_key: Document) -> bool:

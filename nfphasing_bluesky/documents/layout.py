@@ -23,6 +23,7 @@ from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.keys import (
     ROLES,
     Document,
+    bounds_said,
     choose_data_key,
     companion_names,
     companions_in,
@@ -119,7 +120,10 @@ class Layout:
             q_relative_error=float(self.said.get("q_relative_error", 0.0)),
         )
         sigma, mask = roles["sigma"], roles.get("mask")
-        return Frame(intensity, geometry, sigma=_flat(sigma, 1), mask=_flat(mask, 1), origin=origin)
+        bounds = bounds_said(self.said, self.data_key)
+        return Frame(
+            intensity, geometry, sigma=_flat(sigma, 1), mask=_flat(mask, 1), origin=origin, bounds=bounds
+        )
 
     def _in_inverse_angstrom(self, role: str, roles: Mapping[str, Array]) -> Array | None:
         value = roles.get(role)

@@ -19,6 +19,7 @@ class Images:
     symmetry = None
     sigma_floor = 0.0
     hopeless_nats = math.inf
+    takes_bounds = False
     noise_columns = 0
     has_log_prior = False
     disagreement = ""

@@ -9,6 +9,7 @@ from nfphasing_bluesky.core import ModelError
 from nfphasing_bluesky.modalities.base import Modality
 from nfphasing_bluesky.modalities.holography import Holography
 from nfphasing_bluesky.modalities.ptychography import Ptychography
+from nfphasing_bluesky.modalities.reflectivity import Reflectivity
 from nfphasing_bluesky.modalities.saxs1d_particles import SaxsParticles
 from nfphasing_bluesky.modalities.saxs1d_pr import SaxsPairDistance
 from nfphasing_bluesky.modalities.saxs2d_cdi import SaxsCoherent
@@ -16,7 +17,15 @@ from nfphasing_bluesky.modalities.saxs2d_oriented import SaxsOriented
 
 REGISTRY: Mapping[str, type[Modality]] = {
     kind.name: kind
-    for kind in (SaxsParticles, SaxsPairDistance, Holography, Ptychography, SaxsOriented, SaxsCoherent)
+    for kind in (
+        SaxsParticles,
+        SaxsPairDistance,
+        Holography,
+        Ptychography,
+        SaxsOriented,
+        SaxsCoherent,
+        Reflectivity,
+    )
 }
 
 

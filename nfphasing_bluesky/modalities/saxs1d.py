@@ -63,6 +63,7 @@ class Saxs1D(ABC):
     symmetry: ClassVar[None] = None
     sigma_floor: ClassVar[float] = 0.01
     hopeless_nats: ClassVar[float] = math.inf
+    takes_bounds: ClassVar[bool] = False
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def latents(self, batch: CurveBatch) -> int:

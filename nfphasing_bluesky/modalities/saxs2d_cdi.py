@@ -44,6 +44,7 @@ class SaxsCoherent:
     neighbours = 0
     sigma_floor = 0.0
     hopeless_nats = math.inf
+    takes_bounds = False
     noise_columns = 0
     has_log_prior = True
     disagreement = ""

@@ -97,6 +97,7 @@ class SaxsOriented:
     symmetry = None
     sigma_floor = 0.01
     hopeless_nats = 40.0
+    takes_bounds = False
     noise_columns = 4
     has_log_prior = True
     disagreement = ""

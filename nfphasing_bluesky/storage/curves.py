@@ -1,14 +1,15 @@
 """From columns to a curve, the same for every file format: units, errors, and messages that name the file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
 from nfphasing_bluesky.core.geometry import FloatArray
-from nfphasing_bluesky.storage.units import assumed_q_scale, required_q_scale
+from nfphasing_bluesky.storage.units import ANGLES, assumed_q_scale, q_of_degrees, required_q_scale
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,19 @@ class ReadOptions:
     """What the user says about a file, over what the file says itself.
 
     Args:
-        q_unit: unit of q, `1/angstrom` or `1/nm`.
+        q_unit: unit of q, `1/angstrom` or `1/nm`; `two_theta_degree` or `theta_degree` where the column holds
+            angles.
         columns: columns of text files: (q, I), (q, I, sigma) or (q, I, sigma, dq), counted from 0.
         relative_sigma: sigma as a fraction of the intensity, for files that hold no errors.
         dataset: path of the detector frames inside an HDF5 file.
+        wavelength_angstrom: of the beam, where q is given as angles.
     """
 
     q_unit: str | None = None
     columns: tuple[int, ...] | None = None
     relative_sigma: float | None = None
     dataset: str | None = None
+    wavelength_angstrom: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,10 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
         FrameError: there are no errors and no `relative_sigma`.
         GeometryError: q is not increasing, or its unit is in doubt.
     """
-    if options.q_unit is not None:
+    if options.q_unit in ANGLES:
+        columns = _without_angles(columns, path, options)
+        scale = 1.0
+    elif options.q_unit is not None:
         scale = required_q_scale(options.q_unit, path, "q_unit=")
     else:
         scale = columns.q_scale or assumed_q_scale(columns.q, path)
@@ -77,6 +84,26 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
         )
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
+
+
+def _without_angles(columns: Columns, path: Path, options: ReadOptions) -> Columns:
+    """Return columns with q in place of angles, without the points at or below zero."""
+    unit = str(options.q_unit)
+    q = q_of_degrees(columns.q, unit, options.wavelength_angstrom, path)
+    above = q > 0
+    slope = np.gradient(q, columns.q) if q.size > 1 else q
+
+    def kept(values: NDArray[Any] | None) -> Any:
+        return None if values is None else values[above]
+
+    return replace(
+        columns,
+        q=q[above],
+        intensity=columns.intensity[above],
+        sigma=kept(columns.sigma),
+        dq=kept(None if columns.dq is None else columns.dq * slope),
+        mask=kept(columns.mask),
+    )
 
 
 def _sigma(columns: Columns, path: Path, options: ReadOptions) -> FloatArray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import (
     Axis,
@@ -108,12 +109,14 @@ def write_object(
     info: ModelInfo,
     settings: ReconstructionSettings,
     latency_s: float = float("nan"),
+    probe: NDArray[np.complexfloating] | None = None,
 ) -> Path:
     """Write an object, whole or not at all.
 
     `/entry/object`: `mean` (complex transmission), `std` (of it, relative to its modulus), `component` and
     the axes; `/entry/phase` (NXdata, the default plot) and `/entry/amplitude`: the same as real images;
-    `/entry/frames`: a column for each of `FrameRecord`'s fields; `/entry/process`; `/entry/trust`.
+    `/entry/frames`: a column for each of `FrameRecord`'s fields; `/entry/probe`; `/entry/process`;
+    `/entry/trust`.
 
     Args:
         path: of the file, replaced when it exists; its folder is created.
@@ -122,6 +125,7 @@ def write_object(
         info: the model.
         settings: how the model was run.
         latency_s: of the whole scan.
+        probe: (P, H, W) that was used, photons^(1/2); the file then serves as that of the next scan's probe.
 
     Returns:
         The path written.
@@ -140,6 +144,8 @@ def write_object(
         _write_image(entry, "phase", phase, "rad")
         _write_image(entry, "amplitude", np.abs(found.mean), "1")
         _write_frames(entry, records)
+        if probe is not None:
+            new_dataset(entry, "probe", probe.astype(np.complex64), "photons^(1/2)")
         write_process(entry, latency_s, info, settings)
         _write_trust(entry, scan_trust(found, records))
 

@@ -31,6 +31,7 @@ from nfphasing_bluesky.storage.read_nexus import (
     read_nxcansas,
     read_sas_patterns,
 )
+from nfphasing_bluesky.storage.read_orso import is_orso, read_orso
 from nfphasing_bluesky.storage.read_text import read_text
 from nfphasing_bluesky.storage.scans import holds_ptychography, hologram_frames
 
@@ -46,6 +47,7 @@ def read_frames(
     q_unit: str | None = None,
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
+    wavelength_angstrom: float | None = None,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
@@ -66,6 +68,7 @@ def read_frames(
             q_unit=q_unit,
             columns=columns,
             relative_sigma=relative_sigma,
+            wavelength_angstrom=wavelength_angstrom,
             dataset=dataset,
             renamed=renamed,
             probe=probe,
@@ -88,6 +91,7 @@ def iter_frames(
     q_unit: str | None = None,
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
+    wavelength_angstrom: float | None = None,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
@@ -100,9 +104,9 @@ def iter_frames(
 ) -> Iterator[Frame]:
     """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
 
-    Read are text in columns (any suffix), canSAS XML 1.x, NXcanSAS (curves or patterns), detector frames in
-    HDF5, the image formats of fabio (TIFF, CBF, EDF, ...), and named arrays in .npz, .cxi, or in any file
-    with `renamed` or `probe`: with a probe or positions ptychographic scans, as
+    Read are text in columns (any suffix), ORSO reflectivity, canSAS XML 1.x, NXcanSAS (curves or patterns),
+    detector frames in HDF5, the image formats of fabio (TIFF, CBF, EDF, ...), and named arrays in .npz, .cxi,
+    or in any file with `renamed` or `probe`: with a probe or positions ptychographic scans, as
     `ptychography.ptychography_frames` says, with q of the pixels or a beam centre small-angle patterns, as
     `patterns.pattern_frames` says, else holograms, as `scans.hologram_frames` says. Images are returned as
     they are stored, neither flipped nor turned: the geometry must be that of the stored image. In unsigned
@@ -114,9 +118,11 @@ def iter_frames(
         geometry: detector geometry, for images; by default what a NeXus file says itself.
         mask: for images, (H, W) array or file (.npy or an image), masked where not zero.
         q_unit: `1/angstrom` or `1/nm`; by default what the file says, else 1/angstrom. Curves that go
-            beyond q = 1 and name no unit are refused: they are more likely in 1/nm.
+            beyond q = 1 and name no unit are refused: they are more likely in 1/nm. `two_theta_degree` or
+            `theta_degree` for columns of angles, with the wavelength.
         columns: columns of a text file from 0: (q, I), (q, I, sigma) or (q, I, sigma, dq).
         relative_sigma: sigma as a fraction of the intensity for files without errors.
+        wavelength_angstrom: of the beam, for columns of angles.
         dataset: path of the frames inside an HDF5 file.
         renamed: for scans, name in the file -> the name that it goes by here.
         probe: for ptychographic scans, file with the probe where the scan has none or a worse one, or
@@ -140,7 +146,7 @@ def iter_frames(
         raise StorageError(f"{path}: the file is empty; copy it again or wait for its writer")
     if poni is not None and geometry is not None:
         raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
-    options = ReadOptions(q_unit, columns, relative_sigma, dataset)
+    options = ReadOptions(q_unit, columns, relative_sigma, dataset, wavelength_angstrom)
     if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_ptychography(path):
         scan_options = ScanOptions(
             None if probe is None else Path(probe),
@@ -160,6 +166,8 @@ def iter_frames(
                 yield replace(frame, mask=_union(scan_options.mask, frame.mask, path))
         else:
             yield from hologram_frames(scan)
+    elif is_orso(path, _start(path)):
+        yield from (as_frame(curve, path, options) for curve in read_orso(path, options))
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
     elif h5py.is_hdf5(path):
@@ -206,10 +214,15 @@ def _is_ptychography(path: Path) -> bool:
         return False
 
 
+def _start(path: Path) -> bytes:
+    """Return the first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
 def _text_curves(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Read curves from XML or columns of text, whichever the content is."""
-    with path.open("rb") as file:
-        start = file.read(4096)
+    start = _start(path)
     if path.suffix.lower() in {".h5", ".hdf", ".hdf5", ".nxs", ".nx5", ".cxi"} or b"\0" in start:
         raise StorageError(
             f"{path}: neither HDF5 nor text, expected a curve or detector frames; the file is cut short, "

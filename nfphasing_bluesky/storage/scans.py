@@ -16,6 +16,9 @@ from nfphasing_bluesky.documents.patterns import NAMES as PATTERN_NAMES
 from nfphasing_bluesky.documents.ptychography import NAMES as PTYCHOGRAPHY_NUMBERS
 from nfphasing_bluesky.storage.read_cxi import is_cxi, read_cxi
 
+RESULT_PROBE = "entry/probe"
+"""Where the file of a stitched object has the probe that it was found with."""
+
 PTYCHOGRAPHIC = ("probe", "positions_px", "positions_m", "translation_m")
 """Arrays that only a ptychographic scan has."""
 
@@ -58,6 +61,8 @@ class Scan:
 
 def read_scan(path: str | Path, renamed: Mapping[str, str] | None = None) -> Scan:
     """Read the arrays of a .npz file, those of the root of an HDF5 file, or the first entry of a CXI file.
+
+    Of the file of a stitched object the probe is read.
 
     Args:
         path: the file.
@@ -105,6 +110,8 @@ def _read_hdf5(file: h5py.File, renamed: Mapping[str, str]) -> dict[str, NDArray
     values = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
     if is_cxi(file):
         values |= read_cxi(file)
+    elif isinstance(file.get(RESULT_PROBE), h5py.Dataset):
+        values["probe"] = file[RESULT_PROBE][()]
     for theirs in renamed:
         item = file.get(theirs) if theirs not in values else None
         if isinstance(item, h5py.Dataset):

@@ -42,7 +42,7 @@ def q_scale_from_header(lines: list[str]) -> float | None:
     """
     units = "|".join(f"(?:{pattern})" for pattern, _ in _Q_UNITS)
     named = re.compile(
-        rf"(?<![A-Za-z])[Qq](?:[Mm]od|[Vv]ec|-?[Vv]alues?)?[\s_,:=\[\](){{}}]*(?:in\s+)?({units})"
+        rf"(?<![A-Za-z])[Qq](?:[Mm]od|[Vv]ec|-?[Vv]alues?|_?[Zz])?[\s_,:=\[\](){{}}]*(?:in\s+)?({units})"
     )
     for line in lines:
         found = named.search(line)
@@ -87,6 +87,25 @@ def assumed_q_scale(q: FloatArray, path: Path) -> float:
 def is_absolute(unit: str) -> bool:
     """Return whether an intensity unit is 1/cm, with or without 1/sr."""
     return re.fullmatch(_PER_CM, unit.strip()) is not None
+
+
+ANGLES = {"two_theta_degree": 0.5, "theta_degree": 1.0}
+"""Names of units of q that are angles, and how much of each is the angle of incidence."""
+
+
+def q_of_degrees(angle: FloatArray, unit: str, wavelength_angstrom: float | None, path: Path) -> FloatArray:
+    """Return q, 1/angstrom, of a column of angles.
+
+    Raises:
+        GeometryError: there is no wavelength, or it is not a positive number.
+    """
+    if wavelength_angstrom is None or not 0 < wavelength_angstrom < np.inf:
+        raise GeometryError(
+            f"{path}: angles ({unit}) with wavelength_angstrom={wavelength_angstrom!r}, expected a positive "
+            "number; pass wavelength_angstrom=1.5406 for Cu K alpha 1"
+        )
+    incidence = np.radians(ANGLES[unit] * angle)
+    return 4 * np.pi / wavelength_angstrom * np.sin(incidence)
 
 
 def length_m(value: float, unit: str) -> float | None:

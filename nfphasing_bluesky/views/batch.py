@@ -1,7 +1,7 @@
 """Files on disk to reconstructions on disk: what `nfphasing reconstruct` does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ class BatchJob:
         buffer: curve or frame to subtract from each.
         reading: keyword arguments of `read_frames`.
         keep_frames: of scans that become one object, write the posterior of every frame too.
+        bounds: what is known of the sample: parameter -> lowest and highest value.
     """
 
     output: Path
     buffer: Path | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
     keep_frames: bool = False
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def reconstruct_files(
@@ -89,7 +91,8 @@ def reconstruct_files(
         results.extend(failed(path, failure.reason) for failure in failures)
         for i, frame in enumerate(frames):
             name = stem if len(frames) == 1 else f"{stem}_{i + 1:04d}"
-            result = reconstructor([frame.with_origin(seq_num=i + 1)])[0]
+            frame = replace(frame.with_origin(seq_num=i + 1), bounds=job.bounds or frame.bounds)
+            result = reconstructor([frame])[0]
             if isinstance(result, Failure):
                 results.append(failed(path, result.reason))
                 continue

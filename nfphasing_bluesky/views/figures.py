@@ -174,7 +174,8 @@ def draw_density(axes: Axes, posterior: Posterior) -> None:
         axes.plot(axis.values, draw, color=_DENSITY, lw=0.5, alpha=0.45, label=label)
     axes.plot(axis.values, posterior.mean, color="black", lw=1.5, label="mean")
     axes.axhline(0, color=_GREY, lw=0.7, zorder=0)
-    axes.set_xlim(axis.values[0], _end(axis.values, np.maximum(np.abs(low95), np.abs(high95))))
+    still = np.maximum(np.abs(low95 - low95[-1]), np.abs(high95 - high95[-1]))
+    axes.set_xlim(axis.values[0], _end(axis.values, still))
     axes.set_xlabel(axis_label(axis.name, axis.units))
     axes.set_ylabel(axis_label(density.quantity, density.units))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
@@ -182,7 +183,7 @@ def draw_density(axes: Axes, posterior: Posterior) -> None:
 
 
 def _end(values: NDArray, size: NDArray) -> float:
-    """Return where the axis may end: a third beyond the last place where u is not negligible."""
+    """Return where the axis may end: a third beyond the last place where u still changes."""
     there = np.flatnonzero(size > 0.005 * np.nanmax(size)) if np.nanmax(size) > 0 else np.array([])
     return float(min(values[-1], 1.33 * values[there[-1]])) if there.size else float(values[-1])
 

@@ -4,9 +4,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
-from nfphasing_bluesky.core import Failure, Frame, FrameError, Posterior, Stitcher
+from nfphasing_bluesky.core import Failure, Frame, FrameError, Posterior, PtychographyGeometry, Stitcher
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
@@ -72,9 +74,8 @@ def reconstruct_scan(
         raise FrameError(f"{path}: none of {len(records)} frames could be used; the first: {why}")
     latency_s = time.perf_counter() - began
     trust = scan_trust(found, records)
-    written = write_object(
-        stem.with_name(stem.name + ".h5"), found, records, info, reconstructor.settings, latency_s
-    )
+    target, settings = stem.with_name(stem.name + ".h5"), reconstructor.settings
+    written = write_object(target, found, records, info, settings, latency_s, _probe(frames))
     figure = figure_object(found, f"{path.name}   ·   {info.name}", trust)
     picture = save_figure(figure, stem.with_name(stem.name + ".png"))
     console.print(
@@ -87,6 +88,10 @@ def reconstruct_scan(
     return object_as_json(
         found, records, info, input_path=path, output=written, figure=picture, latency_s=latency_s
     )
+
+
+def _probe(frames: Sequence[Frame]) -> NDArray[np.complexfloating] | None:
+    return next((f.geometry.probe for f in frames if isinstance(f.geometry, PtychographyGeometry)), None)
 
 
 def _keep(reconstructor: Reconstructor, frame: Frame, result: Posterior, stem: Path) -> None:

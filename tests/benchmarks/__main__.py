@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from nfphasing_bluesky.core import keep_freed_memory
-from tests.benchmarks import holography, images, inference, ptychography, scans, storing
+from tests.benchmarks import holography, images, inference, near_field, ptychography, scans, storing
 from tests.benchmarks.figures import Figure, machine, show, write
 
 THREADS = 2
@@ -32,6 +32,7 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "images": lambda: images.speed(1 if quick else 3),
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
         "ptychography": lambda: ptychography.against_others("ptychography", quick),
+        "near-field": lambda: near_field.against_cdtools("ptychography", quick),
         "device": lambda: inference.device_rates(few),
     }
 

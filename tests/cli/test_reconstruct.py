@@ -203,6 +203,7 @@ def test_columns_and_unit_of_q(nfphasing, shared_data, tmp_path):
     [
         ("reconstruct",),
         ("reconstruct", "x.dat", "--columns", "a,b"),
+        ("reconstruct", "x.dat", "--bounds", "thickness_1_angstrom=90"),
         ("reconstruct", "x.dat", "--n-samples", "1"),
         ("reconstruct", "x.dat", "--n-samples", "1000000"),
         ("reconstruct", "x.dat", "--sigma-floor", "-1"),

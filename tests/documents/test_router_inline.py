@@ -227,3 +227,20 @@ def test_documents_are_not_changed(heard, raw_run):
     for (name, doc), (_, old) in zip(run.documents, before, strict=True):
         assert doc.keys() == old.keys(), name
     np.testing.assert_array_equal(run.documents[2][1]["data"]["saxs"], before[2][1]["data"]["saxs"])
+
+
+def test_what_is_known_of_the_sample_comes_with_every_frame(heard, raw_run):
+    run = raw_run(nfphasing={"bounds": {"thickness_1_angstrom": [90, 110.5], "layers": [1, 2]}})
+    run.curve()
+    run.stop()
+    route(heard, run)
+    assert heard.frames[0].bounds == {"thickness_1_angstrom": (90.0, 110.5), "layers": (1.0, 2.0)}
+
+
+@pytest.mark.parametrize("bounds", [{"thickness_1_angstrom": 90}, [1, 2], {"layers": ["one", "two"]}])
+def test_bounds_that_are_no_pairs_fail_the_frame(heard, raw_run, bounds):
+    run = raw_run(nfphasing={"bounds": bounds})
+    run.curve()
+    run.stop()
+    route(heard, run)
+    assert "expected {name: [lowest, highest]}" in heard.failures[0].reason

@@ -163,3 +163,11 @@ def test_a_frame_of_a_doubtful_measurement_is_never_valid(pair_distance, make_fr
     assert doubtful.trust.reason == "the stage was not homed"
     bad = replace(sure.trust, verdict=Verdict.ALARM, reason="no draw fits")
     assert doubted(bad, "not homed") == replace(bad, reason="not homed; no draw fits")
+
+
+def test_bounds_that_a_model_cannot_take_are_not_lost(pair_distance, guinier_frame):
+    known = replace(guinier_frame("film"), bounds={"thickness_1_angstrom": (90.0, 110.0)})
+    failure, posterior = pair_distance([known, guinier_frame()], n_samples=16)
+    assert isinstance(failure, Failure)
+    assert "thickness_1_angstrom, expected none for saxs1d-pr" in failure.reason
+    assert isinstance(posterior, Posterior)

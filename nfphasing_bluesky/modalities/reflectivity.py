@@ -1,0 +1,317 @@
+"""`reflectivity`: up to five layers on a substrate; u = rho_e(z) in e/angstrom^3.
+
+The classes are the numbers of layers. Scale and background are linear: they are integrated out and drawn
+exactly. What is known of the sample comes with the frame as bounds (`layer_prior`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
+from nfphasing_bluesky.flows import (
+    Anchor,
+    AnchorMap,
+    Box,
+    EncoderSettings,
+    FlowSettings,
+    LogGrid,
+    resample_curve,
+)
+from nfphasing_bluesky.modalities import curves, reflectivity_curves
+from nfphasing_bluesky.modalities.anchors import anchor_features
+from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated, cut_to, gaussian_chi2
+from nfphasing_bluesky.modalities.critical_edge import edge_agreement
+from nfphasing_bluesky.modalities.layer_prior import (
+    CLASSES,
+    NAMES,
+    PARAMETERS,
+    QUANTITIES,
+    columns,
+    random_bounds,
+    sample_of,
+    widest,
+)
+from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.network import CurvePosterior, DrawDistribution, NetworkSettings
+from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch, ReflectometerSimulation
+from nfphasing_bluesky.modalities.reflectivity_fit import NODES, fit_layers, reflected, target
+from nfphasing_bluesky.physics.depth_profile import bounded_profile
+
+DEPTHS_ANGSTROM = (-60.0, 1240.0, 521)
+
+# Fringes are evenly spaced in q, so the encoder's grid is: even in the logarithm of exp(q).
+GRID = LogGrid(points=192, q_min_inv_angstrom=math.exp(0.004), q_max_inv_angstrom=math.exp(0.6))
+EXTRAS = 2 * len(QUANTITIES) + len(CLASSES) + 2
+SETTINGS = NetworkSettings(
+    encoder=EncoderSettings(grid=GRID, width=384, blocks=3, extras=EXTRAS),
+    flow=FlowSettings(layers=5, hidden=96, head_hidden=128, head_blocks=1, anchor=AnchorMap.BOUNDED),
+)
+NO_RESOLUTION = 1e-5
+IMPOSSIBLE_NATS = -1e4
+
+
+class LayersPosterior(CurvePosterior):
+    """The network of stacks: the bounds among its scalars say which numbers of layers are possible."""
+
+    def forward(self, channels: Tensor, extra: Tensor, anchors: Anchors) -> DrawDistribution:
+        """Condition on (B, C, N) channels, (B, E) scalars and the anchors of the same frames."""
+        found = super().forward(channels, extra, anchors)
+        possible = extra[:, -len(CLASSES) :] > 0.5
+        log_probs = torch.where(possible, found.class_log_probs, IMPOSSIBLE_NATS)
+        return found.with_classes(log_probs.log_softmax(1))
+
+
+class Reflectivity:
+    """The modality."""
+
+    name = "reflectivity"
+    parameters = PARAMETERS
+    classes = CLASSES
+    width = max(len(c.free) for c in CLASSES)
+    simulation = ReflectometerSimulation()
+    background = BackgroundPrior(1e-9, 1e-4)
+    has_log_prior = True
+    neighbours = 0
+    noise_columns = 2
+    symmetry = None
+    sigma_floor = 0.01
+    hopeless_nats = 60.0
+    takes_bounds = True
+    disagreement = (
+        "total reflection ends beyond the critical edge of the densest material that the bounds allow: "
+        "angles may be two theta where theta is expected, or the bounds are wrong"
+    )
+    training: Mapping[str, Any] = MappingProxyType(
+        {"batch": 256, "round_batches": 8, "reuse": 10, "physics_weight": 0.0}
+    )
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        self.settings = settings or SETTINGS
+        self.axis = torch.linspace(*DEPTHS_ANGSTROM[:2], int(DEPTHS_ANGSTROM[2]))
+        axis = Axis("z", self.axis.double().numpy(), "angstrom")
+        self.density_info = DensityInfo("rho_e(z)", "e/angstrom^3", (axis,))
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Reflectivity":
+        """Make it from what a card and weights hold."""
+        return cls(NetworkSettings(**network) if network else None)
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated curves cover, missing ends included."""
+        s = self.simulation
+        return {
+            "q_min_inv_angstrom": (0.9 * s.q_min[0], 2.5 * s.q_min[1]),
+            "q_max_inv_angstrom": (0.8 * s.q_max[0], 1.1 * s.q_max[1]),
+            "points": (0.5 * s.points[0], 2.0 * s.points[1]),
+        }
+
+    def latents(self, batch: ReflectivityBatch) -> int:
+        """D, whatever the curves."""
+        return self.width
+
+    def fit_prior(self, generator: torch.Generator) -> None:
+        """Nothing: it is analytic."""
+
+    def state(self) -> dict[str, Tensor]:
+        """None: the prior is analytic."""
+        return {}
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Nothing: the flow begins at the anchors."""
+
+    def settle(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Nothing to adjust."""
+
+    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
+        """Equal shares of the numbers of layers (in random order), uniform between the bounds."""
+        device = generator.device
+        label = torch.arange(n, device=device) % len(CLASSES)
+        label = label[torch.randperm(n, generator=generator, device=device)]
+        u = 0.5 + inner * (torch.rand(n, self.width, generator=generator, device=device) - 0.5)
+        return Draws(label, u * self._own(label), torch.arange(n, device=device))
+
+    def sample_like(
+        self, batch: ReflectivityBatch, n: int, generator: torch.Generator, inner: float = 1.0
+    ) -> Draws:
+        """Samples of the prior: bounds, q ranges and noise are drawn, and a network knows them all."""
+        return self.sample_prior(n, generator, inner)
+
+    def _own(self, label: Tensor) -> Tensor:
+        """(N, D) 1 where a class has a parameter, 0 where theta is padded."""
+        count = torch.tensor([len(c.free) for c in CLASSES], device=label.device)
+        return (torch.arange(self.width, device=label.device) < count[label][:, None]).float()
+
+    def log_prior(self, draws: Draws) -> Tensor:
+        """-log K inside; minus infinity outside. Densities are per unit of the way between the bounds."""
+        inside = ((draws.theta >= 0) & (draws.theta <= 1)).all(1)
+        zero = draws.theta.new_zeros(len(draws))
+        return torch.where(inside, zero - math.log(len(CLASSES)), -torch.inf)
+
+    def curve(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
+        """(N, Q) share of the beam that each draw reflects, on its frame's points."""
+        out = torch.zeros(
+            len(draws), batch.points.shape[1], dtype=draws.theta.dtype, device=draws.theta.device
+        )
+        for k, spec in enumerate(CLASSES):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                frame, theta = draws.frame[chosen], draws.theta[chosen, : len(spec.free)]
+                # a draw outside of the prior, which has no probability anyway, counts as one on its edge
+                inside = theta.clamp(0.0, 1.0)
+                q, dq = batch.points[frame].to(theta), batch.dq[frame].to(theta)
+                bounds = (batch.lower[frame], batch.upper[frame])
+                nodes = NODES if bool((dq > 0).any()) else 1
+                out = out.index_copy(0, chosen, reflected(inside, k, q, dq, bounds, nodes))
+        return out
+
+    def simulate(
+        self, draws: Draws, generator: torch.Generator
+    ) -> tuple[ReflectivityBatch, Mapping[str, Tensor]]:
+        """Measure N stacks, with bounds that a user might have set; also the truth of every parameter."""
+        n, s = len(draws), self.simulation
+        bounds = random_bounds(draws.label, generator)
+        q = reflectivity_curves.random_points(s, n, generator)
+        dq = reflectivity_curves.random_resolution(s, q, generator)
+        nothing = torch.zeros_like(q)
+        sharp = ReflectivityBatch(
+            q, nothing, nothing, nothing > 1, dq, bounds.lower, bounds.upper, bounds.layers
+        )
+        found = self.curve(Draws(draws.label, draws.theta, torch.arange(n, device=q.device)), sharp)
+        beta, scale = self.background.sample(n, generator), curves.log_uniform(s.scale, n, generator)
+        batch = reflectivity_curves.measure(q, dq, found, scale, beta, bounds, s, generator)
+        hidden = {"scale": scale, "beta": beta, "lower": bounds.lower, "upper": bounds.upper}
+        return batch, self.report(draws, hidden)
+
+    def parts(self, batch: ReflectivityBatch, generator: torch.Generator) -> ReflectivityBatch:
+        """The curves as they are."""
+        return batch
+
+    def batch_key(self, frame: Frame) -> str:
+        """Curves are padded: all share a batch."""
+        return ""
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> ReflectivityBatch:
+        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
+        return reflectivity_curves.collate(frames, sigma_floor)
+
+    def usable(self, batch: ReflectivityBatch) -> Tensor:
+        """(B,) bool: frames with enough signal that `collate` would take them."""
+        return curves.usable(reflectivity_curves.plain(batch))
+
+    def context(self, batch: ReflectivityBatch) -> tuple[Tensor, Tensor]:
+        """Channels (B, C, N) even in q, and (B, E) bounds, resolution and possible numbers of layers."""
+        grid = self.settings.encoder.grid
+        channels = resample_curve(batch.points.exp(), batch.intensity, batch.sigma, batch.mask, grid).channels
+        low, high = (edge.to(batch.points) for edge in widest())
+        places = torch.cat([(batch.lower - low), (batch.upper - low)], 1) / (high - low).repeat(2)
+        usable = (~batch.mask).to(batch.dq)
+        mean = (batch.dq * usable).sum(1) / usable.sum(1).clamp_min(1)
+        most = (batch.dq * usable).amax(1)
+        resolution = (torch.stack([mean, most], 1) + NO_RESOLUTION).log() / 4 + 2
+        return channels, torch.cat([places, resolution, batch.layers.to(places)], 1)
+
+    def anchors(self, batch: ReflectivityBatch) -> Anchors:
+        """Where fits put the posterior of each frame, for each number of layers."""
+
+        def find(k: int, frames: Tensor) -> Anchor:
+            width = len(CLASSES[k].free)
+            box = Box(torch.zeros(width), torch.ones(width)).to(batch.points.device, torch.float64)
+            return fit_layers(target(k, box, self.background.moments()), k, batch.at(frames))
+
+        return Anchors(len(batch), find)
+
+    def agreement(self, batch: ReflectivityBatch, anchors: Anchors) -> Tensor:
+        """(B,) whether total reflection ends where the bounds allow: 1, 0, or NaN where it is not seen."""
+        return edge_agreement(batch)
+
+    def reduced_chi2(self, batch: ReflectivityBatch, predicted: Tensor) -> Tensor:
+        """(B,) mean squared residual over sigma."""
+        return gaussian_chi2(batch, predicted)
+
+    def forward(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
+        """(N, Q) share of the beam that each draw reflects."""
+        return self.curve(draws, batch)
+
+    def log_likelihood(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
+        """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""
+        return self._condition(draws, batch)[0].log_evidence
+
+    def evaluate(self, draws: Draws, batch: ReflectivityBatch, noise: Tensor | None = None) -> Evaluated:
+        """Run draws through the forward model; scale and background by their exact conditional."""
+        linear, shape = self._condition(draws, batch)
+        scale, beta = linear.draw(noise)
+        predicted = (scale[:, None] * (shape + beta[:, None])).to(shape.dtype)
+        nuisance = {
+            "scale": scale,
+            "beta": beta,
+            "lower": batch.lower[draws.frame],
+            "upper": batch.upper[draws.frame],
+        }
+        return Evaluated(linear.log_evidence, nuisance, predicted)
+
+    def _condition(self, draws: Draws, batch: ReflectivityBatch) -> tuple[ScaleBackground, Tensor]:
+        shape = self.curve(draws, batch)
+        weight, intensity = batch.weight, batch.intensity
+        each = len(draws) // len(batch)
+        together = torch.arange(len(batch), device=draws.frame.device).repeat_interleave(each)
+        if not torch.equal(together, draws.frame):
+            weight, intensity = weight[draws.frame], intensity[draws.frame]
+        return condition(shape, intensity, weight, self.background), shape
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, Z) electron density at each depth below the surface, e/angstrom^3."""
+        z = self.axis.to(draws.theta)
+        out = draws.theta.new_zeros(len(draws), len(z))
+        for k, spec in enumerate(CLASSES):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                bounds = nuisance["lower"][chosen], nuisance["upper"][chosen]
+                sample = sample_of(draws.theta[chosen, : len(spec.free)], k, *bounds)
+                out[chosen] = bounded_profile(sample.stack, z).to(out.dtype)
+        return out
+
+    def density_of(self, batch: ReflectivityBatch, index: int) -> DensityInfo:
+        """Always e/angstrom^3: the critical edge and the fringes tell it without a scale."""
+        return self.density_info
+
+    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of every reported parameter; NaN where a class lacks it."""
+        missing = torch.full_like(draws.theta[:, 0], torch.nan)
+        out = {p.name: missing.clone() for p in PARAMETERS}
+        for k, spec in enumerate(CLASSES):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if not chosen.numel():
+                continue
+            bounds = nuisance["lower"][chosen], nuisance["upper"][chosen]
+            sample = sample_of(draws.theta[chosen, : len(spec.free)], k, *bounds)
+            for place, column in enumerate(columns(k)):
+                out[NAMES[column]][chosen] = sample.values[:, place].to(missing.dtype)
+            out["total_thickness_angstrom"][chosen] = sample.stack.thickness.sum(1).to(missing.dtype)
+        out["scale"] = nuisance["scale"].to(missing.dtype)
+        out["background"] = (nuisance["scale"] * nuisance["beta"]).to(missing.dtype)
+        return out
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the points that the curve has."""
+        return cut_to(frame, prediction)
+
+    def seen(self, batch: ReflectivityBatch) -> Tensor:
+        """(B, Z) bool: all depths."""
+        return torch.ones(len(batch), *self.density_info.shape, dtype=torch.bool)
+
+    def features(self, batch: ReflectivityBatch) -> Mapping[str, Tensor]:
+        """Name -> (B,) properties that `ranges` bounds."""
+        return curves.features(reflectivity_curves.plain(batch))
+
+    def network(self) -> nn.Module:
+        """Untrained encoder, class head and one flow for each number of layers."""
+        features = [anchor_features(len(c.free)) for c in CLASSES]
+        return LayersPosterior(self.classes, self.settings, features)

@@ -1,0 +1,70 @@
+"""A measured multilayer, from its file of angles to the fit within bounds that a flow starts from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nfphasing_bluesky.core import CurveGeometry, Frame
+from nfphasing_bluesky.flows import Box
+from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.storage.readers import read_frames
+
+CU_K_ALPHA1_ANGSTROM = 1.540593
+RESOLUTION_RAD = np.radians(0.02)
+KNOWN = {
+    "layers": (4, 4),
+    "thickness_1_angstrom": (80, 120),
+    "thickness_2_angstrom": (15, 30),
+    "thickness_3_angstrom": (20, 40),
+    "thickness_4_angstrom": (35, 60),
+    "density_1_e_per_cubic_angstrom": (0.9, 1.6),
+    "density_2_e_per_cubic_angstrom": (2.6, 4.0),
+    "density_3_e_per_cubic_angstrom": (1.9, 2.8),
+    "density_4_e_per_cubic_angstrom": (2.6, 3.8),
+    "substrate_density_e_per_cubic_angstrom": (0.6, 0.9),
+}
+"""What somebody who grew it would say."""
+THICKNESS_ANGSTROM = (100.19, 20.56, 27.59, 47.39)
+FLOOR = 0.05
+
+
+@pytest.fixture
+def multilayer(shared_data) -> Frame:
+    """Alumina, IrMn, CoFe and Ru on glass, up to where the counts end."""
+    (frame,) = read_frames(
+        shared_data / "reflectivity/ru_cofe_irmn_alox_multilayer/xrr_data.txt",
+        q_unit="two_theta_degree",
+        wavelength_angstrom=CU_K_ALPHA1_ANGSTROM,
+    )
+    q = frame.geometry.q_inv_angstrom
+    used = (q > 0.03) & (q < 0.6)
+    assert frame.sigma is not None
+    dq = np.full(used.sum(), 4 * np.pi / CU_K_ALPHA1_ANGSTROM * RESOLUTION_RAD)
+    return replace(
+        frame,
+        intensity=frame.intensity[used],
+        sigma=frame.sigma[used],
+        geometry=CurveGeometry(q[used], dq),
+        bounds=KNOWN,
+    )
+
+
+def test_the_fit_finds_the_layers_and_the_profile(multilayer, shared_data):
+    subject = modality("reflectivity")
+    batch = subject.collate([multilayer], FLOOR)
+    anchor = subject.anchors(batch).get(4, torch.tensor([0]))
+    width = anchor.location.shape[1]
+    theta = Box(torch.zeros(width), torch.ones(width)).inverse(anchor.location, anchor.location)[0]
+    theta = torch.nn.functional.pad(theta, (0, subject.width - width))
+    draws = Draws(torch.tensor([4]), theta, torch.tensor([0]))
+    nuisance = subject.evaluate(draws, batch).nuisance
+    found = subject.report(draws, nuisance)
+    for j, thickness in enumerate(THICKNESS_ANGSTROM, start=1):
+        assert float(found[f"thickness_{j}_angstrom"]) == pytest.approx(thickness, rel=0.03)
+    folder = shared_data / "reflectivity/ru_cofe_irmn_alox_multilayer"
+    height, electrons_per_cm3 = np.loadtxt(folder / "reference_density_profile.dat").T
+    depth, theirs = -height[::-1], electrons_per_cm3[::-1] * 1e-24
+    ours = np.interp(depth, subject.axis.numpy(), subject.density(draws, nuisance)[0].numpy())
+    assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 0.10

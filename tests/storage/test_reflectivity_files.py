@@ -1,0 +1,102 @@
+"""Reflectivity files: ORSO's, columns of Qz, and angles."""
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import FrameError, GeometryError, StorageError
+from nfphasing_bluesky.storage.readers import read_frames
+
+HEADER = """# # ORSO reflectivity data file | 1.2 standard | YAML encoding | https://www.reflectometry.org/
+# data_source:
+#   owner: {{name: A. Beamline, affiliation: Somewhere}}
+#   experiment: {{title: films, instrument: D0, start_date: 2026-11-01T10:00:00, probe: x-ray}}
+#   sample: {{name: film}}
+#   measurement:
+#     instrument_settings:
+#       incident_angle: {{magnitude: null}}
+#       wavelength: {{magnitude: 1.54, unit: angstrom}}
+#     data_files: []
+# reduction:
+#   software: {{name: test}}
+# data_set: {number}
+# columns:
+# - {{name: Qz, unit: {unit}, physical_quantity: normal_wavevector_transfer}}
+# - {{name: {second}, physical_quantity: reflectivity}}
+# - {{error_of: R, error_type: uncertainty, value_is: sigma}}
+# - {{error_of: Qz, error_type: resolution, value_is: {width}}}
+"""
+TABLE = np.column_stack(
+    [np.linspace(0.01, 0.3, 40), np.geomspace(1, 1e-6, 40), np.geomspace(1e-2, 1e-7, 40), np.full(40, 2e-3)]
+)
+
+
+def rows() -> str:
+    return "\n".join("  ".join(f"{v:.9e}" for v in row) for row in TABLE) + "\n"
+
+
+def orso(unit: str = "1/angstrom", width: str = "sigma", second: str = "R") -> str:
+    return HEADER.format(number=0, unit=unit, width=width, second=second) + rows()
+
+
+@pytest.mark.parametrize("name", ["film.ort", "film.dat"])
+def test_an_orso_file_is_one_by_its_name_or_its_first_line(tmp_path, name):
+    (tmp_path / name).write_text(orso())
+    (frame,) = read_frames(tmp_path / name)
+    np.testing.assert_allclose(frame.geometry.q_inv_angstrom, TABLE[:, 0])
+    np.testing.assert_allclose(frame.intensity, TABLE[:, 1])
+    np.testing.assert_allclose(frame.sigma, TABLE[:, 2])
+    np.testing.assert_allclose(frame.geometry.dq_inv_angstrom, 2e-3)
+
+
+def test_units_and_widths_are_converted(tmp_path):
+    (tmp_path / "film.ort").write_text(orso("1/nm", "FWHM"))
+    (frame,) = read_frames(tmp_path / "film.ort")
+    np.testing.assert_allclose(frame.geometry.q_inv_angstrom, 0.1 * TABLE[:, 0])
+    np.testing.assert_allclose(frame.geometry.dq_inv_angstrom, 2e-4 / 2.354820045, rtol=1e-8)
+
+
+def test_every_data_set_is_a_frame(tmp_path):
+    text = orso() + "# data_set: 1\n" + rows()
+    (tmp_path / "two.ort").write_text(text)
+    assert [frame.origin.seq_num for frame in read_frames(tmp_path / "two.ort")] == [1, 2]
+
+
+def test_a_damaged_orso_file_says_so(tmp_path):
+    (tmp_path / "film.ort").write_text(orso()[:600])
+    with pytest.raises(StorageError, match="copy it again"):
+        read_frames(tmp_path / "film.ort")
+
+
+def test_columns_named_qz_carry_their_unit(tmp_path):
+    text = "#qz(nm-1)\t#refl\t#err_refl\n" + "\n".join(f"{10 * q} {r} {s}" for q, r, s, _ in TABLE)
+    (tmp_path / "water.dat").write_text(text)
+    (frame,) = read_frames(tmp_path / "water.dat")
+    np.testing.assert_allclose(frame.geometry.q_inv_angstrom, TABLE[:, 0])
+
+
+def angles(tmp_path):
+    two_theta = np.linspace(0.0, 4.0, 41)
+    text = "# two theta, counts, sigma\n" + "\n".join(f"{t} {1e6 - t} {1e3}" for t in two_theta)
+    (tmp_path / "xrr.txt").write_text(text)
+    return two_theta
+
+
+@pytest.mark.parametrize(("unit", "share"), [("two_theta_degree", 0.5), ("theta_degree", 1.0)])
+def test_angles_become_q_with_the_wavelength(tmp_path, unit, share):
+    column = angles(tmp_path)
+    (frame,) = read_frames(tmp_path / "xrr.txt", q_unit=unit, wavelength_angstrom=1.5406)
+    expected = 4 * np.pi / 1.5406 * np.sin(np.radians(share * column[1:]))
+    np.testing.assert_allclose(frame.geometry.q_inv_angstrom, expected)
+    assert frame.intensity.size == 40
+
+
+def test_angles_without_a_wavelength_are_refused(tmp_path):
+    angles(tmp_path)
+    with pytest.raises(GeometryError, match="wavelength_angstrom=1.5406"):
+        read_frames(tmp_path / "xrr.txt", q_unit="two_theta_degree")
+
+
+def test_a_reflectivity_without_errors_needs_some(tmp_path):
+    (tmp_path / "r.dat").write_text("\n".join(f"{q} {r}" for q, r, *_ in TABLE))
+    with pytest.raises(FrameError, match="relative_sigma"):
+        read_frames(tmp_path / "r.dat")
