@@ -25,13 +25,15 @@ class ReconstructionSettings(Settings):
 
     `sigma_floor` is the relative systematic error added in quadrature to each sigma; None for what suits the
     modality: 1 % for curves (no reduced one is good to less, and the shipped models are calibrated down to
-    that), nothing for images.
+    that), nothing for images. `resample_ess` is the effective sample size, over the number of draws, from
+    which draws are resampled by their importance weights, where these are known; 1 for never.
     """
 
     n_samples: Annotated[int, Field(ge=2, le=100_000)] = 256
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     polish_steps: Annotated[int, Field(ge=0, le=10_000)] = 0
     sigma_floor: Annotated[float, Field(ge=0, le=1)] | None = None
+    resample_ess: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 class Policy(StrEnum):

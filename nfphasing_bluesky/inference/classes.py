@@ -15,7 +15,7 @@ from torch import Tensor
 from nfphasing_bluesky.inference.importance import log_weights
 from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality
 
-PILOTS = 64
+PILOTS = 32
 KEPT_OF_GUESS = 0.1
 IMPOSSIBLE = 2e-3
 

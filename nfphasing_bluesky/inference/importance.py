@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.modalities import Draws
+from nfphasing_bluesky.modalities.base import Evaluated
+
 
 def log_weights(log_likelihood: Tensor, log_prior: Tensor, log_q: Tensor) -> Tensor:
     """Log w = log p(I|u) + log p(u) - log q(u|I), any shape; draws outside the prior get -inf."""
@@ -25,3 +28,29 @@ def systematic_resample(log_w: Tensor, u: float) -> Tensor:
     cdf = (w / w.sum()).cumsum(0)
     places = (torch.arange(len(w), dtype=cdf.dtype, device=cdf.device) + u) / len(w)
     return torch.searchsorted(cdf, places).clamp_max(len(w) - 1)
+
+
+def resample(
+    draws: Draws, evaluated: Evaluated, log_w: Tensor, least: float, u: Tensor
+) -> tuple[Draws, Evaluated]:
+    """Draws in proportion to their weights, in frames whose weights say enough; the others as they are.
+
+    A flow is a little too wide wherever the data fix a combination of its coordinates, such as I(0) of large
+    particles. Weights of a large effective sample size put that right. Those of a small one would pick the
+    luckiest of the draws instead: there the flow knows better.
+
+    Args:
+        draws: equally many of each of B frames, those of one together.
+        evaluated: of the draws.
+        log_w: (B, S) log weights.
+        least: effective sample size over S from which weights are used.
+        u: (B,) uniform numbers in [0, 1).
+    """
+    good = (ess_fraction(log_w) >= least).nonzero()[:, 0]
+    if not good.numel():
+        return draws, evaluated
+    s = log_w.shape[1]
+    rows = torch.arange(log_w.numel(), device=log_w.device).view_as(log_w).clone()
+    for b in good.tolist():
+        rows[b] = b * s + systematic_resample(log_w[b], float(u[b]))
+    return draws.at(rows.flatten()), evaluated.at(rows.flatten())

@@ -1,7 +1,5 @@
 """Draws that explain nothing: where a flow's tails reach beyond the posterior, it is cut back."""
 
-from dataclasses import replace
-
 import torch
 
 from nfphasing_bluesky.modalities import Draws
@@ -29,9 +27,4 @@ def keep_possible(draws: Draws, evaluated: Evaluated, frames: int, nats: float) 
     others = in_turn.gather(1, place % good.sum(1, keepdim=True).clamp_min(1))
     chosen = torch.where(good, place, others)
     rows = (chosen + level.shape[1] * torch.arange(frames, device=level.device)[:, None]).flatten()
-    return draws.at(rows), replace(
-        evaluated,
-        log_likelihood=evaluated.log_likelihood[rows],
-        nuisance={name: value[rows] for name, value in evaluated.nuisance.items()},
-        predicted=evaluated.predicted[rows],
-    )
+    return draws.at(rows), evaluated.at(rows)

@@ -26,7 +26,7 @@ from nfphasing_bluesky.core import (
     refuse_bounds,
 )
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
-from nfphasing_bluesky.inference.importance import ess_fraction, log_weights
+from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
 from nfphasing_bluesky.inference.threads import side_by_side
@@ -37,7 +37,7 @@ from nfphasing_bluesky.models import load as load_model
 
 Result = Posterior | Failure
 
-# Draws whose importance weights and predictions are looked at: enough for both, whatever n_samples is.
+# Draws whose effective sample size and predictions are shown: enough for both, whatever n_samples is.
 WEIGHED = 64
 BANDED = 128
 
@@ -225,13 +225,19 @@ class Reconstructor:
         draws, log_q = distribution.draw(normal[..., :width])
         tail = normal[..., width:].reshape(len(batch) * s, -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
-        ess = self._ess(draws, evaluated.log_likelihood, log_q, len(batch))
+        weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
+        ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
         acceptance: list[float] | None = None
         if self.settings.polish_steps:
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)
-        elif math.isfinite(self.modality.hopeless_nats):
-            draws, evaluated = keep_possible(draws, evaluated, len(batch), self.modality.hopeless_nats)
+        else:
+            if weights is not None:
+                u = [torch.rand((), generator=_generator(seed + 3, o)) for o in origins]
+                least = self.settings.resample_ess
+                draws, evaluated = resample(draws, evaluated, weights, least, torch.stack(u))
+            if math.isfinite(self.modality.hopeless_nats):
+                draws, evaluated = keep_possible(draws, evaluated, len(batch), self.modality.hopeless_nats)
         tensors = {
             "density": self.modality.density(draws, evaluated.nuisance),
             "predicted": evaluated.predicted,
@@ -251,7 +257,7 @@ class Reconstructor:
                 self._on_frame(frame, b, draws, evaluated.nuisance, predictions[b])
                 for b, frame in enumerate(frames)
             ]
-        mean, std = split["density"].mean(1), split["density"].std(1)
+        mean, std = _mean_and_std(split["density"])
         latency = (time.perf_counter() - began) / (share or len(batch))
         return [
             Posterior(
@@ -300,20 +306,14 @@ class Reconstructor:
         shape = (len(self.modality.classes), PILOTS, self.modality.width)
         if shape[0] == 1:
             return Conditioned(batch, anchors, network)
-        pilots = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(frame_seed(seed + 2, o.seq_num)))
-            for o in origins
-        ]
+        pilots = [torch.randn(shape, generator=_generator(seed + 2, o)) for o in origins]
         weighed = weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
         return Conditioned(batch, anchors, weighed)
 
     def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
         columns = 1 + self.modality.latents(batch) + self.modality.noise_columns
-        rows = [
-            torch.randn(s, columns, generator=torch.Generator().manual_seed(frame_seed(seed, o.seq_num)))
-            for o in origins
-        ]
+        rows = [torch.randn(s, columns, generator=_generator(seed, o)) for o in origins]
         return torch.stack(rows).to(self.device)
 
     def _polish(
@@ -330,7 +330,7 @@ class Reconstructor:
             def log_target(d: Draws) -> Tensor:
                 return self.modality.log_likelihood(d, batch) + self.modality.log_prior(d)
 
-            generator = torch.Generator().manual_seed(frame_seed(seed + 1, origin.seq_num))
+            generator = _generator(seed + 1, origin)
             mine = draws.at(torch.arange(b * s, (b + 1) * s, device=draws.label.device))
             done = polish(mine, distribution.log_prob, log_target, self.settings.polish_steps, generator)
             parts.append(done.draws)
@@ -338,17 +338,11 @@ class Reconstructor:
         joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))
         return joined, rates
 
-    def _ess(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor | None:
-        """(B,) effective sample size over the number of draws, from the first `WEIGHED` of each frame.
-
-        None where log p(theta) is not known.
-        """
+    def _weights(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor | None:
+        """(B, S) log importance weights; None where log p(theta) is not known."""
         if not self.modality.has_log_prior:
             return None
-        index = torch.arange(len(draws), device=log_q.device).view(frames, -1)[:, :WEIGHED]
-        flat = index.reshape(-1)
-        log_w = log_weights(log_likelihood[flat], self.modality.log_prior(draws.at(flat)), log_q[flat])
-        return ess_fraction(log_w.view_as(index))
+        return log_weights(log_likelihood, self.modality.log_prior(draws), log_q).view(frames, -1)
 
     def _classes(self, distribution: Any, label: Tensor) -> list[Mapping[str, float]]:
         if not self.info.classes:
@@ -384,9 +378,22 @@ def frame_seed(seed: int, seq_num: int) -> int:
     return int.from_bytes(digest[:7], "little")
 
 
+def _generator(seed: int, origin: Origin) -> torch.Generator:
+    return torch.Generator().manual_seed(frame_seed(seed, origin.seq_num))
+
+
 def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and central 95 % of (B, S, ...) predictions."""
     few = predicted[:, :BANDED].numpy()
     low, high = int(np.floor(0.025 * (few.shape[1] - 1))), int(np.ceil(0.975 * (few.shape[1] - 1)))
-    ordered = torch.from_numpy(np.partition(few, (low, high), axis=1))
-    return predicted.mean(1), ordered[:, low], ordered[:, high]
+    # sorting along the last axis, in memory, takes an eighth of the time of a partition along another
+    ordered = np.sort(np.ascontiguousarray(np.moveaxis(few, 1, -1)), axis=-1)
+    lower, upper = (torch.from_numpy(ordered[..., i].copy()) for i in (low, high))
+    return predicted.mean(1), lower, upper
+
+
+def _mean_and_std(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (B, S, ...) draws, written out: `Tensor.std` along the second axis takes ten times as long."""
+    mean = draws.mean(1)
+    away = draws - mean[:, None]
+    return mean, (away.square().sum(1) / (draws.shape[1] - 1)).sqrt()

@@ -106,6 +106,11 @@ class Evaluated:
     nuisance: Mapping[str, Tensor]
     predicted: Tensor
 
+    def at(self, index: Tensor) -> "Evaluated":
+        """Return what it says about the draws that an index picks."""
+        own = {name: value[index] for name, value in self.nuisance.items()}
+        return Evaluated(self.log_likelihood[index], own, self.predicted[index])
+
 
 def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
     """(B,) mean squared residual over sigma of (B, ...) patterns, over the points that are not masked.

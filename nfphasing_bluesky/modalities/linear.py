@@ -135,16 +135,27 @@ def _log_density(moments: Tensor, beta: Tensor) -> Tensor:
 
 
 def _support(moments: Tensor, prior: BackgroundPrior) -> tuple[Tensor, Tensor]:
-    """Range of log beta in which it has mass, from the unconstrained linear fit."""
+    """Range of log beta in which it has mass, from the unconstrained linear fit.
+
+    Where that hardly knows the scale, because the shape is lost in the background, beta has no upper limit.
+    """
     pp, p, one, py, y = moments.detach().unbind(-1)
     determinant = (pp * one - p**2).clamp_min(1e-12 * pp * one + 1e-300)
     scale = (one * py - p * y) / determinant
     offset = (pp * y - p * py) / determinant
+    vague = scale < 2 * WIDTH_SIGMA * (one / determinant).sqrt()
+    most, least = (
+        scale + WIDTH_SIGMA * (one / determinant).sqrt(),
+        offset - WIDTH_SIGMA * (pp / determinant).sqrt(),
+    )
+    from_below = (least.clamp_min(0.0) / most.clamp_min(1e-300)).clamp(prior.lower, 0.5 * prior.upper)
     scale = torch.where(scale > 0, scale, py.abs() / pp)
     beta = offset / scale
     spread = WIDTH_SIGMA * ((pp + 2 * beta.abs() * p.abs() + beta**2 * one) / determinant).sqrt() / scale
     high = (beta.clamp_min(prior.lower) + spread).clamp(prior.lower, prior.upper)
     low = (beta.clamp_max(prior.upper) - spread).clamp(prior.lower, prior.upper)
+    low = torch.where(vague, torch.minimum(from_below, low), low)
+    high = torch.where(vague, prior.upper, high)
     smallest = 1e-4 * prior.lower
     high = torch.maximum(high, low + smallest).clamp_max(prior.upper)
     low = torch.minimum(low, high - smallest)

@@ -6,6 +6,7 @@ are linear, their prior is a mixture of Gaussians, and so is their posterior. A 
 parameters that are left, and the draws of the shape are exact for each of its draws.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ class LinearPosterior(NamedTuple):
     Attributes:
         log_evidence: (N,) log of the likelihood integrated over the coefficients; the likelihood is
             exp(-chi^2 / 2), without the normalisation that sigma alone sets.
-        log_share: (N, K) log posterior probability of the components.
+        log_share: (N, K) log posterior probability of the components that were looked at.
         factor: (N, K, M, M) Cholesky factors L of the precisions.
         whitened: (N, K, M) L^T times the means.
     """
@@ -76,6 +77,25 @@ class LinearPosterior(NamedTuple):
             right = right + noise[:, 1:].to(right)
         upper = self.factor[each, k].mT
         return torch.linalg.solve_triangular(upper, right[:, :, None], upper=True)[:, :, 0]
+
+
+PROBED, PROBED_OF = 24, 128
+UNLIKELY = 1e-3
+"""Posterior probability of a component, in each of `PROBED` draws, below which it is left out of the rest."""
+
+
+def condition_alike(gram: Tensor, projection: Tensor, square: Tensor, prior: LinearPrior) -> LinearPosterior:
+    """`condition` for draws of one frame, in any order, without components that none of a few draws wants.
+
+    Arguments as there.
+    """
+    n = len(square)
+    if n < PROBED_OF:
+        return condition(gram, projection, square, prior)
+    few = torch.linspace(0, n - 1, PROBED, device=square.device).long()
+    share = condition(gram[few], projection[few], square[few], prior).log_share.amax(0)
+    kept = share > math.log(UNLIKELY)
+    return condition(gram, projection, square, LinearPrior(*(part[kept] for part in prior)))
 
 
 def condition(gram: Tensor, projection: Tensor, square: Tensor, prior: LinearPrior) -> LinearPosterior:

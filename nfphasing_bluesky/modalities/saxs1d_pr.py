@@ -7,7 +7,7 @@ integrates them out and draws them exactly. Rg, D_max and p(r) are those of the 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,13 @@ from nfphasing_bluesky.flows import Anchor, FlowSettings, resample_curve
 from nfphasing_bluesky.modalities import curves, low_q, size_curves, size_scan
 from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
-from nfphasing_bluesky.modalities.linear_shape import LinearPosterior, LinearPrior, condition, linear_prior
+from nfphasing_bluesky.modalities.linear_shape import (
+    LinearPosterior,
+    LinearPrior,
+    condition,
+    condition_alike,
+    linear_prior,
+)
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.modalities.shape_prior import COMPONENTS, GRID, ShapePrior
@@ -243,7 +249,7 @@ class SaxsPairDistance(Saxs1D):
         table, prior = self._constants(theta)
         frame = size_curves.Frame(batch.q, batch.intensity, batch.root_weight)
         sums = size_curves.of_each(self.debye, table, d_max, d_max * extent, frame)
-        return _posterior(sums, share.double(), scale.double(), prior), sums
+        return _posterior(sums, share.double(), scale.double(), prior, condition), sums
 
     def _of_one_frame(
         self, theta: Tensor, batch: CurveBatch
@@ -255,7 +261,7 @@ class SaxsPairDistance(Saxs1D):
         sums = size_curves.of_one_frame(self.debye, table, d_max, d_max * extent, frame)
         if sums is None:
             return None
-        return _posterior(sums, share.double(), scale.double(), prior), sums
+        return _posterior(sums, share.double(), scale.double(), prior, condition_alike), sums
 
     def _constants(self, like: Tensor) -> tuple[Tensor, LinearPrior]:
         """(F, 1 + C) curves of mean shape and components on the grid of q D_max; the linear prior."""
@@ -310,7 +316,13 @@ def _d_max_at(y: Tensor) -> Tensor:
     return (low + (high - low) * torch.special.ndtr(y)).exp()
 
 
-def _posterior(sums: size_curves.Sums, share: Tensor, scale: Tensor, prior: LinearPrior) -> LinearPosterior:
+def _posterior(
+    sums: size_curves.Sums,
+    share: Tensor,
+    scale: Tensor,
+    prior: LinearPrior,
+    condition: Callable[[Tensor, Tensor, Tensor, LinearPrior], LinearPosterior],
+) -> LinearPosterior:
     """Posterior of shape and relative background, given the aggregates' share (N,) and the scale (N,)."""
     free = slice(1, COMPONENTS + 2)
     part = (1 - share) * scale

@@ -17,7 +17,7 @@ from nfphasing_bluesky.physics.pair_distance import UniversalDebye
 from nfphasing_bluesky.physics.solutions import loose_aggregates
 
 OUTLIERS = 6
-SPARE_NODES = 14
+SPARE_NODES, SPARE_NODES_OF_ONE = 14, 9
 EXTENT_NODES = 14
 WORTH_IT = 0.7
 
@@ -77,10 +77,12 @@ def of_one_frame(
     Arguments as for `of_each`; the frame has one row.
     """
     q_max = float(torch.where(frame.root > 0, frame.q, 0.0).max())
-    found = _nodes(d_max.double(), q_max)
+    d_max = d_max.double()
+    # products of two curves oscillate with 2 q D: so many half waves fit between the nodes
+    found = _nodes(d_max, q_max, SPARE_NODES)
     if found is None:
         return None
-    size, by_size = found
+    size, by_size = found.size, found.weight
     length, by_extent = _chebyshev(extent.double().log(), EXTENT_NODES)
     # float64 throughout: the sums almost cancel, and interpolation doesn't keep rounding errors in step
     particle = debye.rows(table.double(), size.exp(), frame.q.double().expand(len(size), -1))
@@ -92,9 +94,16 @@ def of_one_frame(
     between = aggregates @ aggregates.T
 
     def predict(weight: Tensor, share: Tensor) -> Tensor:
-        mixed = (by_size[:, :, None] * weight.double()[:, None, :]).flatten(1).to(frame.q)
-        curve = mixed @ particle.mT.flatten(0, 1).to(frame.q)
-        return torch.addmm(curve, (by_extent * share.double()[:, None]).to(frame.q), trace.to(frame.q))
+        shown = frame.q
+        few = _nodes(d_max, 0.5 * q_max, SPARE_NODES_OF_ONE) or found
+        weight, between_nodes = weight.to(shown), few.weight[few.bulk, : few.inner].to(shown)
+        curves = debye.rows(table.to(shown), few.size.exp().to(shown), shown.expand(len(few.size), -1))
+        traces = loose_aggregates(shown * length.exp().to(shown)[:, None])
+        out = (by_extent.to(shown) * share.to(shown)[:, None]) @ traces
+        mixed = (between_nodes[:, :, None] * weight[few.bulk, None]).flatten(1)
+        out[few.bulk] += mixed @ curves[: few.inner].mT.flatten(0, 1)
+        out[few.outliers] += (curves[few.inner :] @ weight[few.outliers, :, None])[:, :, 0]
+        return out
 
     square = ((by_extent @ between) * by_extent).sum(1)
     return Sums(gram, (cross @ by_extent[:, :, None])[:, :, 0], square, predict)
@@ -111,25 +120,38 @@ def over_sigma(columns: Tensor, frame: Frame) -> Tensor:
     return torch.cat([columns, data], -1).double() * frame.root[..., None]
 
 
-def _nodes(d_max: Tensor, q_max: float) -> tuple[Tensor, Tensor] | None:
-    """(M,) nodes of log size and (N, M) weights of their values for each draw; None when M is not below N."""
+class _Nodes(NamedTuple):
+    """(M,) nodes of log size, (N, M) weights of their values for each draw, and which draws are where.
+
+    The first `inner` nodes are those of the draws `bulk`, the others the draws `outliers` themselves.
+    """
+
+    size: Tensor
+    weight: Tensor
+    inner: int
+    bulk: Tensor
+    outliers: Tensor
+
+
+def _nodes(d_max: Tensor, q_max: float, spare: int) -> _Nodes | None:
+    """Nodes for what oscillates with 2 q D; None when they are not fewer than the draws."""
     log_size, order = d_max.log().sort()
     n = len(d_max)
     if n < 4 * OUTLIERS:
         return None
     low, high = log_size[OUTLIERS], log_size[n - 1 - OUTLIERS]
-    # products of two curves oscillate with 2 q D: so many half waves fit between the nodes
     waves = q_max * float(high.exp() - low.exp())
-    count = SPARE_NODES + math.ceil(waves)
-    if count + 2 * OUTLIERS > WORTH_IT * n or not math.isfinite(waves):
+    count = spare + math.ceil(waves) if math.isfinite(waves) else n
+    if count + 2 * OUTLIERS > WORTH_IT * n:
         return None
-    nodes, inner = _chebyshev(log_size[OUTLIERS : n - OUTLIERS], count)
+    inside = slice(OUTLIERS, n - OUTLIERS)
+    nodes, inner = _chebyshev(log_size[inside], count)
+    outliers = torch.cat([order[:OUTLIERS], order[n - OUTLIERS :]])
     weight = torch.zeros(n, count + 2 * OUTLIERS, dtype=torch.float64, device=d_max.device)
-    own = torch.arange(OUTLIERS, device=d_max.device)
-    weight[order[:OUTLIERS], count + own] = 1.0
-    weight[order[n - OUTLIERS :], count + OUTLIERS + own] = 1.0
-    weight[order[OUTLIERS : n - OUTLIERS], :count] = inner
-    return torch.cat([nodes, log_size[:OUTLIERS], log_size[n - OUTLIERS :]]), weight
+    weight[outliers, count + torch.arange(2 * OUTLIERS, device=d_max.device)] = 1.0
+    weight[order[inside], :count] = inner
+    size = torch.cat([nodes, log_size[:OUTLIERS], log_size[n - OUTLIERS :]])
+    return _Nodes(size, weight, count, order[inside], outliers)
 
 
 def _chebyshev(x: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -82,8 +82,14 @@ def ellipsoid(q: Tensor, polar_radius: Tensor, equatorial_radius: Tensor, polydi
 
     across = points.square() * equatorial2[curve] + 0.25 / variance[curve].square()
     pole = across.sqrt() / width.clamp(min=1e-6)
-    decay = torch.where(difference[curve] > 0, torch.asinh(pole), torch.acosh(pole.clamp(min=1)))
-    return orientation_average(kernel, width, decay).view_as(q64).to(polar_radius.dtype)
+    prolate = difference[curve] > 0
+    decay = torch.where(prolate, torch.asinh(pole), torch.acosh(pole.clamp(min=1)))
+    shape = (points * equatorial2[curve].sqrt()) / width.clamp(min=1e-6)
+    smooth = torch.where(prolate, torch.asinh(shape), torch.acosh(shape.clamp(min=1)))
+    smallest = torch.minimum(equatorial2, equatorial2 + difference).sqrt()[curve] * points
+    damping = smallest * variance[curve].sqrt()
+    average = orientation_average(kernel, width, decay, damping, smooth)
+    return average.view_as(q64).to(polar_radius.dtype)
 
 
 def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) -> Tensor:

@@ -34,11 +34,20 @@ def sphere(seed: int = 0) -> Frame:
 
 
 def exposures(frame: Frame, n: int, seed: int = 0) -> list[Frame]:
-    """Return n frames of one sample: its curve with fresh noise of its own sigma, numbered from 1."""
+    """Return n frames of one sample: its curve with fresh noise of its own sigma, numbered from 1.
+
+    Their sigma is larger by the root of two, because the curve has its own noise already.
+    """
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(n, frame.intensity.size)) * frame.sigma
+    sigma = 2**0.5 * frame.sigma
     return [
-        replace(frame, intensity=frame.intensity + noise[i], origin=replace(frame.origin, seq_num=i + 1))
+        replace(
+            frame,
+            intensity=frame.intensity + noise[i],
+            sigma=sigma,
+            origin=replace(frame.origin, seq_num=i + 1),
+        )
         for i in range(n)
     ]
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.inference.importance import ess_fraction, systematic_resample
+from nfphasing_bluesky.inference.importance import ess_fraction, resample, systematic_resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.modalities import Draws
+from nfphasing_bluesky.modalities.base import Evaluated
 
 
 def test_equal_weights_are_all_effective():
@@ -35,6 +36,25 @@ def test_resampling_follows_the_weights():
     assert torch.bincount(index, minlength=4).tolist() == [0, 0, 2, 2] or index.max() == 3
     counts = torch.bincount(systematic_resample(torch.tensor([1.0] * 100).double().log(), 0.3), minlength=100)
     assert (counts == 1).all()
+
+
+def test_frames_with_good_weights_are_resampled_and_others_left_alone():
+    # q = N(0, 1.2^2) and p = N(0, 1) in the first frame, q = N(0, 9^2) in the second
+    n, s = 4000, torch.tensor([[1.2], [9.0]], dtype=torch.float64)
+    x = s * torch.randn(2, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_w = -0.5 * x**2 + 0.5 * (x / s) ** 2
+    theta = x.reshape(-1, 1)
+    draws = Draws(torch.zeros(2 * n).long(), theta, torch.arange(2).repeat_interleave(n))
+    evaluated = Evaluated(log_w.flatten(), {"scale": 10 * theta[:, 0]}, theta)
+    kept, after = resample(draws, evaluated, log_w, 0.5, torch.tensor([0.3, 0.3]))
+    assert float(kept.theta[:n].std()) == pytest.approx(1.0, abs=0.02)
+    assert len(kept.theta[:n].unique()) > 0.6 * n
+    torch.testing.assert_close(kept.theta[n:], theta[n:])
+    assert kept.frame.tolist() == draws.frame.tolist()
+    torch.testing.assert_close(after.nuisance["scale"], 10 * kept.theta[:, 0])
+    torch.testing.assert_close(after.predicted, kept.theta)
+    untouched, _ = resample(draws, evaluated, log_w, 1.0, torch.tensor([0.3, 0.3]))
+    assert untouched is draws
 
 
 def normal(mean, covariance):

@@ -56,6 +56,26 @@ def test_conditional_agrees_with_quadrature(prior, true_beta, noise):
     assert float(beta.max()) <= prior.upper
 
 
+@pytest.mark.parametrize("signal", [0.0, 1e-3, 1e-2, 0.1])
+def test_a_shape_lost_in_its_background(signal):
+    """Large particles beyond the beam stop: the curve is flat, and beta may be anything up to its bound."""
+    q, _ = guinier()
+    shape = signal * torch.exp(-((q * 30.0) ** 2) / 3) + 1e-5 / (1 + (q * 50) ** 4)
+    sigma = torch.full_like(shape, 0.02 * 3.0 * 0.027)
+    generator = torch.Generator().manual_seed(5)
+    y = 3.0 * (shape + 0.027) + sigma * torch.randn(shape.shape, generator=generator)
+    made = condition(shape[None], y[None], sigma[None] ** -2, WIDE)
+    evidence, _, _ = brute_force(shape, y, sigma, WIDE)
+    assert float(made.log_evidence) == pytest.approx(evidence, abs=0.1)
+    n = 4000
+    many = condition(shape.expand(n, -1), y.expand(n, -1), (sigma**-2).expand(n, -1), WIDE)
+    scale, beta = many.draw(torch.randn(n, 2, generator=generator))
+    level = scale * beta + scale * shape.mean()
+    assert float(level.mean()) == pytest.approx(float(y.mean()), rel=0.02)
+    assert float(scale.quantile(0.001)) < 3.0 < float(scale.quantile(0.999))
+    assert float(beta.max()) <= WIDE.upper
+
+
 @pytest.mark.parametrize("prior", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_a_shape_that_cannot_fit_stays_finite_and_differentiable(prior):
     _, shape = guinier()

@@ -46,11 +46,11 @@ def test_it_is_trusted(posterior):
     assert posterior.trust.verdict is Verdict.VALID, posterior.trust.reason
 
 
-def test_polish_agrees_and_is_surer(posterior, polished, gnom):
+def test_polish_agrees_with_draws_resampled_by_their_weights(posterior, polished, gnom):
     before, after = (p.summary()["rg_angstrom"] for p in (posterior, polished))
     assert after.median == pytest.approx(GNOM_RG_ANGSTROM, rel=0.015)
     assert before.q025 < after.median < before.q975
-    assert after.std < before.std
+    assert after.std == pytest.approx(before.std, rel=0.2)
     r, p = gnom
     ours = np.interp(r, polished.density.axes[0].values, polished.mean)
     assert np.linalg.norm(ours - p) / np.linalg.norm(p) < 0.05
