@@ -87,27 +87,6 @@ def curves(files: Path, shared_data: Path | None) -> Subject:
     )
 
 
-def films(files: Path, shared_data: Path | None) -> Subject:
-    """Simulated reflectivities of a film that grows; what is known of it is in the start document."""
-    from nfphasing_bluesky.demo.detector import ReplayCurves
-    from nfphasing_bluesky.demo.films import growing_film, metadata
-    from nfphasing_bluesky.views.figures import figure_1d
-
-    grown = growing_film()
-    labels = tuple(frame.origin.label for frame in grown)
-    return Subject(
-        model="reflectivity",
-        detector=ReplayCurves("reflectometer", grown, exposure_s=EXPOSURE_S),
-        data_key=None,
-        samples=labels,
-        exposures=len(grown),
-        headings={"thickness_1_angstrom": "thickness, Å", "density_1_e_per_cubic_angstrom": "density, e/Å³"},
-        draw=figure_1d,
-        origin=f"{len(grown)} simulated reflectivities: {', '.join(labels)}",
-        metadata=metadata(),
-    )
-
-
 def holograms(files: Path, shared_data: Path | None) -> Subject:
     """Simulated holograms, written by the detector to HDF5."""
     from nfphasing_bluesky.demo.images import ReplayImages, simulated_holograms
@@ -178,13 +157,7 @@ def patterns(files: Path, shared_data: Path | None) -> Subject:
 
 
 SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyType(
-    {
-        "saxs1d": curves,
-        "saxs2d": patterns,
-        "holography": holograms,
-        "ptychography": scan,
-        "reflectivity": films,
-    }
+    {"saxs1d": curves, "saxs2d": patterns, "holography": holograms, "ptychography": scan}
 )
 
 
