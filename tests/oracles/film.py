@@ -1,4 +1,4 @@
-"""The reflectivity of a film on silicon as refnx computes it, measured with photons and a systematic floor."""
+"""The reflectivity of a film on silicon by refnx, measured with photons and a systematic floor."""
 
 import numpy as np
 

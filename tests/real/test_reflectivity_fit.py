@@ -1,4 +1,4 @@
-"""Measured samples from their files to fits within bounds, and to the posterior that polish makes of these."""
+"""Measured samples, from their files to fits within bounds and the posteriors that polish makes of them."""
 
 from dataclasses import replace
 
