@@ -94,7 +94,8 @@ def condition_alike(gram: Tensor, projection: Tensor, square: Tensor, prior: Lin
         return condition(gram, projection, square, prior)
     few = torch.linspace(0, n - 1, PROBED, device=square.device).long()
     share = condition(gram[few], projection[few], square[few], prior).log_share.amax(0)
-    kept = share > math.log(UNLIKELY)
+    # a draw that makes no sense (NaN) rules out nothing
+    kept = ~(share < math.log(UNLIKELY))
     return condition(gram, projection, square, LinearPrior(*(part[kept] for part in prior)))
 
 

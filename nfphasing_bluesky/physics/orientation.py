@@ -7,7 +7,7 @@ import torch
 from scipy.special import roots_legendre
 from torch import Tensor
 
-_RULES = (5, 8, 12, 20, 32, 64, 128, 256, 512, 1024, 1536)
+_RULES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 1536)
 _DIGITS = 9.0
 """-log of the tolerance, over 4: rho^-4n at 9 is below 1e-15, which deep minima of oblate particles need."""
 _DAMPED, _DAMPED_DIGITS = 2.0, 3.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from nfphasing_bluesky.modalities.linear_shape import condition, linear_prior
+from nfphasing_bluesky.modalities.linear_shape import condition, condition_alike, linear_prior
 
 Q, C, K = 12, 3, 2
 
@@ -71,3 +71,31 @@ def test_without_noise_the_likeliest_component_gives_its_mean(case):
     precision = columns.T @ columns + prior.precision[k]
     expected = torch.linalg.solve(precision, columns.T @ data + prior.precision[k] @ prior.centre[k])
     torch.testing.assert_close(found.draw(None)[0], expected)
+
+
+def alike(prior, columns, data, n=200):
+    """Sums of n draws whose columns differ a little."""
+    scale = torch.linspace(0.9, 1.1, n, dtype=torch.float64)
+    gram = (columns.T @ columns) * scale[:, None, None].square()
+    return gram, (columns.T @ data) * scale[:, None], data.square().sum().expand(n), prior
+
+
+def test_components_that_no_draw_wants_are_left_out(case):
+    prior, columns, data, _ = case
+    far = prior._replace(centre=prior.centre + torch.tensor([[0.0], [40.0]]))
+    whole, few = condition(*alike(far, columns, data)), condition_alike(*alike(far, columns, data))
+    assert whole.log_share.shape[1] == K
+    assert few.log_share.shape[1] == 1
+    torch.testing.assert_close(few.log_evidence, whole.log_evidence)
+    both = condition_alike(*alike(prior, columns, data))
+    torch.testing.assert_close(both.log_share, condition(*alike(prior, columns, data)).log_share)
+
+
+def test_a_draw_that_makes_no_sense_rules_out_no_component(case):
+    prior, columns, data, _ = case
+    gram, projection, square, _ = alike(prior, columns, data)
+    gram[0] = torch.nan
+    found = condition_alike(gram, projection, square, prior)
+    assert found.log_share.shape[1] == K
+    assert torch.isfinite(found.log_evidence[1:]).all()
+    assert len(found.draw(torch.randn(len(gram), 2 + C, dtype=torch.float64))) == len(gram)
