@@ -7,7 +7,7 @@ the distance from the training set say how far to trust a frame.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.flows.image import WaveletFlowSettings
 from nfphasing_bluesky.modalities import holograms
 from nfphasing_bluesky.modalities.base import ClassSpec, Draws, Evaluated, gaussian_chi2
 from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
@@ -35,7 +36,7 @@ PHASE_RAD = (-2.5, 0.25)
 GRAIN = 0.01
 """Standard deviation of white noise on the phase, over its peak: no sample is a picture."""
 
-INITIALISED, SETTLED = 128, 1024
+INITIALISED, SETTLED, SETTLED_AT_ONCE = 128, 3072, 64
 PIXELS_AT_ONCE = 2**21
 CANVAS = 2
 """Sides of the frames that training tiles are cut from, in tiles."""
@@ -74,7 +75,7 @@ class Holography(Images):
     )
 
     def __init__(self, settings: ImageNetworkSettings | None = None) -> None:
-        self.settings = settings or ImageNetworkSettings()
+        self.settings = settings or ImageNetworkSettings(flow=WaveletFlowSettings(offset=True))
         side = self.settings.tile
         self.classes = (ClassSpec("object", ("phase_rad",), PHASE_RAD[:1], PHASE_RAD[1:]),)
         self.density_info = _info((side, side), None, False)
@@ -269,14 +270,17 @@ class Holography(Images):
         network.initialise(*self.context(batch), draws.theta.view(-1, 1, side, side))
 
     def settle(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Fit the whitening of the flow's noise to fresh frames."""
+        """Fit the flow's noise to fresh frames."""
         assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
-        side, parts = self.settings.tile, []
-        for _ in range(SETTLED // INITIALISED):
-            draws = self.sample_prior(INITIALISED, generator)
-            batch, _ = self.simulate(draws, generator)
-            parts.append((*self.context(batch), draws.theta.view(-1, 1, side, side)))
-        network.whiten(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        side = self.settings.tile
+
+        def frames() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for _ in range(SETTLED // SETTLED_AT_ONCE):
+                draws = self.sample_prior(SETTLED_AT_ONCE, generator)
+                batch, _ = self.simulate(draws, generator)
+                yield *self.context(batch), draws.theta.view(-1, 1, side, side)
+
+        network.settle(frames())
 
 
 def _random_phases(n: int, side: int, generator: torch.Generator, inner: float) -> Tensor:

@@ -1,6 +1,6 @@
 """The network of the imaging modalities: a U-Net, a bounded image flow, tiles for large frames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +14,12 @@ from nfphasing_bluesky.flows.image import (
     ImageFeatures,
     ImageFlow,
     ImageFlowDistribution,
-    ImageFlowSettings,
     WaveletFlowSettings,
     build_image_flow,
 )
 from nfphasing_bluesky.modalities.base import Anchors, Draws
 from nfphasing_bluesky.modalities.tiles import Tiling, tiling
 
-WHITENED_AT_ONCE = 50
 PIXELS_AT_ONCE = 2**22
 """Draws times pixels that go through the flow together."""
 
@@ -30,7 +28,7 @@ class ImageNetworkSettings(Settings):
     """Architecture of an imaging model; `tile` is the side of the frames that it is trained on."""
 
     encoder: ImageEncoderSettings = ImageEncoderSettings()
-    flow: ImageFlowSettings = WaveletFlowSettings()
+    flow: WaveletFlowSettings = WaveletFlowSettings()
     tile: int = 64
 
 
@@ -181,16 +179,17 @@ class ImagePosterior(nn.Module):
         return u, log_det + log_scale.sum(-1) * (y.shape[-2] * y.shape[-1])
 
     @torch.no_grad()
-    def whiten(self, channels: Tensor, extra: Tensor, u: Tensor) -> None:
-        """Fit the flow's whitening to true images u (n, C, tile, tile) of fresh frames."""
-        parts: list[list[Tensor]] = []
-        for rows in torch.arange(len(u)).split(WHITENED_AT_ONCE):
-            distribution = self(channels[rows], extra[rows])
-            y, _ = self.unbounded(u[rows], distribution.log_scale, distribution.reference)
-            coloured = self.flow(distribution.features).coloured(y)
-            parts.append([z for z, _ in coloured])
-        for whitening, noise in zip(self.flow.ordered_whitenings(), zip(*parts, strict=True), strict=True):
-            whitening.fit(torch.cat(noise))
+    def settle(self, frames: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Fit the flow's noise to fresh frames: channels, scalars and true images (n, C, tile, tile)."""
+        embeddings: list[Tensor] = []
+        noise: list[list[Tensor]] = [[] for _ in self.flow.levels]
+        for channels, extra, u in frames:
+            distribution = self(channels, extra)
+            y, _ = self.unbounded(u, distribution.log_scale, distribution.reference)
+            embeddings.append(distribution.features.embedding)
+            for parts, (z, _) in zip(noise, self.flow(distribution.features).coloured(y), strict=True):
+                parts.append(z)
+        self.flow.settle([torch.cat(parts) for parts in noise], torch.cat(embeddings))
 
     @torch.no_grad()
     def initialise(self, channels: Tensor, extra: Tensor, u: Tensor) -> None:

@@ -7,7 +7,7 @@ the phase as a whole: that of the mean transmission under the light is 0. The pr
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -236,12 +236,14 @@ class Ptychography(Images):
     def settle(self, network: nn.Module, generator: torch.Generator) -> None:
         """Fit the whitening of the flow's noise to fresh frames."""
         assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
-        parts = []
-        for _ in range(SETTLED // INITIALISED):
-            draws = self.sample_prior(INITIALISED, generator)
-            batch, _ = self.simulate(draws, generator)
-            parts.append((*self.context(batch), self._images(draws, batch)))
-        network.whiten(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+        def frames() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for _ in range(SETTLED // INITIALISED):
+                draws = self.sample_prior(INITIALISED, generator)
+                batch, _ = self.simulate(draws, generator)
+                yield *self.context(batch), self._images(draws, batch)
+
+        network.settle(frames())
 
 
 def _info(shape: tuple[int, int], pixel_m: float | None) -> DensityInfo:

@@ -50,7 +50,7 @@ def test_the_mean_is_closer_to_the_truth_than_hotopys_ctf(posterior, arrays):
 
 def test_it_loses_less_at_low_frequencies(posterior, arrays):
     truth, ctf = arrays["phase_true"], arrays["phase_ctf_hotopy"]
-    assert kept(posterior.mean, truth, 0.003) > kept(ctf, truth, 0.003) + 0.02
+    assert kept(posterior.mean, truth, 0.003) > kept(ctf, truth, 0.003) + 0.05
 
 
 def test_the_standard_deviation_says_where_it_is_wrong(posterior, arrays):

@@ -9,8 +9,6 @@ from nfphasing_bluesky.flows.image.haar import haar_merge, haar_split, merge_lev
 from nfphasing_bluesky.flows.image.settings import (
     Attention,
     ImageEncoderSettings,
-    ImageFlowSettings,
-    TokenFlowSettings,
     WaveletFlowSettings,
 )
 
@@ -24,11 +22,9 @@ __all__ = [
     "ImageFeatures",
     "ImageFlow",
     "ImageFlowDistribution",
-    "ImageFlowSettings",
     "ImageLatentSampler",
     "PixelNAM",
     "SelfAttention",
-    "TokenFlowSettings",
     "WaveletFlowSettings",
     "build_image_flow",
     "haar_merge",

@@ -4,21 +4,19 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.flows.couplings import MAX_LOG_SCALE
-from nfphasing_bluesky.flows.image.networks import Given
-from nfphasing_bluesky.flows.image.settings import TokenFlowSettings, WaveletFlowSettings
-from nfphasing_bluesky.flows.linear import LULinear
+from nfphasing_bluesky.flows.image.settings import WaveletFlowSettings
 from nfphasing_bluesky.flows.settings import CouplingKind
 from nfphasing_bluesky.flows.spline import knots, spline_forward, spline_inverse
 
 
 class ImageTransform(nn.Module):
-    """An invertible map of (N, n, h, w) given what is in `Given`; log-determinants are (N,)."""
+    """An invertible map of (N, n, h, w) given a hidden map (N or B, F, h, w); log-determinants are (N,)."""
 
-    def forward(self, x: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Map data to latent."""
         raise NotImplementedError
 
-    def inverse(self, y: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
         raise NotImplementedError
 
@@ -26,7 +24,7 @@ class ImageTransform(nn.Module):
 class ElementWise(nn.Module):
     """Affine or spline map of every element, as in the couplings of vectors; it has no weights."""
 
-    def __init__(self, settings: WaveletFlowSettings | TokenFlowSettings) -> None:
+    def __init__(self, settings: WaveletFlowSettings) -> None:
         super().__init__()
         self.affine = settings.kind is CouplingKind.AFFINE
         self.bins, self.bound = settings.bins, settings.tail_bound
@@ -58,20 +56,20 @@ class CheckerboardCoupling(ImageTransform):
         super().__init__()
         self.conditioner, self.element_wise, self.parity = conditioner, element_wise, parity
 
-    def _move(self, x: Tensor, given: Given, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _move(self, x: Tensor, hidden: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         moving = checkerboard(x, self.parity)
-        parameters = self.conditioner(x.masked_fill(moving, 0.0), given)
+        parameters = self.conditioner(x.masked_fill(moving, 0.0), hidden)
         moved, log_slopes = self.element_wise(x, parameters, inverse)
         total = log_slopes.masked_fill(~moving, 0.0).sum(dim=(1, 2, 3))
         return torch.where(moving, moved, x), total
 
-    def forward(self, x: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Move half of the pixels."""
-        return self._move(x, given, inverse=False)
+        return self._move(x, hidden, inverse=False)
 
-    def inverse(self, y: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Move them back, at the same cost."""
-        return self._move(y, given, inverse=True)
+        return self._move(y, hidden, inverse=True)
 
 
 def checkerboard(x: Tensor, parity: int) -> Tensor:
@@ -102,34 +100,16 @@ class ChannelCoupling(ImageTransform):
         order = torch.argsort(torch.cat((self.fixed, self.moving)))
         self.register_buffer("restore", order, persistent=False)
 
-    def _move(self, x: Tensor, given: Given, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _move(self, x: Tensor, hidden: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         fixed, moving = x.index_select(1, self.fixed), x.index_select(1, self.moving)
-        moved, log_slopes = self.element_wise(moving, self.conditioner(fixed, given), inverse)
+        moved, log_slopes = self.element_wise(moving, self.conditioner(fixed, hidden), inverse)
         joined = torch.cat((fixed, moved), dim=1).index_select(1, self.restore)
         return joined, log_slopes.sum(dim=(1, 2, 3))
 
-    def forward(self, x: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Move half of the channels."""
-        return self._move(x, given, inverse=False)
+        return self._move(x, hidden, inverse=False)
 
-    def inverse(self, y: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Move them back, at the same cost."""
-        return self._move(y, given, inverse=True)
-
-
-class ChannelMixing(ImageTransform):
-    """One invertible matrix, the same at every pixel: `LULinear` over channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.matrix = LULinear(channels)
-
-    def forward(self, x: Tensor, given: Given) -> tuple[Tensor, Tensor]:
-        """Multiply."""
-        y, log_det = self.matrix(x.movedim(1, -1), x)
-        return y.movedim(-1, 1), log_det.sum(dim=(1, 2))
-
-    def inverse(self, y: Tensor, given: Given) -> tuple[Tensor, Tensor]:
-        """Solve."""
-        x, log_det = self.matrix.inverse(y.movedim(1, -1), y)
-        return x.movedim(-1, 1), log_det.sum(dim=(1, 2))
+        return self._move(y, hidden, inverse=True)

@@ -10,8 +10,9 @@ from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.flows.box import HALF_LOG_2PI
 from nfphasing_bluesky.flows.image.box import ImageBox
 from nfphasing_bluesky.flows.image.encoder import ImageEncoder, ImageFeatures
-from nfphasing_bluesky.flows.image.haar import merge_levels, split_levels, unsqueeze
+from nfphasing_bluesky.flows.image.haar import haar_merge, merge_levels, split_levels
 from nfphasing_bluesky.flows.image.level import Level
+from nfphasing_bluesky.flows.image.offset import Offset
 from nfphasing_bluesky.flows.image.whitening import Whitening
 
 
@@ -62,7 +63,7 @@ class ImageFlowDistribution:
         for z, log_det in self._levels_to_latent(y):
             parts.append(z)
             total = total + log_det
-        z = merge_levels(parts, self.flow.steps)
+        z = merge_levels(parts)
         return z.unflatten(0, u.shape[:-3]), total.unflatten(0, u.shape[:-3])
 
     def from_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,9 +77,11 @@ class ImageFlowDistribution:
         flat = self._checked(z)
         log_prob = _normal_log_prob(flat)
         coloured = []
-        for whitening, part in zip(
-            self.flow.ordered_whitenings(), split_levels(flat, self.flow.steps), strict=True
-        ):
+        parts = split_levels(flat, len(self.flow.feature_widths))
+        if self.flow.offset is not None:
+            parts[0], log_det = self.flow.offset.inverse(parts[0], self.features.embedding)
+            log_prob = log_prob - log_det
+        for whitening, part in zip(self.flow.ordered_whitenings(), parts, strict=True):
             part, log_det = whitening.inverse(part)
             log_prob = log_prob - log_det
             coloured.append(part)
@@ -86,9 +89,9 @@ class ImageFlowDistribution:
         first, *others = self.flow.ordered_levels()
         y, log_det = first.inverse(base, None, self.features.maps)
         log_prob = log_prob - log_det
-        for level, part, step in zip(others, details, reversed(self.flow.steps), strict=True):
+        for level, part in zip(others, details, strict=True):
             part, log_det = level.inverse(part, y, self.features.maps)
-            y = unsqueeze(y, part, step)
+            y = haar_merge(y, part)
             log_prob = log_prob - log_det
         if self.flow.box is not None:
             y, log_det = self.flow.box.inverse(y)
@@ -120,18 +123,21 @@ class ImageFlowDistribution:
         for whitening, (z, log_det) in zip(self.flow.ordered_whitenings(), self.coloured(y), strict=True):
             z, term = whitening(z)
             results.append((z, log_det + term))
+        if self.flow.offset is not None:
+            z, term = self.flow.offset(results[0][0], self.features.embedding)
+            results[0] = z, results[0][1] + term
         return results
 
     def coloured(self, y: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Noise before any whitening, and log|det| of each level, base first, for y (N, C, H, W)."""
-        base, *details = split_levels(y, self.flow.steps)
+        base, *details = split_levels(y, len(self.flow.feature_widths))
         first, *others = self.flow.ordered_levels()
         results = [first(base, None, self.features.maps)]
         coarse = base
         for k, (level, part) in enumerate(zip(others, details, strict=True)):
             results.append(level(part, coarse, self.features.maps))
             if k + 1 < len(others):
-                coarse = unsqueeze(coarse, part, self.flow.steps[-1 - k])
+                coarse = haar_merge(coarse, part)
         return results
 
     def _unbounded(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,28 +166,28 @@ class ImageFlow(nn.Module):
     Args:
         levels: base first, then coarse to fine.
         whitenings: one a level.
-        steps: factors of resolution between levels, finest first.
         channels: C.
         feature_widths: channels of the encoder's maps, coarse to fine.
         box: the bounded support, or None for all of R.
+        offset: of the coarsest image, or None for one that is the same for all frames.
     """
 
     def __init__(
         self,
         levels: Sequence[Level],
         whitenings: Sequence[Whitening],
-        steps: Sequence[int],
         channels: int,
         feature_widths: Sequence[int],
         box: ImageBox | None = None,
+        offset: Offset | None = None,
     ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
         self.whitenings = nn.ModuleList(whitenings)
-        self.steps = tuple(steps)
         self.channels = channels
         self.feature_widths = tuple(feature_widths)
         self.box = box
+        self.offset = offset
 
     @property
     def dtype(self) -> torch.dtype:
@@ -202,18 +208,31 @@ class ImageFlow(nn.Module):
         return [whitening for whitening in self.whitenings if isinstance(whitening, Whitening)]
 
     @torch.no_grad()
+    def settle(self, noise: Sequence[Tensor], embedding: Tensor) -> None:
+        """Fit what is left to fit after training to noise of fresh true images.
+
+        Args:
+            noise: of each level before any whitening, base first, (n, c, h, w).
+            embedding: (n, E) of the same images.
+        """
+        for whitening, coloured in zip(self.ordered_whitenings(), noise, strict=True):
+            whitening.fit(coloured)
+        if self.offset is not None:
+            self.offset.fit(self.ordered_whitenings()[0](noise[0])[0], embedding)
+
+    @torch.no_grad()
     def initialise(self, u: Tensor) -> None:
         """Start every level from means and scales over images u (n, C, H, W), of the prior say."""
         y = u.to(self.working_dtype)
         if self.box is not None:
             y, _ = self.box(y)
-        coarse, *details = split_levels(y, self.steps)
+        coarse, *details = split_levels(y, len(self.feature_widths))
         first, *others = self.ordered_levels()
         first.gaussian.initialise(coarse)
-        for level, part, step in zip(others, details, reversed(self.steps), strict=True):
+        for level, part in zip(others, details, strict=True):
             level.gaussian.initialise(part)
             level.trunk.initialise(coarse)
-            coarse = unsqueeze(coarse, part, step)
+            coarse = haar_merge(coarse, part)
 
     def forward(self, features: ImageFeatures) -> ImageFlowDistribution:
         """Condition on the features of B images.

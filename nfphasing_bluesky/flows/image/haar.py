@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def haar_split(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,37 +31,18 @@ def haar_merge(coarse: Tensor, details: Tensor) -> Tensor:
     return torch.stack((top.flatten(-2), bottom.flatten(-2)), dim=-2).flatten(-3, -2)
 
 
-def squeeze(x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Coarse image (..., C, H/p, W/p) and the (p^2 - 1) C details there, p = `step` a power of two."""
-    finer, own = haar_split(x)
-    if step == 2:
-        return finer, own
-    coarse, deeper = squeeze(finer, step // 2)
-    return coarse, torch.cat((deeper, functional.pixel_unshuffle(own, step // 2)), dim=-3)
-
-
-def unsqueeze(coarse: Tensor, details: Tensor, step: int) -> Tensor:
-    """Inverse of `squeeze`."""
-    if step == 2:
-        return haar_merge(coarse, details)
-    half = step // 2
-    deeper = coarse.shape[-3] * (half**2 - 1)
-    own = functional.pixel_shuffle(details[..., deeper:, :, :], half)
-    return haar_merge(unsqueeze(coarse, details[..., :deeper, :, :], half), own)
-
-
-def split_levels(x: Tensor, steps: Sequence[int]) -> list[Tensor]:
-    """Coarsest image, then details coarse to fine, of (..., C, H, W); `steps` finest first."""
+def split_levels(x: Tensor, levels: int) -> list[Tensor]:
+    """Coarsest image, then details coarse to fine, of (..., C, H, W) halved `levels` times."""
     parts = []
-    for step in steps:
-        x, details = squeeze(x, step)
+    for _ in range(levels):
+        x, details = haar_split(x)
         parts.append(details)
     return [x, *reversed(parts)]
 
 
-def merge_levels(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
+def merge_levels(parts: Sequence[Tensor]) -> Tensor:
     """Inverse of `split_levels`."""
     x = parts[0]
-    for details, step in zip(parts[1:], reversed(steps), strict=True):
-        x = unsqueeze(x, details, step)
+    for details in parts[1:]:
+        x = haar_merge(x, details)
     return x

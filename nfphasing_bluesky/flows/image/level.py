@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nfphasing_bluesky.flows.image.couplings import ImageTransform
 from nfphasing_bluesky.flows.image.gaussian import PixelGaussian
-from nfphasing_bluesky.flows.image.networks import Given, Trunk
+from nfphasing_bluesky.flows.image.networks import Trunk
 
 
 class Level(nn.Module):
@@ -18,8 +16,7 @@ class Level(nn.Module):
         trunk: sees the features and the coarser image.
         gaussian: next to the data.
         transforms: behind it, first one next to the Gaussian.
-        maps: which of the encoder's maps are seen, coarse to fine; the first one has this level's resolution,
-            patches of the finer ones become channels.
+        seen: which of the encoder's maps, coarse to fine, has this level's resolution.
     """
 
     def __init__(
@@ -27,18 +24,17 @@ class Level(nn.Module):
         trunk: Trunk,
         gaussian: PixelGaussian,
         transforms: Sequence[ImageTransform],
-        maps: Sequence[int],
+        seen: int,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.gaussian = gaussian
         self.transforms = nn.ModuleList(transforms)
-        self.maps = tuple(maps)
+        self.seen = seen
 
-    def _given(self, coarse: Tensor | None, maps: tuple[Tensor, ...]) -> Given:
-        seen = [maps[self.maps[0]]]
-        seen += [functional.pixel_unshuffle(maps[m], 2**k) for k, m in enumerate(self.maps[1:], start=1)]
-        return Given(self.trunk(torch.cat(seen, dim=1), coarse), maps)
+    def _hidden(self, coarse: Tensor | None, maps: tuple[Tensor, ...]) -> Tensor:
+        hidden: Tensor = self.trunk(maps[self.seen], coarse)
+        return hidden
 
     def _ordered(self) -> list[ImageTransform]:
         return [t for t in self.transforms if isinstance(t, ImageTransform)]
@@ -51,19 +47,19 @@ class Level(nn.Module):
             coarse: (N, C, h, w) the coarser image; None at the base.
             maps: of the encoder, (B, F, h, w) each.
         """
-        given = self._given(coarse, maps)
-        x, total = self.gaussian(x, given.hidden)
+        hidden = self._hidden(coarse, maps)
+        x, total = self.gaussian(x, hidden)
         for transform in self._ordered():
-            x, log_det = transform(x, given)
+            x, log_det = transform(x, hidden)
             total = total + log_det
         return x, total
 
     def inverse(self, z: Tensor, coarse: Tensor | None, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Noise to coefficients, in one pass."""
-        given = self._given(coarse, maps)
+        hidden = self._hidden(coarse, maps)
         total = z.new_zeros(z.shape[0])
         for transform in reversed(self._ordered()):
-            z, log_det = transform.inverse(z, given)
+            z, log_det = transform.inverse(z, hidden)
             total = total + log_det
-        x, log_det = self.gaussian.inverse(z, given.hidden)
+        x, log_det = self.gaussian.inverse(z, hidden)
         return x, total + log_det

@@ -4,21 +4,12 @@ What depends on the context alone has B rows, and meets the draws' N rows by bro
 of it is computed once a draw.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nfphasing_bluesky.flows.conditioner import INPUT_RANGE
 from nfphasing_bluesky.flows.transforms import full_precision
-
-
-class Given(NamedTuple):
-    """What a coupling is conditioned on: a map (N or B, F, h, w), and the encoder's maps, coarse to fine."""
-
-    hidden: Tensor
-    maps: tuple[Tensor, ...]
 
 
 def add_context(x: Tensor, context: Tensor) -> Tensor:
@@ -116,8 +107,8 @@ class ConvConditioner(nn.Module):
         self.last = nn.Conv2d(width, outputs, 1)
         start_at_zero(self.last)
 
-    def forward(self, fixed: Tensor, given: Given) -> Tensor:
+    def forward(self, fixed: Tensor, hidden: Tensor) -> Tensor:
         """Predict, in the dtype that autocast chooses for convolutions."""
         seen = self.from_fixed(limited(fixed, self.from_fixed.weight.dtype))
-        hidden = add_context(seen, self.from_hidden(functional.silu(given.hidden)))
-        return self.last(functional.silu(self.blocks(hidden)))
+        both = add_context(seen, self.from_hidden(functional.silu(hidden)))
+        return self.last(functional.silu(self.blocks(both)))

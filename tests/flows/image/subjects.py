@@ -1,16 +1,14 @@
-"""Subjects of the contract suite: both image flows, with and without bounds, squeezes of 2 and 4."""
+"""Subjects of the contract suite: image flows with and without bounds."""
 
 import torch
 from torch import nn
 
 from nfphasing_bluesky.flows.image import (
-    TokenFlowSettings,
     WaveletFlowSettings,
     build_image_flow,
 )
 
 WAVELET = {"widths": (8, 8), "couplings": 4, "base_couplings": 3}
-TOKEN = {"width": 8, "heads": 2, "layers": 1, "couplings": 2}
 BOUNDS = ([-1.0, 2.0], [3.0, 2.5])
 
 # settings, channels of u, whether it is bounded
@@ -19,9 +17,7 @@ FLOWS = {
     "wavelet, two channels, box": (WaveletFlowSettings(**WAVELET), 2, True),
     "wavelet, splines, box": (WaveletFlowSettings(**WAVELET, kind="spline", bins=4), 1, True),
     "wavelet, gaussian alone": (WaveletFlowSettings(widths=(8, 8), couplings=0), 2, False),
-    "token, squeezes of 2": (TokenFlowSettings(**TOKEN, steps=(2, 2)), 2, False),
-    "token, squeeze of 4, box": (TokenFlowSettings(**TOKEN, steps=(4,)), 1, True),
-    "token, splines": (TokenFlowSettings(**TOKEN, steps=(2, 2), kind="spline", bins=4), 1, False),
+    "wavelet, offset": (WaveletFlowSettings(**WAVELET, offset=True), 2, False),
 }
 
 

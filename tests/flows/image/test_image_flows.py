@@ -11,7 +11,6 @@ from nfphasing_bluesky.flows.gaussian import MAX_LOG_SCALE, MIN_LOG_SCALE
 from nfphasing_bluesky.flows.image import (
     ImageFeatures,
     ImageLatentSampler,
-    TokenFlowSettings,
     WaveletFlowSettings,
     build_image_flow,
     merge_levels,
@@ -31,7 +30,7 @@ def features_for(flow, dtype=torch.float32, size=SIZE, batch=B, seed=3):
         torch.randn(batch, width, n, n, generator=generator, dtype=torch.float64).to(dtype)
         for width, n in zip(flow.feature_widths, (size >> k for k in range(depth, 0, -1)), strict=True)
     )
-    return ImageFeatures(maps, maps[0].mean((-2, -1)))
+    return ImageFeatures(maps, torch.cat([m.mean((-2, -1)) for m in maps], dim=1))
 
 
 def noise(flow, *shape, dtype=torch.float32, size=SIZE, seed=0):
@@ -112,7 +111,7 @@ def test_levels_add_up(image_flow):
     distribution = flow(features_for(flow, torch.float64))
     u, log_prob = distribution.from_latent(noise(flow, S, B, dtype=torch.float64))
     terms = distribution.level_log_probs(u)
-    assert terms.shape == (S, B, 1 + len(flow.steps))
+    assert terms.shape == (S, B, 1 + len(flow.feature_widths))
     box = 0.0 if flow.box is None else flow.box(u)[1]
     torch.testing.assert_close(terms.sum(-1) + box, log_prob, rtol=1e-9, atol=1e-7)
 
@@ -131,7 +130,7 @@ def test_noise_in_real_space_is_noise_of_the_levels():
     z = noise(flow, S, B)
     u, _ = flow(features_for(flow)).from_latent(z)
     torch.testing.assert_close(u, z)  # a new flow is the identity
-    fresh = [p.var() for p in split_levels(noise(flow, 200, B), flow.steps)]
+    fresh = [p.var() for p in split_levels(noise(flow, 200, B), 2)]
     assert all(float(v) == pytest.approx(1, abs=0.05) for v in fresh)
 
 
@@ -173,7 +172,6 @@ def test_gradients_reach_every_weight_through_density_and_draws(image_flow, enco
         return image_flow(encoder(images, scalars))
 
     u = distribution().sample()
-    # the embedding serves out-of-distribution scores only; the maps reach all of the encoder
     for loss in (
         lambda: distribution().log_prob(u).mean(),
         lambda: distribution().rsample((S,)).square().mean(),
@@ -214,7 +212,7 @@ def test_autocast_keeps_densities_in_float32(image_flow, encoder):
     assert (u - exact[0]).abs().median() <= 0.05
 
 
-@pytest.mark.parametrize("name", ["wavelet, two channels, box", "token, squeeze of 4, box"])
+@pytest.mark.parametrize("name", ["wavelet, two channels, box", "wavelet, offset"])
 def test_drawing_exports(name, encoder):
     flow = make_flow(name, encoder.widths)
     sampler = ImageLatentSampler(encoder, flow).eval()
@@ -234,15 +232,15 @@ def test_initialising_gives_white_noise():
     flow.initialise(u)
     z, _ = flow(features_for(flow, batch=300)).to_latent(u)
     seen = [u_to_unit(level.trunk, c) for level, c in zip(flow.levels[1:], coarser(flow, u), strict=True)]
-    for part in (*split_levels(z, flow.steps), *seen):
+    for part in (*split_levels(z, 2), *seen):
         assert part.mean((0, 2, 3)).abs().max() < 0.01
         assert (part.movedim(1, 0).flatten(1).std(1) - 1).abs().max() < 0.01
 
 
 def coarser(flow, u):
     """What each level but the base is given, coarse to fine."""
-    parts = split_levels(flow.box(u)[0], flow.steps)
-    return [merge_levels(parts[:k], flow.steps[len(flow.steps) - k + 1 :]) for k in range(1, len(parts))]
+    parts = split_levels(flow.box(u)[0], 2)
+    return [merge_levels(parts[:k]) for k in range(1, len(parts))]
 
 
 def u_to_unit(trunk, coarse):
@@ -284,10 +282,8 @@ def test_wrong_shapes_say_what_was_expected():
     with pytest.raises(SettingsError, match=r"maps of \(4, 4\) channels, expected \(8, 8\)"):
         flow(ImageFeatures((torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 8, 8)), torch.zeros(1, 4)))
     with pytest.raises(SettingsError, match="expected C >= 1 and 3 maps"):
-        build_image_flow(1, (8, 8), TokenFlowSettings(steps=(4, 2)))
+        build_image_flow(1, (8, 8), WaveletFlowSettings())
     with pytest.raises(SettingsError, match="both or neither"):
         build_image_flow(1, (8, 8, 8), lower=[0.0])
     with pytest.raises(SettingsError, match="box has 2 bounds, expected C = 1"):
         build_image_flow(1, (8, 8, 8), lower=[0.0, 0.0], upper=[1.0, 1.0])
-    with pytest.raises(ValueError, match="not a multiple of 4 x heads"):
-        TokenFlowSettings(width=24, heads=4)
