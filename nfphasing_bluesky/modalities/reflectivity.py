@@ -48,8 +48,8 @@ DEPTHS_ANGSTROM = (-60.0, 1240.0, 521)
 GRID = LogGrid(points=192, q_min_inv_angstrom=math.exp(0.004), q_max_inv_angstrom=math.exp(0.6))
 EXTRAS = 2 * len(QUANTITIES) + len(CLASSES) + 2
 SETTINGS = NetworkSettings(
-    encoder=EncoderSettings(grid=GRID, width=384, blocks=3, extras=EXTRAS),
-    flow=FlowSettings(layers=5, hidden=96, head_hidden=128, head_blocks=1, anchor=AnchorMap.BOUNDED),
+    encoder=EncoderSettings(grid=GRID, width=128, blocks=1, context=48, extras=EXTRAS),
+    flow=FlowSettings(layers=3, hidden=48, bins=6, head_hidden=48, head_blocks=1, anchor=AnchorMap.BOUNDED),
 )
 NO_RESOLUTION = 1e-5
 IMPOSSIBLE_NATS = -1e4
@@ -87,7 +87,7 @@ class Reflectivity:
         "angles may be two theta where theta is expected, or the bounds are wrong"
     )
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 256, "round_batches": 8, "reuse": 10, "physics_weight": 0.0}
+        {"batch": 128, "round_batches": 16, "reuse": 6, "warmup": 50, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:

@@ -1,5 +1,6 @@
 """One reconstruction in one NeXus/HDF5 file that silx and NexPy open at the density."""
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,6 +113,8 @@ def _write_file(
     axes = _write_frame(entry, frame) if frame is not None else ()
     _write_prediction(entry, posterior, axes)
     write_process(entry, posterior.latency_s, info, settings)
+    if frame is not None and frame.bounds:
+        entry["process/bounds"] = json.dumps(dict(frame.bounds))
     _write_trust(entry, posterior.trust)
     origin = new_group(entry, "origin", "NXcollection")
     for name, value in vars(posterior.origin).items():

@@ -210,8 +210,8 @@ class ProcessEngine:
             if self._answers.poll(100):
                 try:
                     self._answer(*self._answers.recv_multipart())
-                except Exception:
-                    logger.exception("an answer of the worker was not understood")
+                except Exception:  # whatever is wrong with one, the next must be heard
+                    logger.exception("an answer of the worker could not be handled")
             elif self._stopping.is_set():
                 return
 

@@ -1,4 +1,4 @@
-"""A measured multilayer, from its file of angles to the fit within bounds that a flow starts from."""
+"""Measured samples, from their files to fits within bounds and the posteriors that polish makes of them."""
 
 from dataclasses import replace
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.core import CurveGeometry, Frame
+from nfphasing_bluesky.core import CurveGeometry, Frame, ReconstructionSettings
 from nfphasing_bluesky.flows import Box
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.storage.readers import read_frames
+from tests.untrained_layers import untrained_layers
 
 CU_K_ALPHA1_ANGSTROM = 1.540593
 RESOLUTION_RAD = np.radians(0.02)
@@ -68,3 +69,20 @@ def test_the_fit_finds_the_layers_and_the_profile(multilayer, shared_data):
     depth, theirs = -height[::-1], electrons_per_cm3[::-1] * 1e-24
     ours = np.interp(depth, subject.axis.numpy(), subject.density(draws, nuisance)[0].numpy())
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 0.10
+
+
+def test_water_has_the_density_of_water(shared_data):
+    # below q = 0.05 the curve is up to 43 % off any surface of water (see test_reflectivity_forward)
+    settings = ReconstructionSettings(n_samples=384, polish_steps=30, sigma_floor=0.15)
+    path = shared_data / "reflectivity/water_helium_sirius/SIRIUS_2024_09_20_4446-4530_XRR.dat"
+    (frame,) = read_frames(path)
+    known = {"layers": (0, 0), "q_offset_inv_angstrom": (-1e-4, 1e-4)}
+    (posterior,) = untrained_layers(settings)([replace(frame, bounds=known)])
+    density = posterior.summary()["substrate_density_e_per_cubic_angstrom"]
+    assert density.q025 < 0.334 < density.q975
+    assert density.median == pytest.approx(0.334, rel=0.02)
+    roughness = posterior.summary()["substrate_roughness_angstrom"]
+    # GenX: 3.143, -0.056 and +0.065 for one standard deviation
+    assert roughness.q975 > 3.143 - 2 * 0.056
+    assert roughness.q025 < 3.143 + 2 * 0.065
+    assert posterior.trust.reduced_chi2 < 1.0

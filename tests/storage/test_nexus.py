@@ -123,6 +123,16 @@ def test_process_says_how_to_make_it_again(conalbumin, written):
         assert rg.attrs["median"] == np.median(posterior.parameters["rg_angstrom"])
 
 
+def test_what_was_known_of_the_sample_is_in_the_process(conalbumin, written, tmp_path):
+    frame, posterior, info = conalbumin
+    known = replace(frame, bounds={"thickness_1_angstrom": (90.0, 110.0)})
+    path = write_posterior(tmp_path / "known.h5", posterior, known, info, SETTINGS)
+    with h5py.File(path) as file:
+        assert json.loads(file["entry/process/bounds"].asstr()[()]) == {"thickness_1_angstrom": [90.0, 110.0]}
+    with h5py.File(written) as file:
+        assert "bounds" not in file["entry/process"]
+
+
 def test_measured_curve_is_readable_as_cansas_data(conalbumin, tmp_path):
     frame, posterior, info = conalbumin
     geometry = replace(frame.geometry, absolute=True, dq_inv_angstrom=0.02 * frame.geometry.q_inv_angstrom)
