@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core.errors import FrameError
+from nfphasing_bluesky.core.errors import FrameError, GeometryError
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.core.posterior import Axis, DensityInfo, Posterior, Verdict
 from nfphasing_bluesky.core.stitched_parts import Part, joined, patch_of
@@ -78,17 +78,23 @@ class Stitcher:
     F = sum w^2 v / (sum w)^2, say; patches that err alike lie closer. If the square of the distance is chi
     times what independent patches would have, over the well-known pixels of a component, then the variance of
     the mean is (1 - chi) sum w v / sum w + chi F, or chi F where patches disagree more than they say. It is
-    right for independent noise, and for patches that all say the same.
+    right for independent noise, and for patches that all say the same. A model that looks at K neighbours
+    sees every frame in K + 1 patches, which then err together by what they are wrong in themselves: F is
+    min(patches, K + 1) times as large, which is cautious.
 
     WARNING patches are used with their own standard deviations, ALARM patches are left out: they say of
     themselves that neither mean nor error is to be believed, and one wrong patch spoils its neighbours'
     phases. As long as there are no others `result` shows these, for what they are worth.
 
     Args:
+        neighbours: how many other frames the model looks at for each, `ModelInfo.neighbours`.
         window: what `result` shows; by default all there is.
     """
 
-    def __init__(self, window: Window | None = None) -> None:
+    def __init__(self, neighbours: int = 0, window: Window | None = None) -> None:
+        if neighbours < 0:
+            raise GeometryError(f"neighbours={neighbours}, expected the number of other frames, 0 or more")
+        self._copies = neighbours + 1
         self._window = window
         self._parts: list[Part] = []
         self._alarms: list[Part] = []
@@ -140,7 +146,7 @@ class Stitcher:
             more = weight > best[here]
             best[here][more] = weight[more]
             mean[here][more] = (part.sum[there][more] / weight[more]) * part.gauge
-            std[here][more] = part.std()[there][more]
+            std[here][more] = part.std(self._copies)[there][more]
             component[here][more] = number
         return StitchedObject(
             mean,

@@ -19,7 +19,7 @@ DARKEST = 1e-6
 _LINEAR = 0.04
 """Variance below which exp(i phase - absorption) is linear in its noise, so that scatters can be compared."""
 
-_REAL = ("weight", "light", "noise")
+_REAL = ("weight", "light", "noise", "squares")
 
 
 class _Link(NamedTuple):
@@ -31,14 +31,15 @@ class _Link(NamedTuple):
 class Part:
     """Patches that are connected, T with weights w and variances v, in arrays that grow.
 
-    `sum` is sum w T, `weight` sum w, `light` sum w v, `noise` sum w^2 v; `scatter` is how far patches were
-    from the mean before them, `expected` what that would be if none had anything in common.
+    `sum` is sum w T, `weight` sum w, `light` sum w v, `noise` sum w^2 v, `squares` sum w^2; `scatter` is how
+    far patches were from the mean before them, `expected` what that would be if none had anything in common.
     """
 
     sum: NDArray[np.complex128]
     weight: NDArray[np.float64]
     light: NDArray[np.float64]
     noise: NDArray[np.float64]
+    squares: NDArray[np.float64]
     box: Window
     used: Window
     frames: int = 1
@@ -54,11 +55,13 @@ class Part:
         """Where a window lies in the arrays."""
         return overlap(self.box, window)
 
-    def std(self) -> NDArray[np.float64]:
-        """Standard deviations of the mean over its modulus; 0 where no patch lies."""
+    def std(self, copies: int) -> NDArray[np.float64]:
+        """Of the mean, over its modulus; 0 where no patch lies. `copies` patches see each frame."""
         weight = np.where(self.weight > 0, self.weight, 1.0)
         chi = self.scatter / self.expected if self.expected > 0 else 1.0
-        return np.sqrt(max(1 - chi, 0.0) * self.light / weight + chi * self.noise / weight**2)
+        patches = weight**2 / np.where(self.weight > 0, self.squares, 1.0)
+        apart = np.minimum(patches, copies) * self.noise / weight**2
+        return np.sqrt(max(1 - chi, 0.0) * self.light / weight + chi * apart)
 
     def add(self, other: "Part", phasor: complex) -> None:
         """Add another part, turned by `phasor`."""
@@ -131,7 +134,7 @@ def patch_of(posterior: Posterior) -> Part | None:
     box = Window(row, column, *weight.shape)
     transmission = np.empty(weight.shape, np.complex128)
     transmission.real, transmission.imag = modulus * np.cos(phase), modulus * np.sin(phase)
-    return Part(transmission, weight, light, weight * light, box, box)
+    return Part(transmission, weight, light, weight * light, weight * weight, box, box)
 
 
 def _link(part: Part, patch: Part) -> _Link:

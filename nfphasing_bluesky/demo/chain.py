@@ -280,7 +280,7 @@ def _object_figure(
     from nfphasing_bluesky.views.figures import save_figure
     from nfphasing_bluesky.views.objects import figure_object
 
-    stitcher, records = Stitcher(), []
+    stitcher, records = Stitcher(reconstructor.info.neighbours), []
     for result, line in zip(reconstructor(frames), stored, strict=True):
         posterior = _as_stored(result, line)
         records.append(FrameRecord.of(posterior))

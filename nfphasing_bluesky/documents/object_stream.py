@@ -73,7 +73,7 @@ class ObjectStream:
         if window is not None and window.rows * window.columns > MOST_PIXELS:
             window = None
         self._window, self._every_s = window, every_s
-        self._stitcher = Stitcher(window)
+        self._stitcher = Stitcher(info.neighbours, window)
         self._source = f"nfphasing:{info.name}"
         self._stream: event_model.ComposeDescriptorBundle | None = None
         self._arrays: ArrayStream | None = None

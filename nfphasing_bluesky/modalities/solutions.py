@@ -7,7 +7,8 @@ What fits end in more than once is one solution. Starts are added until every on
 something was found several times.
 
 Around each solution stands a Gaussian (Laplace's method). In few dimensions the Gaussians and their weights
-are moved to the posterior by sequential Monte Carlo; an object and its twin are as probable.
+follow the posterior by ensembles of walkers, and bridges weigh them (`population`); an object and its twin
+are as probable.
 
 Letters: D pixels of the object, P pixels of half the pattern, M fits, K solutions.
 """

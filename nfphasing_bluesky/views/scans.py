@@ -55,7 +55,7 @@ def reconstruct_scan(
         FrameError: no frame could be used.
     """
     began = time.perf_counter()
-    info, stitcher = reconstructor.info, Stitcher()
+    info, stitcher = reconstructor.info, Stitcher(reconstructor.info.neighbours)
     records = [FrameRecord.of(failure) for failure in failures]
     complete = with_neighbours(frames, info.neighbours)
     for first in range(0, len(complete), _AT_ONCE):

@@ -51,7 +51,7 @@ def _compared(model: Reconstructor, frames: Sequence[Frame], case: str, quick: b
     complete = with_neighbours(frames, model.info.neighbours)
     order = np.argsort(np.square(corners - corners.mean(0)).sum(1))
     chosen = sorted(order[:QUICK_FRAMES]) if quick else range(len(frames))
-    stitcher, chi2 = Stitcher(), []
+    stitcher, chi2 = Stitcher(model.info.neighbours), []
     for first in range(0, len(chosen), 8):
         for found in model([complete[i] for i in chosen[first : first + 8]]):
             if isinstance(found, Posterior):

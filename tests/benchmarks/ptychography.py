@@ -94,7 +94,7 @@ def sparser(scan: Scan) -> Scan:
 
 def ours(scan: Scan, model: Reconstructor) -> tuple[Object, tuple[int, int]]:
     """Posterior means of all frames, stitched, ALARMs too: how good they are is what is measured."""
-    stitcher = Stitcher()
+    stitcher = Stitcher(model.info.neighbours)
     frames = with_neighbours(scan.frames, model.info.neighbours)
     for first in range(0, len(frames), 16):
         for found in model(frames[first : first + 16]):

