@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
 log = logging.getLogger(__name__)
 
 BATCH = 256
+_BUSY, _PAUSES_S = "locked", (0.2, 1.0, 3.0)
 _ONE_RUN = ("descriptor", "resource", "stream_resource", "stop")
 
 Item = tuple[str, Any]
@@ -29,8 +31,8 @@ class CatalogSink:
     Every document goes to the run's backup file first, then to a thread that writes to the catalog. When
     the run is complete there, the backup file is removed; when the catalog fails, the run is left alone
     there and its backup file is forced to disk. At its stop document it is tried once more from there, unless
-    the catalog can't be reached (two writers of one SQLite file get into each other's way now and then); if
-    that fails as well, `replay_backup` stores it later.
+    the catalog can't be reached, and a few times more while its database is locked (two writers of one SQLite
+    file get into each other's way now and then); if that fails as well, `replay_backup` stores it later.
 
     Args:
         catalog: from `open_catalog`, or a catalog of runs.
@@ -143,10 +145,15 @@ class CatalogSink:
             self._problems.append(f"backup {run.journal.path}: {error}")
 
     def _try_again(self, run: "_Run") -> None:
-        if replay_file(run.journal.path, self._catalog).outcome.startswith("failed"):
-            return
-        log.warning("run %s is in the catalog at the second attempt", run.uid)
-        self._problems = [problem for problem in self._problems if problem != run.problem]
+        for number, pause_s in enumerate((0.0, *_PAUSES_S), start=2):
+            time.sleep(pause_s)
+            outcome = replay_file(run.journal.path, self._catalog).outcome
+            if not outcome.startswith("failed"):
+                log.warning("run %s is in the catalog at attempt %d", run.uid, number)
+                self._problems = [problem for problem in self._problems if problem != run.problem]
+                return
+            if _BUSY not in outcome:
+                return
 
 
 class _Run:
