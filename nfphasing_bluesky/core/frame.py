@@ -101,8 +101,14 @@ class Frame:
 
     @property
     def light(self) -> FloatArray | None:
-        """(H, W) light on the pixels of a larger object, the brightest 1; None where all are lit alike."""
-        return self.geometry.light if isinstance(self.geometry, PtychographyGeometry) else None
+        """(H, W) light on the pixels of a larger object, the brightest 1; None where all are lit.
+
+        That of a near field does, with more and less between its speckles, and what it tells is not local.
+        """
+        geometry = self.geometry
+        if isinstance(geometry, PtychographyGeometry) and geometry.fresnel_number is None:
+            return geometry.light
+        return None
 
     def masked(self, mask: NDArray[np.bool_]) -> "Frame":
         """Return the same frame without the pixels of a mask too. Raises FrameError for another shape."""

@@ -13,6 +13,7 @@ from nfphasing_bluesky.core import (
     NFPhasingError,
     Origin,
     PlaneGeometry,
+    PtychographyGeometry,
 )
 
 Q = np.linspace(0.01, 0.3, 20)
@@ -101,3 +102,11 @@ def test_a_plane_has_the_shape_of_its_frame():
     assert plane.maps()[0][0, 4] == 1 and plane.maps()[1][3, 0] == 1
     with pytest.raises(FrameError, match=r"shape \(5, 4\), expected \(4, 5\)"):
         Frame(np.ones((5, 4)), plane)
+
+
+def test_only_a_focused_beam_says_where_its_light_is():
+    probe = np.ones((4, 4), complex)
+    probe[1, 2] = 2
+    far = Frame(np.ones((4, 4)), PtychographyGeometry(probe, (0, 0)))
+    assert far.light[1, 2] == 1 and far.light[0, 0] == 0.25
+    assert Frame(np.ones((4, 4)), PtychographyGeometry(probe, (0, 0), fresnel_number=0.1)).light is None
