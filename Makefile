@@ -1,4 +1,4 @@
-# make install | demo [MODALITY=saxs1d|saxs2d|holography|ptychography] | test | check | bench | clean
+# make install | demo [MODALITY=saxs1d|saxs2d|holography|ptychography|reflectivity|gisaxs] | test | check | bench | clean
 PYTHON ?= python3
 MODALITY ?= saxs1d
 VENV := .venv
@@ -12,7 +12,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,gui]'
 	touch $(STAMP)
 
 demo: install

@@ -4,14 +4,15 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from nfphasing_bluesky import options
-from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory
+from nfphasing_bluesky import options, worker_verbs
+from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory, sleep_while_waiting
+from nfphasing_bluesky.options import Json, finite, print_json
 
 app = typer.Typer(
     name="nfphasing",
@@ -20,9 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 stderr = Console(stderr=True)
+app.add_typer(worker_verbs.app)
 
 Device = Annotated[str, typer.Option(help="torch device, or auto")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Probe = Annotated[
     Path | None,
     typer.Option(help="file with the probe of ptychographic scans; retrieve: find it from the first frames"),
@@ -44,6 +45,7 @@ def main() -> None:
     """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     keep_freed_memory()
+    sleep_while_waiting()
     try:
         app()
     except (NFPhasingError, OSError) as error:
@@ -55,10 +57,6 @@ def _fail(error: Exception) -> NoReturn:
     sys.exit(1)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False))
-
-
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the shipped models and what their cards say."""
@@ -66,7 +64,7 @@ def models(as_json: Json = False) -> None:
 
     cards = [read_card(locate(name)) for name in shipped()]
     if as_json:
-        _print_json({"models": [_finite(card.model_dump(mode="json")) for card in cards]})
+        print_json({"models": [finite(card.model_dump(mode="json")) for card in cards]})
         return
     table = Table(title="shipped models")
     for heading in ("model", "modality", "sha256", "gain, nats", "worst KS", "95 % covers", "frames"):
@@ -115,7 +113,7 @@ def train(
     given = {name: value for name, value in changes.items() if value is not None}
     result = train_with_progress(modality, folder, given, minutes=minutes, device=device, console=stderr)
     if as_json:
-        _print_json(_finite(result))
+        print_json(finite(result))
     else:
         stderr.print(f"model {result['model']}; learning curve {result['learning_curve']}")
 
@@ -139,9 +137,9 @@ def evaluate(
     reconstructor = Reconstructor.load(model, device, settings)
     figures = evaluate_with_progress(reconstructor, model, frames, write=write, console=stderr)
     if as_json:
-        _print_json(_finite(figures))
+        print_json(finite(figures))
     else:
-        Console().print_json(json.dumps(_finite(figures)))
+        Console().print_json(json.dumps(finite(figures)))
 
 
 @app.command()
@@ -172,7 +170,7 @@ def adapt(
         model, files, folder, minutes=minutes, device=device, console=stderr, reading=reading
     )
     if as_json:
-        _print_json(_finite(result))
+        print_json(finite(result))
     else:
         stderr.print(f"model {result['model']}; learning curve {result['learning_curve']}")
 
@@ -201,7 +199,7 @@ def reconstruct(
         list[str] | None,
         typer.Option(
             help="in place of a PONI file, NAME=VALUE: wavelength_m, distance_m, pixel_size_m, and "
-            "beam_center_px or poni_m as ROW,COLUMN; repeat it"
+            "beam_center_px or poni_m as ROW,COLUMN; for a surface incidence_degree; repeat it"
         ),
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
@@ -273,53 +271,83 @@ def reconstruct(
     job = BatchJob(output, buffer, known, frames, options.intervals(bounds))
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
-        _print_json({"results": results})
+        print_json({"results": results})
     sys.exit(1 if any("error" in r for r in results) else 0)
 
 
 @app.command()
-def serve(
-    settings: Annotated[
-        str, typer.Argument(help="TOML or JSON file of WorkerSettings, or a JSON object")
-    ] = "{}",
-    check: Annotated[bool, typer.Option("--check", help="validate the settings and exit")] = False,
+def register(
+    device: Annotated[list[str], typer.Option(help="domain/family/member; repeat it for several")],
+    server: Annotated[str, typer.Option(help="NfPhasing/INSTANCE, which runs as `NfPhasing INSTANCE`")],
+    properties: Annotated[
+        list[str] | None, typer.Option("--property", help="NAME=VALUE, as model_name=saxs1d-pr; repeat it")
+    ] = None,
+    tango_host: Annotated[str | None, typer.Option(help="HOST:PORT; TANGO_HOST by default")] = None,
 ) -> None:
-    """Run the worker: documents in, derived documents and results out, until it is told to stop."""
-    from nfphasing_bluesky.streaming.serve import serve as run
-    from nfphasing_bluesky.streaming.settings import read_settings
+    """Write a Tango server, its devices and their properties to the Tango database."""
+    from nfphasing_bluesky.clients.registration import register as write
 
-    made = read_settings(settings)
-    if check:
-        _print_json(made.model_dump(mode="json"))
-        return
-    logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
-    run(made)
+    values = options.properties(properties)
+    for name in device:
+        write(name, server, values, tango_host)
+        stderr.print(f"{name} of {server} is registered", highlight=False)
+    stderr.print(f"start it: NfPhasing {server.partition('/')[2]}", highlight=False)
 
 
 @app.command()
-def replay(
-    backup: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="backup folder of derived documents")
-    ],
-    catalog: Annotated[str, typer.Option(help="folder, tiled URI or profile to store them in")],
+def doctor(
+    frame: Annotated[Path | None, typer.Argument(help="a measured frame, curve or scan to test with")] = None,
+    settings: Annotated[str, typer.Option(help="TOML or JSON file of WorkerSettings")] = "{}",
+    model: Annotated[str | None, typer.Option(help="in place of the settings' own")] = None,
+    catalog: Annotated[str | None, typer.Option(help="in place of the settings' own")] = None,
+    poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
+    mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
+    q_unit: Annotated[str | None, typer.Option(help="unit of q where the file does not say")] = None,
+    probe: Probe = None,
+    tango_host: Annotated[str | None, typer.Option(help="HOST:PORT; TANGO_HOST by default")] = None,
     as_json: Json = False,
 ) -> None:
-    """Store derived runs that were kept in a backup folder while the catalog was away."""
-    from nfphasing_bluesky.storage.backup import replay_backup
+    """Look whether a scan can be reconstructed here: one verdict a line, and what to do."""
+    from nfphasing_bluesky.streaming.settings import read_settings
+    from nfphasing_bluesky.views.doctor import Patient, examine, with_model, worst
+
+    given = {"poni": poni, "mask": mask, "q_unit": q_unit, "probe": probe}
+    reading = {name: value for name, value in given.items() if value is not None}
+    chosen = with_model(read_settings(settings), model, catalog)
+    findings = []
+    for finding in examine(Patient(chosen, frame, reading, tango_host)):
+        findings.append(finding)
+        advice = f" -> {finding.advice}" if finding.advice else ""
+        line = f"{finding.verdict:>11}  {finding.subject}: {finding.found}{advice}"
+        stderr.print(line, highlight=False, soft_wrap=True, markup=False)
+    if as_json:
+        print_json({"findings": [vars(finding) for finding in findings]})
+    sys.exit(worst(findings))
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="uid of a derived or a raw run, or its first characters")],
+    catalog: Annotated[str, typer.Option(help="folder, tiled URI or profile")],
+    output: Annotated[Path | None, typer.Option(help="HTML file; report-UID.html by default")] = None,
+) -> None:
+    """Write one HTML page of a run: what was measured, u with its band, trust, ledger, model card."""
+    from nfphasing_bluesky.models import locate, read_card
     from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
+    from nfphasing_bluesky.views.report import write_report
+    from nfphasing_bluesky.views.report_data import read_report
 
     client = open_catalog(catalog)
     try:
-        done = replay_backup(backup, client)
+        found = read_report(client, run)
+        try:
+            card = read_card(locate(found.start["nfphasing"]["model"])).model_dump(mode="json")
+        except NFPhasingError:
+            card = None
+        path = write_report(found, output or Path(f"report-{found.start['uid'][:8]}.html"), card)
     finally:
         close_catalog(client)
-    for item in done:
-        stderr.print(f"{item.path}: run {item.run_uid} {item.outcome}", highlight=False, soft_wrap=True)
-    if not done:
-        stderr.print(f"{backup} holds no backup files; nothing to store", highlight=False, soft_wrap=True)
-    if as_json:
-        _print_json({"runs": [_finite(vars(item)) for item in done]})
-    sys.exit(1 if any(item.outcome.startswith("failed") for item in done) else 0)
+    stderr.print(f"report {path}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -328,7 +356,8 @@ def demo(
     modality: Annotated[
         str,
         typer.Option(
-            help="what is shown: saxs1d (measured curves), saxs2d, holography or ptychography (simulated)"
+            help="what is shown: saxs1d (measured curves), saxs2d, holography, ptychography, reflectivity "
+            "or gisaxs"
         ),
     ] = "saxs1d",
 ) -> None:
@@ -339,14 +368,3 @@ def demo(
         stderr.print(text, soft_wrap=True, markup=False, highlight=False)
 
     run_demo(output, report, modality=modality)
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON: NaN and infinity become null."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return str(value) if isinstance(value, Path) else value

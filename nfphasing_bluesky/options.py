@@ -1,9 +1,12 @@
-"""What options of the command line say. Each function raises typer.BadParameter for what it can't read."""
+"""What options of the command line say, and what it prints as JSON."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 
 
 def intervals(texts: list[str] | None) -> dict[str, tuple[float, float]]:
@@ -44,10 +47,19 @@ def pairs(texts: list[str] | None) -> dict[str, str] | None:
     return {theirs: ours for theirs, _, ours in parts}
 
 
+def properties(texts: list[str] | None) -> dict[str, str]:
+    """Name -> value, of NAME=VALUE; the value may be empty and hold any character."""
+    parts = [text.partition("=") for text in texts or ()]
+    if wrong := [name for name, sign, _ in parts if not (name and sign)]:
+        raise typer.BadParameter(f"{wrong[0]!r}, expected NAME=VALUE, as model_name=saxs1d-pr")
+    return {name.strip(): value for name, _, value in parts}
+
+
 def detector(texts: list[str] | None) -> Any:
     """Geometry of a detector, or None where nothing was given."""
     if not texts:
         return None
+    from nfphasing_bluesky.documents.grazing import grazing_geometry, is_grazing, of_the_detector
     from nfphasing_bluesky.documents.patterns import detector_of
 
     try:
@@ -57,7 +69,8 @@ def detector(texts: list[str] | None) -> Any:
         }
     except ValueError:
         raise typer.BadParameter(f"{', '.join(texts)}, expected NAME=NUMBER or NAME=ROW,COLUMN") from None
-    return detector_of(values, "--geometry", "add them as NAME=VALUE")
+    made = detector_of(of_the_detector(values), "--geometry", "add them as NAME=VALUE")
+    return grazing_geometry(values, made, "--geometry") if is_grazing(values) else made
 
 
 def signs(text: str | None) -> tuple[float, float] | None:
@@ -79,3 +92,19 @@ def columns(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"{text!r}, expected column numbers from 0 as 0,3,4") from None
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON: NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return str(value) if isinstance(value, Path) else value

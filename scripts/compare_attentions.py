@@ -32,7 +32,7 @@ from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings
 from nfphasing_bluesky.training.calibration import hardware
 from nfphasing_bluesky.training.losses import data_nll
 from nfphasing_bluesky.training.pixel_calibration import PixelCalibration
-from nfphasing_bluesky.training.rounds import Round, simulate_usable
+from nfphasing_bluesky.training.rounds import Round, simulate_round, simulate_usable
 from nfphasing_bluesky.training.settings import TrainSettings
 
 AT_ONCE, CLIP_PIXELS = 16, 16
@@ -47,7 +47,7 @@ def train(modality: Holography, network: nn.Module, minutes: float, settings: Tr
     began, steps, smooth = time.process_time(), 0, math.nan
     while (done := (time.process_time() - began) / (60 * minutes)) < 1:
         if steps % each == 0:
-            frames = Round(modality, settings, generator)
+            frames = Round(simulate_round(modality, settings, generator), settings, generator)
         for group in optimiser.param_groups:
             warm = min(1.0, done / 0.03 + 0.01)
             group["lr"] = settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))

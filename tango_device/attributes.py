@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, is_transmission
 from nfphasing_bluesky.streaming.protocol import Counts, FrameResult, WorkerStatus
-from tango_device.fields import DIMENSIONLESS, TEXT_FORMAT, WHOLE_FORMAT, FrameField
+from tango_device.fields import DIMENSIONLESS, TEXT_FORMAT, WHOLE_FORMAT, FrameField, with_encoded
 from tango_device.object_attributes import OBJECT_FIELDS
+from tango_device.pattern_attributes import pattern_fields
+from tango_device.taking import Taking
+
+T = TypeVar("T")
 
 FRAME_FIELDS = (
     FrameField(
@@ -59,6 +63,22 @@ FRAME_FIELDS = (
         judged=False,
     ),
     FrameField(
+        "density_quantity",
+        "What the last frame's density is; it depends on what is known of the frame.",
+        "Quantity",
+        lambda f: f.quantity,
+        dtype=str,
+        judged=False,
+    ),
+    FrameField(
+        "axis_unit",
+        "Unit of the coordinates of the last frame's density; it depends on what is known of the frame.",
+        "Unit of the coordinates",
+        lambda f: f.axes[-1].units if f.axes else "",
+        dtype=str,
+        judged=False,
+    ),
+    FrameField(
         "frame_id",
         "Running number of the last frame over all runs; read the arrays when it changes.",
         "Frame",
@@ -96,13 +116,11 @@ FRAME_FIELDS = (
 
 
 @dataclass(frozen=True)
-class StatusField:
-    """An attribute that a heartbeat of the worker gives a new value."""
-
+class _Field(Generic[T]):
     name: str
     doc: str
     label: str
-    value: Callable[[WorkerStatus], Any]
+    value: Callable[[T], Any]
     unit: str = ""
     dtype: type = int
 
@@ -115,6 +133,39 @@ class StatusField:
             "format": WHOLE_FORMAT if self.dtype is int else TEXT_FORMAT,
             "doc": self.doc,
         }
+
+
+class StatusField(_Field[WorkerStatus]):
+    """An attribute that a heartbeat of the worker gives a new value."""
+
+
+class SourceField(_Field[Taking]):
+    """An attribute about the frame source."""
+
+
+SOURCE_FIELDS = (
+    SourceField(
+        "source_state",
+        "What the frame source does: none, waiting for Start, taking frames, or away and why.",
+        "Frame source",
+        lambda taking: taking.word,
+        dtype=str,
+    ),
+    SourceField(
+        "source_taken",
+        "Frames taken from the source in the present run.",
+        "Frames taken",
+        lambda taking: taking.taken,
+        "count",
+    ),
+    SourceField(
+        "source_lost",
+        "Frames of the present run that the source numbered and that could not be taken.",
+        "Frames lost",
+        lambda taking: taking.lost,
+        "count",
+    ),
+)
 
 
 def _count(name: str, what: str) -> StatusField:
@@ -149,7 +200,7 @@ STATUS_FIELDS = (
 
 
 def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
-    """Return the attributes that a model brings: density, its axes, parameters, class probabilities."""
+    """Return the attributes that a model brings: density, parameters, class probabilities, frame."""
     density = info.density
     patch = is_transmission(density)
     axes = density.axes[1:] if patch else density.axes
@@ -196,7 +247,8 @@ def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
                 DIMENSIONLESS,
             )
         )
-    return tuple(fields)
+    fields.extend(pattern_fields(info, image))
+    return with_encoded(tuple(fields))
 
 
 _PATCH_PARTS = (("density", "phase", 0), ("absorption", "absorption", 1))

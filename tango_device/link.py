@@ -2,19 +2,21 @@
 
 import logging
 import queue
-import threading
-import time
 from dataclasses import dataclass
 
 from nfphasing_bluesky.core import TransportError
-from nfphasing_bluesky.streaming.child import Child, is_alive
-from nfphasing_bluesky.streaming.client import Listener, ask
+from nfphasing_bluesky.streaming.child import is_alive
+from nfphasing_bluesky.streaming.client import Listener, ask, ask_with_keys
+from nfphasing_bluesky.streaming.curve import ClientKeys
+from nfphasing_bluesky.streaming.endpoints import check_endpoint
+from nfphasing_bluesky.streaming.pattern import PatternResult
 from nfphasing_bluesky.streaming.protocol import FrameResult, ObjectResult, Verb, WorkerStatus
 from nfphasing_bluesky.streaming.settings import WorkerSettings
+from tango_device.keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
-_RESTART_AFTER_S = 3.0
+_ANSWER_S = 0.8
 _WAITING_AT_MOST = 256
 
 
@@ -33,42 +35,64 @@ class Health:
     status: WorkerStatus | None
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where a worker is reached.
+
+    Args:
+        documents: endpoint for documents.
+        results: endpoint of what it publishes.
+        control: endpoint for orders.
+        keys: for a worker on another machine; None for one on this.
+    """
+
+    documents: str
+    results: str
+    control: str
+    keys: ClientKeys | None = None
+
+
 class WorkerLink:
     """Attaches to a worker, or keeps one as a child, and hands on what it says.
 
     Args:
-        settings: the worker's endpoints; everything else in them is for a child.
-        child: start the worker here, and again when it dies.
+        ends: where the worker is reached.
+        child: settings of a worker to start here, and again when it dies; None attaches to one that runs.
         silence_limit_s: after so long without a heartbeat the worker counts as hung.
+
+    Raises:
+        TransportError: an endpoint is on another machine and there are no keys.
     """
 
-    def __init__(self, settings: WorkerSettings, child: bool = False, silence_limit_s: float = 3.0) -> None:
-        self._settings, self._wants_child, self._limit_s = settings, child, silence_limit_s
+    def __init__(self, ends: Ends, child: WorkerSettings | None = None, silence_limit_s: float = 3.0) -> None:
+        self._ends, self._limit_s = ends, silence_limit_s
         self._frames: queue.Queue[FrameResult] = queue.Queue(_WAITING_AT_MOST)
         self._object: ObjectResult | None = None
+        self._pattern: PatternResult | None = None
         self._status: WorkerStatus | None = None
-        self._child: Child | None = None
-        self._born = float("-inf")
-        self._lock = threading.Lock()
+        check_endpoint(ends.control, ends.keys is not None)
+        check_endpoint(ends.documents, ends.keys is not None)
+        self._keeper = None if child is None else Keeper(child)
         self._listener = Listener(
-            settings.results, self._hear_status, self._hear_frame, on_object=self._hear_object
+            ends.results,
+            self._hear_status,
+            self._hear_frame,
+            on_object=self._hear_object,
+            on_pattern=self._hear_pattern,
+            keys=ends.keys,
         ).start()
 
     def health(self) -> Health:
         """Look after the child, if any, and say how the worker is."""
-        self._keep_child()
+        if self._keeper is not None:
+            self._keeper.look()
         status, silence = self._status, self._listener.silence_s
-        where = self._settings.results
+        where = self._ends.results
         if status is None:
-            starting = "It is being started." if self._wants_child else "Start one with `nfphasing serve`."
-            return Health(False, f"No worker heard at {where}. {starting}", None)
-        if not is_alive(status.pid):
-            cure = "It is being restarted." if self._wants_child else "Start it with `nfphasing serve`;"
-            return Health(
-                False,
-                f"The worker (process {status.pid}) has died. {cure} The device goes on by itself then.",
-                status,
-            )
+            return Health(False, f"No worker heard at {where}. {self._cure('Start one with')}", None)
+        if self._ends.keys is None and not is_alive(status.pid):
+            dead = f"The worker (process {status.pid}) has died. {self._cure('Start it with')}"
+            return Health(False, f"{dead} The device goes on by itself then.", status)
         if silence > self._limit_s:
             return Health(
                 False,
@@ -76,7 +100,19 @@ class WorkerLink:
                 "If that lasts, end it and start it again.",
                 status,
             )
+        if self._keeper is not None and not self._keeper.owns(status.pid):
+            return Health(
+                True, f"Another worker (process {status.pid}) holds {where}. {self._keeper.told}", status
+            )
         return Health(True, "", status)
+
+    def answering(self) -> WorkerStatus | None:
+        """Return the worker's last word, None while it is not reachable."""
+        health = self.health()
+        return health.status if health.reachable else None
+
+    def _cure(self, otherwise: str) -> str:
+        return f"{otherwise} `nfphasing serve`." if self._keeper is None else self._keeper.told
 
     def next_frame(self, timeout_s: float) -> FrameResult | None:
         """Take the oldest result that is waiting; None when none comes in time."""
@@ -90,6 +126,15 @@ class WorkerLink:
         """The latest state of the stitched object; None before the first."""
         return self._object
 
+    @property
+    def pattern(self) -> PatternResult | None:
+        """The latest frame beside its prediction; None before the first."""
+        return self._pattern
+
+    def forget(self) -> None:
+        """Forget the object and the pattern that were heard."""
+        self._object = self._pattern = None
+
     def ask(self, verb: Verb, **arguments: object) -> WorkerStatus:
         """Ask the worker for something.
 
@@ -99,31 +144,27 @@ class WorkerLink:
         health = self.health()
         if not health.reachable:
             raise TransportError(health.problem)
-        self._status = ask(verb, self._settings.control, timeout_s=1.0, **arguments)
+        control, keys = self._ends.control, self._ends.keys
+        if keys is None:
+            self._status = ask(verb, control, timeout_s=_ANSWER_S, **arguments)
+        else:
+            self._status = ask_with_keys(verb, control, keys, timeout_s=_ANSWER_S, **arguments)
         return self._status
 
     def close(self) -> None:
         """Stop listening and end the child, if any."""
-        self._wants_child = False
         self._listener.close()
-        with self._lock:
-            if self._child is not None:
-                self._child.close()
-                self._child = None
-
-    def _keep_child(self) -> None:
-        with self._lock:
-            if not self._wants_child or (self._child is not None and self._child.running):
-                return
-            if time.monotonic() - self._born > _RESTART_AFTER_S:
-                self._born = time.monotonic()
-                self._child = Child(self._settings)
+        if self._keeper is not None:
+            self._keeper.close()
 
     def _hear_status(self, status: WorkerStatus) -> None:
         self._status = status
 
     def _hear_object(self, result: ObjectResult) -> None:
         self._object = result
+
+    def _hear_pattern(self, result: PatternResult) -> None:
+        self._pattern = result
 
     def _hear_frame(self, result: FrameResult) -> None:
         while True:

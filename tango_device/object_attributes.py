@@ -3,7 +3,7 @@
 import numpy as np
 
 from nfphasing_bluesky.core import Axis
-from tango_device.fields import DIMENSIONLESS, FrameField
+from tango_device.fields import DIMENSIONLESS, FrameField, Source
 
 _PIXEL = (Axis("y", np.zeros(1), ""), Axis("x", np.zeros(1), ""))
 
@@ -18,7 +18,7 @@ OBJECT_FIELDS = (
         judged=False,
         axes=_PIXEL,
         grows=True,
-        of_object=True,
+        source=Source.OBJECT,
     ),
     FrameField(
         "object_std",
@@ -29,7 +29,7 @@ OBJECT_FIELDS = (
         judged=False,
         axes=_PIXEL,
         grows=True,
-        of_object=True,
+        source=Source.OBJECT,
     ),
     FrameField(
         "object_axis_y",
@@ -40,7 +40,7 @@ OBJECT_FIELDS = (
         judged=False,
         axes=_PIXEL[:1],
         grows=True,
-        of_object=True,
+        source=Source.OBJECT,
     ),
     FrameField(
         "object_axis_x",
@@ -51,7 +51,7 @@ OBJECT_FIELDS = (
         judged=False,
         axes=_PIXEL[:1],
         grows=True,
-        of_object=True,
+        source=Source.OBJECT,
     ),
     FrameField(
         "object_axis_unit",
@@ -60,7 +60,7 @@ OBJECT_FIELDS = (
         lambda o: o.axes[0].units,
         dtype=str,
         judged=False,
-        of_object=True,
+        source=Source.OBJECT,
     ),
     FrameField(
         "object_frames",
@@ -70,7 +70,7 @@ OBJECT_FIELDS = (
         "count",
         int,
         judged=False,
-        of_object=True,
+        source=Source.OBJECT,
     ),
     FrameField(
         "object_components",
@@ -80,6 +80,6 @@ OBJECT_FIELDS = (
         "count",
         int,
         judged=False,
-        of_object=True,
+        source=Source.OBJECT,
     ),
 )

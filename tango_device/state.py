@@ -4,6 +4,7 @@ from tango import AttrQuality, DevState
 
 from nfphasing_bluesky.streaming.protocol import FrameResult, WorkerState
 from tango_device.link import Health
+from tango_device.taking import NO_SOURCE, Taking
 
 _QUALITY = {
     "VALID": AttrQuality.ATTR_VALID,
@@ -28,6 +29,8 @@ def assess(health: Health, frame: FrameResult | None, attached: bool) -> tuple[D
     status = health.status
     if not health.reachable or status is None:
         return (DevState.FAULT if attached or status is not None else DevState.INIT), health.problem
+    if health.problem:
+        return DevState.ALARM, f"{health.problem} End the other one, or set the property worker to attach."
     name = "no model" if status.model is None else f"model {status.model.name}"
     if status.state is WorkerState.LOADING:
         return DevState.INIT, "The worker is loading a model. Wait, or watch the State."
@@ -42,6 +45,25 @@ def assess(health: Health, frame: FrameResult | None, attached: bool) -> tuple[D
     if status.state is WorkerState.ON:
         return DevState.ON, f"Waiting for frames, {name}. Run a scan whose documents reach the worker."
     return _running(frame, status.raw_uid, name)
+
+
+def with_source(state: DevState, status: str, source: Taking) -> tuple[DevState, str]:
+    """Return State and Status where frames come from a source; a worker in trouble comes first.
+
+    Args:
+        state: without the source.
+        status: without the source.
+        source: what it does.
+    """
+    if source == NO_SOURCE or state not in (DevState.ON, DevState.RUNNING):
+        return state, status
+    if source.problem:
+        return DevState.ALARM, f"The frame source is away: {source.problem}. It is tried again every second."
+    if not source.open:
+        return state, f"{status} Start begins a run of the frame source."
+    if state == DevState.ON:
+        return DevState.RUNNING, "A run of the frame source is open. Waiting for its first frame."
+    return state, status
 
 
 def _running(frame: FrameResult | None, raw_uid: str, name: str) -> tuple[DevState, str]:

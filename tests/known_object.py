@@ -18,6 +18,7 @@ from nfphasing_bluesky.core import (
     Trust,
     Verdict,
 )
+from nfphasing_bluesky.core.neighbours import with_neighbours
 
 SIDE = 24
 SHAPE = (64, 72)
@@ -82,6 +83,10 @@ class KnownObject:
     def __call__(self, frames, n_samples=None, seed=None):
         self.seen.extend(frames)
         return [self._one(frame) for frame in frames]
+
+    def survey(self, frames):
+        """Frames with the neighbours that the model looks at."""
+        return with_neighbours(frames, self.info.neighbours)
 
     def _one(self, frame):
         if frame.place is None or self.fails:

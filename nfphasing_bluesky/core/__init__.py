@@ -25,6 +25,8 @@ from nfphasing_bluesky.core.geometry import (
     fresnel_number,
     plane_of,
 )
+from nfphasing_bluesky.core.grazing_geometry import GrazingCutsGeometry, GrazingGeometry
+from nfphasing_bluesky.core.growing import PointScan
 from nfphasing_bluesky.core.memory import keep_freed_memory
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.posterior import (
@@ -42,22 +44,27 @@ from nfphasing_bluesky.core.posterior import (
 from nfphasing_bluesky.core.settings import (
     Policy,
     ReconstructionSettings,
-    Settings,
     StreamSettings,
     settings_sha256,
 )
+from nfphasing_bluesky.core.settings_node import Settings
 from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, is_transmission
 from nfphasing_bluesky.core.symmetry import Symmetry
+from nfphasing_bluesky.core.waiting import sleep_while_waiting
 from nfphasing_bluesky.core.windows import Window
 
 __all__ = [
+    "PointScan",
     "keep_freed_memory",
+    "sleep_while_waiting",
     "EffectiveBeam",
     "effective_beam",
     "fresnel_number",
     "Alignment",
     "Axis",
     "CurveGeometry",
+    "GrazingCutsGeometry",
+    "GrazingGeometry",
     "DataKeyError",
     "DensityInfo",
     "DetectorGeometry",

@@ -14,6 +14,7 @@ from nfphasing_bluesky.core.geometry import (
     PlaneGeometry,
     PtychographyGeometry,
 )
+from nfphasing_bluesky.core.grazing_geometry import GrazingCutsGeometry
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class Frame:
 
     Args:
         intensity: (Q,) or (H, W), counts or reduced intensity, linear.
-        geometry: CurveGeometry for (Q,), any other for (H, W).
+        geometry: CurveGeometry or GrazingCutsGeometry for (Q,), any other for (H, W).
         sigma: standard deviation of `intensity`, same shape; None where it was not measured.
         mask: same shape, True where a pixel or point must not be used; None for none.
         origin: provenance.
         neighbours: other frames of the scan that saw parts of the same object, for models that look at them.
         doubt: what is wrong with the measurement that it is of, in words; its posterior is then never VALID.
         bounds: what is known of the sample, for models that take it: parameter -> lowest and highest value.
+        survey: what a model found of its part of a larger object in the whole scan; for that model alone.
+        grows: whether the next frame of its run has all that this one has, and more.
     """
 
     intensity: FloatArray
@@ -51,6 +54,8 @@ class Frame:
     neighbours: tuple["Frame", ...] = ()
     doubt: str = ""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    survey: object = None
+    grows: bool = False
 
     def __post_init__(self) -> None:
         intensity = np.asarray(self.intensity)
@@ -78,6 +83,8 @@ class Frame:
     def _expected_shape(self, intensity: np.ndarray) -> tuple[int, ...]:
         if isinstance(self.geometry, CurveGeometry):
             return self.geometry.q_inv_angstrom.shape
+        if isinstance(self.geometry, GrazingCutsGeometry):
+            return self.geometry.shape
         if intensity.ndim != 2:
             raise FrameError(f"{self.origin.label}: intensity has shape {intensity.shape}, expected (H, W)")
         if isinstance(self.geometry, PlaneGeometry):

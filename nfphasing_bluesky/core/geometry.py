@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.errors import GeometryError
+from nfphasing_bluesky.core.grazing_geometry import GrazingCutsGeometry, GrazingGeometry
 
 FloatArray = NDArray[np.floating]
 
@@ -134,7 +135,7 @@ class PtychographyGeometry:
     """Geometry of one frame of a ptychographic scan with a known probe.
 
     The frame shows |D(probe transmission)|^2 summed over the probe's modes, D the unitary Fourier transform,
-    or Fresnel propagation where a Fresnel number is given.
+    or Fresnel propagation where a Fresnel number is given, over a background.
 
     Args:
         probe: (P, H, W) complex modes at the sample, photons^(1/2) per pixel; one array serves a whole scan.
@@ -143,6 +144,7 @@ class PtychographyGeometry:
         centred: the direct beam of a far-field frame is at [H // 2, W // 2], else at [0, 0].
         pixel_size_m: of the object, m, or None.
         wavelength_m: X-ray wavelength, m, or None.
+        background: (H, W) photons in every frame that never saw the object; None where none is known.
     """
 
     probe: NDArray[np.complexfloating]
@@ -151,6 +153,7 @@ class PtychographyGeometry:
     centred: bool = True
     pixel_size_m: float | None = None
     wavelength_m: float | None = None
+    background: FloatArray | None = None
 
     def __post_init__(self) -> None:
         probe = np.asarray(self.probe)
@@ -171,6 +174,19 @@ class PtychographyGeometry:
             if not (value is None or (np.isfinite(value) and value > 0)):
                 raise GeometryError(f"{name}={value!r}, expected a positive number; check its sign and unit")
         object.__setattr__(self, "probe", probe)
+        if self.background is not None:
+            object.__setattr__(
+                self, "background", self._checked(np.asarray(self.background), probe.shape[1:])
+            )
+
+    @staticmethod
+    def _checked(background: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+        if background.shape != shape or not np.isfinite(background).all() or (background < 0).any():
+            raise GeometryError(
+                f"background is {background.dtype} {background.shape} from {background.min():.4g} to "
+                f"{background.max():.4g}, expected photons {shape}, finite and not negative"
+            )
+        return background
 
     @property
     def light(self) -> FloatArray:
@@ -265,4 +281,12 @@ def _turned(rotations_rad: tuple[float, float, float]) -> FloatArray:
     return turned
 
 
-Geometry = CurveGeometry | DetectorGeometry | HologramGeometry | PtychographyGeometry | PlaneGeometry
+Geometry = (
+    CurveGeometry
+    | DetectorGeometry
+    | HologramGeometry
+    | PtychographyGeometry
+    | PlaneGeometry
+    | GrazingGeometry
+    | GrazingCutsGeometry
+)

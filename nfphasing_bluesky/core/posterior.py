@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from nfphasing_bluesky.core.frame import Origin
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.symmetry import Symmetry
+
+_QUANTILES = np.array([0.025, 0.16, 0.5, 0.84, 0.975])
 
 
 class Verdict(StrEnum):
@@ -80,12 +83,15 @@ class Summary:
     @classmethod
     def of(cls, draws: FloatArray, unit: str) -> "Summary":
         """Summarise (S,) draws, leaving out NaN (draws in which the parameter does not exist)."""
-        draws = draws[np.isfinite(draws)]
+        draws = np.sort(draws[np.isfinite(draws)])
         if draws.size == 0:
             nan = float("nan")
             return cls(nan, nan, nan, nan, nan, nan, unit)
-        q025, q16, median, q84, q975 = np.quantile(draws, [0.025, 0.16, 0.5, 0.84, 0.975])
-        return cls(float(median), float(draws.std()), float(q025), float(q16), float(q84), float(q975), unit)
+        # what np.quantile gives, in a tenth of its time, which is that of a whole frame of a cheap model
+        last = draws.size - 1
+        ends = np.interp(_QUANTILES * last, np.arange(draws.size), draws)
+        q025, q16, median, q84, q975 = ends.tolist()
+        return cls(median, float(draws.std()), q025, q16, q84, q975, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +157,19 @@ class Posterior:
     symmetry: Symmetry | None = None
     answers: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that it keeps in memory; some may be shared with other posteriors."""
+        band = self.prediction
+        arrays = (self.mean, self.std, self.samples, band.mean, band.lower, band.upper)
+        return sum(np.asarray(array).nbytes for array in arrays)
+
     def summary(self) -> dict[str, Summary]:
         """Summaries of every parameter."""
+        return dict(self._summaries)
+
+    @cached_property
+    def _summaries(self) -> dict[str, Summary]:
         return {name: Summary.of(draws, self.units[name]) for name, draws in self.parameters.items()}
 
     def modes(self, align: Alignment | None = None) -> tuple[Mode, ...]:

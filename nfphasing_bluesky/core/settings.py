@@ -1,23 +1,14 @@
 """Settings: one typed tree, unknown words refused, ranges checked on assignment."""
 
 import hashlib
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Settings(BaseModel):
-    """Base of every settings node: immutable, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    def digest(self) -> str:
-        """Digest of the settings, the same in every process."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+from nfphasing_bluesky.core.growing import PointScan
+from nfphasing_bluesky.core.settings_node import Settings
 
 
 class ReconstructionSettings(Settings):
@@ -57,6 +48,10 @@ class StreamSettings(Settings):
     way; `positions_order` "xy" exchanges them; `orientation` is what must be done to the frames, a name of
     `core.orientation`. The first `check_frames` frames wait until it was looked whether frames and positions
     agree; 0 for never. `object_every_s` is the least time between two states of the stitched object.
+
+    With `points` the events of a run bring the points of one curve; with `accumulate` each brings an exposure
+    of one thing. The frame grows then, and the start document may say so too. Where reconstruction is slower
+    than the scan, the policy `latest` lets go frames of which a later one has all the points.
     """
 
     data_key: str | None = None
@@ -76,6 +71,8 @@ class StreamSettings(Settings):
     probe_frames: Annotated[int, Field(ge=9, le=10_000)] = 100
     check_frames: Annotated[int, Field(ge=0, le=1000)] = 20
     object_every_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    points: PointScan | None = None
+    accumulate: bool = False
 
     @property
     def held(self) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nfphasing_bluesky.core import (
     Failure,
     Frame,
@@ -34,6 +36,7 @@ from nfphasing_bluesky.demo.subjects import Subject, subject
 from nfphasing_bluesky.demo.table import results_table
 from nfphasing_bluesky.demo.tango_services import DEVICE, nfphasing_server, tango_database, wait_until
 from nfphasing_bluesky.demo.worker import announcing, read_addresses
+from nfphasing_bluesky.documents.reduction import reduced
 from nfphasing_bluesky.storage.catalogs import RAW, close_catalog, embedded_catalog
 from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.storage.sink import CatalogSink
@@ -116,6 +119,8 @@ def run_demo(
         served = _last_served(proxy, raw_uid, stored[-1])
         ledger = stored_ledger(derived)
         figures = _figures(catalog, raw_uid, stored, shown, output / "figures")
+        if shown.follows is not None:
+            figures = (*figures, _growth_figure(stored, shown, output / "figures" / "growth.png"))
     report(results_table(stored, served, ledger, shown.model, shown.headings))
     result = DemoResult(
         raw_uid,
@@ -235,7 +240,8 @@ def _figures(
 ) -> tuple[Path, ...]:
     """Replay the first frame of each sample from the stored raw run, compare, and draw it.
 
-    Of a scan over one object all frames are replayed, and the object is drawn.
+    Of a frame, or a sample, that grows the last is drawn. Of a scan over one object all frames are replayed,
+    and the object is drawn.
     """
     from nfphasing_bluesky.inference import Reconstructor
     from nfphasing_bluesky.views.figures import save_figure
@@ -250,9 +256,13 @@ def _figures(
         neighbours.attach(frame).with_origin(label=lines[frame.origin.seq_num].sample)
         for frame in stored_frames(catalog, raw_uid, settings)
     ]
+    if frames[-1].grows or shown.follows is not None:
+        chosen = [frames[-1].origin.seq_num]
     if frames[0].place is not None:
         return (_object_figure(reconstructor, frames, stored, folder / "object.png"),)
     frames = [frame for frame in frames if frame.origin.seq_num in chosen]
+    if len(reconstructor.info.density.axes) == 1:
+        frames = [frame if frame.intensity.ndim == 1 else reduced(frame) for frame in frames]
     paths = []
     for frame, result in zip(frames, reconstructor(frames), strict=True):
         line = lines[frame.origin.seq_num]
@@ -260,6 +270,21 @@ def _figures(
         name = re.sub(r"\W+", "-", line.sample.lower()).strip("-")
         paths.append(save_figure(shown.draw(frame, posterior, reconstructor.info), folder / f"{name}.png"))
     return tuple(paths)
+
+
+def _growth_figure(stored: Sequence[FrameLine], shown: Subject, path: Path) -> Path:
+    """Draw the parameter that a subject follows over time, as it is stored, with the truth."""
+    from nfphasing_bluesky.views.figures import save_figure
+    from nfphasing_bluesky.views.trend import Trend, figure_trend
+
+    assert shown.follows is not None  # noqa: S101  the caller has asked
+    name, truth = shown.follows
+    seconds = np.array([line.seconds for line in stored])
+    median, std = np.array([line.parameters[name] for line in stored]).T
+    trend = Trend(shown.headings[name], seconds, median, std, [line.verdict for line in stored])
+    true = np.array([truth[(line.seq_num - 1) % len(truth)] for line in stored])
+    figure = figure_trend(trend, f"{stored[-1].sample}   ·   {shown.model}", (seconds, true))
+    return save_figure(figure, path)
 
 
 def _as_stored(result: Posterior | Failure, line: FrameLine) -> Posterior:

@@ -1,5 +1,6 @@
 """Read one scan's reconstructions back: from the catalog, over Tango, and by replaying the raw run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ class FrameLine:
         parameters: name -> (median, standard deviation).
         reduced_chi2, verdict, latency_s: as in the derived run; over Tango the latency includes the queue.
         mean, std: of the density.
+        seconds: when it was measured, since the run began; NaN where that is not known.
     """
 
     seq_num: int
@@ -38,6 +40,7 @@ class FrameLine:
     latency_s: float
     mean: np.ndarray = field(repr=False)
     std: np.ndarray = field(repr=False)
+    seconds: float = math.nan
 
 
 def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[str]) -> list[FrameLine]:
@@ -53,7 +56,9 @@ def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[s
         StorageError: the derived run has no frames.
     """
     density = density_dataset(derived)
-    samples = [str(value) for value in np.asarray(raw["primary"].read()[sample_key])]
+    data = raw["primary"].read()
+    samples = [str(value) for value in np.asarray(data[sample_key])]
+    times = np.asarray(data["time"], dtype=np.float64)
     lines = []
     for row in range(density.sizes["time"]):
         one = density.isel(time=row)
@@ -68,6 +73,7 @@ def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[s
                 latency_s=float(one["latency_s"]),
                 mean=first_image(one["density_mean"]),
                 std=first_image(one["density_std"]),
+                seconds=float(times[seq_num - 1] - times[0]),
             )
         )
     return lines

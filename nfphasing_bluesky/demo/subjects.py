@@ -31,6 +31,7 @@ HOLOGRAM = MappingProxyType(
         "photons": 2e4,
     }
 )
+SCAN_POINTS = 48
 HOLOGRAM_SIDE = SCAN_SIDE = 64
 SAMPLES = ("Siemens stars", "cells", "aggregates", "letters")
 
@@ -51,6 +52,7 @@ class Subject:
         settings: of the reconstruction.
         stream: settings of the frames' stream; for scans of one object, the probe.
         plan: of the detector; None counts the exposures.
+        follows: parameter that is drawn over time, with the truth of each exposure; None for none.
         origin: where the frames come from, for people.
     """
 
@@ -66,6 +68,7 @@ class Subject:
     settings: ReconstructionSettings = ReconstructionSettings()
     stream: StreamSettings = StreamSettings()
     plan: "Callable[[Device], Iterator[Any]] | None" = None
+    follows: tuple[str, tuple[float, ...]] | None = None
 
 
 def curves(files: Path, shared_data: Path | None) -> Subject:
@@ -156,8 +159,73 @@ def patterns(files: Path, shared_data: Path | None) -> Subject:
     )
 
 
+def film(files: Path, shared_data: Path | None) -> Subject:
+    """A simulated theta scan of a film: the curve grows point by point, and so does what is known of it."""
+    import numpy as np
+    from bluesky.plans import list_scan
+
+    from nfphasing_bluesky.demo.reflectometer import Angle, SimulatedReflectometer, metadata
+    from nfphasing_bluesky.views.figures import figure_1d
+
+    angle = Angle(name="theta")
+    detector = SimulatedReflectometer("counter", angle)
+    places = np.linspace(0.1, 2.5, SCAN_POINTS)
+    return Subject(
+        model="reflectivity",
+        detector=detector,
+        data_key=None,
+        samples=("film on silicon",),
+        exposures=SCAN_POINTS,
+        headings={
+            "thickness_1_angstrom": "thickness, Å",
+            "density_1_e_per_cubic_angstrom": "density, e/Å³",
+            "roughness_1_angstrom": "roughness, Å",
+        },
+        draw=figure_1d,
+        origin=f"a simulated scan of {SCAN_POINTS} angles over one film on silicon",
+        metadata=metadata(detector, angle, places),
+        plan=lambda counter: list_scan([counter], angle, places.tolist()),
+    )
+
+
+def growth(files: Path, shared_data: Path | None) -> Subject:
+    """A simulated film that grows, a frame in grazing incidence each second, written to HDF5."""
+    from nfphasing_bluesky.demo import islands
+    from nfphasing_bluesky.demo.images import ReplayImages
+    from nfphasing_bluesky.views.cuts import figure_cuts
+
+    images = islands.simulated_frames()
+    name = "gold islands"
+    detector = ReplayImages("area", files, images, [name] * len(images))
+    return Subject(
+        model="gisaxs1d",
+        detector=detector,
+        data_key=detector.image_key,
+        samples=(name,),
+        exposures=len(images),
+        headings={
+            "height_angstrom": "height, Å",
+            "radius_angstrom": "radius, Å",
+            "distance_angstrom": "distance, Å",
+        },
+        draw=figure_cuts,
+        origin=f"{len(images)} simulated frames, one each second, of {name} that grow on silicon",
+        metadata={"nfphasing": {"geometry": dict(islands.GEOMETRY)}},
+        settings=ReconstructionSettings(n_samples=128),
+        plan=islands.each_second,
+        follows=("height_angstrom", tuple(islands.height_angstrom(islands.seconds_of(len(images))))),
+    )
+
+
 SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyType(
-    {"saxs1d": curves, "saxs2d": patterns, "holography": holograms, "ptychography": scan}
+    {
+        "saxs1d": curves,
+        "saxs2d": patterns,
+        "holography": holograms,
+        "ptychography": scan,
+        "reflectivity": film,
+        "gisaxs": growth,
+    }
 )
 
 

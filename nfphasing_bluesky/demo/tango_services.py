@@ -21,7 +21,7 @@ INSTANCE = "demo"
 DATABASE_S, SERVER_S = 60.0, 60.0
 _LISTENING = re.compile(r"listening on: host=\S+, port=(\d+)")
 _REGISTER = (
-    "import json, sys; from tango_device.registration import register; "
+    "import json, sys; from nfphasing_bluesky.clients.registration import register; "
     "device, server, properties = json.loads(sys.argv[1]); register(device, server, properties)"
 )
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core import StorageError, keep_freed_memory, sleep_while_waiting
 from nfphasing_bluesky.streaming.serve import serve
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 
@@ -51,4 +51,6 @@ def _main(path: Path, settings: WorkerSettings) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    keep_freed_memory()
+    sleep_while_waiting()
     _main(Path(sys.argv[1]), WorkerSettings.model_validate_json(sys.argv[2]))

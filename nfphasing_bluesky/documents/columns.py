@@ -101,15 +101,16 @@ def row(result: Posterior | Failure, info: ModelInfo) -> dict[str, Any]:
 
 def stacked(results: Sequence[Posterior | Failure], arrays: Sequence[ArraySpec]) -> dict[str, np.ndarray]:
     """Return rows of every array, (B, *shape); NaN for a Failure."""
-    block = {spec.name: np.full((len(results), *spec.shape), np.nan, dtype=spec.dtype) for spec in arrays}
+    block = {spec.name: np.empty((len(results), *spec.shape), dtype=spec.dtype) for spec in arrays}
     for index, result in enumerate(results):
         if not isinstance(result, Posterior):
+            for rows in block.values():
+                rows[index] = np.nan
             continue
         modes = result.modes() if "mode_weight" in block else ()
         for name, rows in block.items():
-            if name == "mode_weight":
-                rows[index] = 0
             if name.startswith("mode_"):
+                rows[index] = 0 if name == "mode_weight" else np.nan
                 for number, mode in enumerate(modes[: rows.shape[1]]):
                     rows[index, number] = getattr(mode, name.removeprefix("mode_"))
             else:

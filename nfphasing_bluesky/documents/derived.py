@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
@@ -22,6 +23,8 @@ from nfphasing_bluesky.documents.density_stream import DensityStream
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.ledger import Ledger, ledger_keys
 from nfphasing_bluesky.documents.object_stream import ObjectStream, makes_object
+from nfphasing_bluesky.documents.remedy import remedy, source_of
+from nfphasing_bluesky.documents.seen import in_words
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ class DerivedRun:
         stream, data_key: of the raw run; a result's own origin has the last word.
         store_samples: keep the draws too.
         object_every_s: least time between two states of a stitched object, s.
+        successor_of: uid of the derived run whose missing frames this one makes up.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class DerivedRun:
         data_key: str | None = None,
         store_samples: bool = False,
         object_every_s: float = 2.0,
+        successor_of: str = "",
     ) -> None:
         self._raw = raw_start
         self._info = info
@@ -73,7 +78,7 @@ class DerivedRun:
         self._run: event_model.ComposeRunBundle | None = None
         self._density: DensityStream | None = None
         self._object: ObjectStream | None = None
-        self._object_every_s = object_every_s
+        self._object_every_s, self._successor_of = object_every_s, successor_of
         self.window: Window | None = None
         """Rectangle of the object that the scan covers; to be set before the first results, where known."""
         self.notes: dict[str, str] = {}
@@ -106,6 +111,7 @@ class DerivedRun:
         *,
         received: int | None = None,
         dropped: int = 0,
+        lost: Sequence[range] = (),
     ) -> Ledger:
         """Write the ledger and the stop document.
 
@@ -114,9 +120,10 @@ class DerivedRun:
             reason: of the raw run.
             received: frames that arrived, counted where they did; None for the sum of what became of them.
             dropped: frames that the queue's policy let go.
+            lost: sequence numbers of frames that never arrived.
 
         Returns:
-            The ledger. Frames unaccounted for turn a success into a fail that says so.
+            The ledger. Frames unaccounted for, and lost ones, turn a success into a fail that says so.
         """
         if self.closed:
             return self.ledger
@@ -125,10 +132,11 @@ class DerivedRun:
         ledger.dropped += dropped
         done = ledger.reconstructed + ledger.failed + ledger.dropped
         ledger.received = done if received is None else received
-        if ledger.unaccounted:
-            lost = f"{ledger.unaccounted} of {ledger.received} frames are unaccounted for"
-            log.error("derived run of %s: %s", self._raw["uid"], lost)
-            reason = f"{reason}; {lost}" if reason else lost
+        ledger.lost = sum(map(len, lost))
+        if ledger.unaccounted or lost:
+            problem = self._problem(lost)
+            log.error("derived run of %s: %s", self._raw["uid"], problem)
+            reason = f"{reason}; {problem}" if reason else problem
             exit_status = "fail" if exit_status == "success" else exit_status
         run = self._started()
         if self._density is not None:
@@ -138,6 +146,14 @@ class DerivedRun:
         self._write_ledger(run)
         self._sink("stop", run.compose_stop(exit_status=cast(ExitStatus, exit_status), reason=reason))
         return ledger
+
+    def _problem(self, lost: Sequence[range]) -> str:
+        ledger, words = self.ledger, []
+        if ledger.unaccounted:
+            words.append(f"{ledger.unaccounted} of {ledger.received} frames are unaccounted for")
+        if lost:
+            words.append(f"{ledger.lost} frames never arrived ({in_words(lost)})")
+        return f"{', '.join(words)}; {remedy(self._raw)}"
 
     def _add_block(self, results: list[Posterior | Failure]) -> None:
         if self._density is None:
@@ -178,23 +194,27 @@ class DerivedRun:
 
     def _start_metadata(self) -> dict[str, Any]:
         copied = {key: self._raw[key] for key in _COPIED if self._raw.get(key) is not None}
+        source = source_of(self._raw)
         return {
             "plan_name": "nfphasing",
             "raw_uid": self._raw["uid"],
             "original_run_uid": self._raw["uid"],
             **copied,
             "nfphasing": {
-                "version": version("nfphasing-bluesky"),
+                "version": _version(),
                 "modality": self._info.modality,
                 "model": self._info.name,
                 "model_version": self._info.version,
                 "model_sha256": self._info.sha256,
                 "settings_sha256": settings_sha256(self._settings),
+                "settings": self._settings.model_dump(mode="json"),
                 "n_samples": self._settings.n_samples,
                 "seed": self._settings.seed,
                 "stream": self._stream,
                 "data_key": self._data_key,
                 **({"scan": dict(self.notes)} if self.notes else {}),
+                **({"successor_of": self._successor_of} if self._successor_of else {}),
+                **({"source": source} if source else {}),
             },
             "tiled_specs": [dict(SPEC)],
         }
@@ -205,3 +225,9 @@ class DerivedRun:
         data = self.ledger.data()
         event = stream.compose_event(data=data, timestamps=dict.fromkeys(data, time.time()))
         self._sink("event", cast(Document, event))
+
+
+@cache
+def _version() -> str:
+    """Of the installed package; read once, as reading it takes a millisecond a run."""
+    return version("nfphasing-bluesky")

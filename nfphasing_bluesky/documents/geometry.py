@@ -1,5 +1,7 @@
 """Geometry of two-dimensional frames from documents.
 
+With an incidence angle in the start document frames are those of a surface: `documents.grazing`.
+
 That of reduced small-angle patterns may be q of the pixels in the start document, `nfphasing={"geometry":
 {"qx_inv_angstrom", "qy_inv_angstrom"}}`: axes, or one row of numbers for each row of pixels. That of a
 hologram is in the start document, `nfphasing={"geometry": {"fresnel_number": ...}}` or what
@@ -18,7 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from nfphasing_bluesky.core import DetectorGeometry, GeometryError, HologramGeometry, PlaneGeometry
+from nfphasing_bluesky.core import (
+    DetectorGeometry,
+    GeometryError,
+    GrazingGeometry,
+    HologramGeometry,
+    PlaneGeometry,
+)
+from nfphasing_bluesky.documents.grazing import grazing_geometry, is_grazing, of_the_detector
 from nfphasing_bluesky.documents.holograms import NAMES, TELLING, hologram_geometry
 from nfphasing_bluesky.documents.keys import Document, object_of, own_metadata
 from nfphasing_bluesky.documents.patterns import Q_NAMES
@@ -30,7 +39,7 @@ _SIZES = {"wavelength": 1, "distance": 1, "pixel_size": 2, "poni": 2, "rotations
 
 def image_geometry(
     start: Document, descriptor: Document, data_key: str
-) -> DetectorGeometry | HologramGeometry | PlaneGeometry:
+) -> DetectorGeometry | GrazingGeometry | HologramGeometry | PlaneGeometry:
     """Return the geometry of a stream's two-dimensional frames.
 
     Raises:
@@ -41,7 +50,10 @@ def image_geometry(
         return _hologram(said, data_key)
     if isinstance(said, Mapping) and set(Q_NAMES) & set(said):
         return _plane(own_metadata(start), said, data_key)
-    return detector_geometry(start, descriptor, data_key)
+    if not is_grazing(said):
+        return detector_geometry(said, descriptor, data_key)
+    detector = detector_geometry(of_the_detector(said) or None, descriptor, data_key)
+    return grazing_geometry(said, detector, f"{data_key}, nfphasing.geometry in the start document")
 
 
 def _plane(own: Mapping[str, Any], said: Mapping[str, Any], data_key: str) -> PlaneGeometry:
@@ -72,13 +84,12 @@ def _hologram(said: Mapping[str, Any], data_key: str) -> HologramGeometry:
     return hologram_geometry(values, where, "put what is missing beside them")
 
 
-def detector_geometry(start: Document, descriptor: Document, data_key: str) -> DetectorGeometry:
-    """Return the geometry of a detector behind scattering.
+def detector_geometry(said: Any, descriptor: Document, data_key: str) -> DetectorGeometry:
+    """Return the geometry of a detector behind scattering; `said` is the start document's, or None.
 
     Raises:
         GeometryError: it is missing or incomplete, or a value has no usable unit.
     """
-    said = own_metadata(start).get("geometry")
     values = _from_start(said) if said is not None else from_configuration(descriptor, data_key)
     missing = [name for name in _FIELDS[:4] if name not in values]
     if missing:

@@ -14,11 +14,14 @@ from nfphasing_bluesky.core import (
     Frame,
     FrameError,
     GeometryError,
+    GrazingGeometry,
     HologramGeometry,
     Origin,
     PlaneGeometry,
+    StreamSettings,
 )
 from nfphasing_bluesky.documents.geometry import image_geometry
+from nfphasing_bluesky.documents.growing import Accumulated, PointCurve, accumulates, points_of
 from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.keys import (
     ROLES,
@@ -34,6 +37,10 @@ from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
 from nfphasing_bluesky.documents.units import inverse_angstrom
 
 Array = NDArray[Any]
+Detector = DetectorGeometry | GrazingGeometry | HologramGeometry | PlaneGeometry
+"""Geometry of two-dimensional frames."""
+
+_NO_IMAGE = GeometryError("the points of a curve are no image")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,8 @@ class Layout:
         detector: geometry of two-dimensional frames, or why there is none.
         said: the start document's `nfphasing` entry.
         scan: makes the frames of a ptychographic scan, or why it cannot; None for all others.
+        points: makes the curve that the points of all events are; None where each event has a frame.
+        exposures: joins the frames of all events; None where they are frames of their own.
     """
 
     stream: str
@@ -55,13 +64,17 @@ class Layout:
     event_roles: Mapping[str, str]
     fixed: Mapping[str, Array]
     units: Mapping[str, str | None]
-    detector: DetectorGeometry | HologramGeometry | PlaneGeometry | GeometryError
+    detector: Detector | GeometryError
     said: Mapping[str, Any]
     scan: ScanFrames | GeometryError | None = None
+    points: PointCurve | None = None
+    exposures: Accumulated | None = None
 
     @property
     def needed(self) -> frozenset[str]:
         """Data keys that must have arrived before a frame can be built."""
+        if self.points is not None:
+            return self.points.keys
         places = self.scan.keys if isinstance(self.scan, ScanFrames) else ()
         return frozenset([self.data_key, *self.event_roles.values(), *places])
 
@@ -71,7 +84,18 @@ class Layout:
         Raises:
             FrameError, GeometryError: wrong shape or number of exposures, missing q, sigma or geometry.
         """
-        intensity = self._one_exposure(np.asarray(values[self.data_key]))
+        if self.points is not None:
+            return list(self.points.take(values, origin))
+        made = self._of_event(values, origin)
+        if self.exposures is None:
+            return made
+        return [self.exposures.add(one) if isinstance(one, Frame) else one for one in made]
+
+    def _of_event(self, values: Mapping[str, Any], origin: Origin) -> list[Frame | Failure]:
+        value = values[self.data_key]
+        if isinstance(value, str):  # in place of its pixels, why there are none
+            raise FrameError(f"{self.data_key}: {value}")
+        intensity = self._one_exposure(np.asarray(value))
         roles = dict(self.fixed)
         roles.update({role: np.asarray(values[name]) for role, name in self.event_roles.items()})
         if intensity.ndim == 1:
@@ -90,6 +114,10 @@ class Layout:
             )
             return [hologram]
         return [Frame(intensity, self.detector, sigma=sigma, mask=left_out(intensity, mask), origin=origin)]
+
+    def due(self, seq_num: int) -> bool:
+        """Return whether the event of this number makes a frame."""
+        return self.points is None or self.points.due(seq_num)
 
     def release(self) -> list[Frame | Failure]:
         """Give the frames that wait for others which will not come."""
@@ -165,6 +193,7 @@ def read_layout(
     data_key: str | None,
     geometry: DetectorGeometry | None = None,
     beam: Beam | None = None,
+    settings: StreamSettings | None = None,
 ) -> Layout:
     """Read from a start document and a descriptor how the stream's frames are made.
 
@@ -174,10 +203,17 @@ def read_layout(
         data_key: the key asked for, or None to find it.
         geometry: of two-dimensional frames where the caller knows better than the documents (a PONI file).
         beam: of ptychographic scans; with it every two-dimensional frame is taken for one of these.
+        settings: whether frames grow, where the start document does not say.
 
     Raises:
         DataKeyError: no such data key, or no unique one.
     """
+    settings = settings or StreamSettings()
+    points = points_of(start, settings)
+    if points is not None:
+        curve = PointCurve(start, descriptor, points)
+        stream, said = descriptor.get("name", ""), own_metadata(start)
+        return Layout(stream, points.intensity, {}, {}, {}, _NO_IMAGE, said, points=curve)
     chosen = choose_data_key(start, descriptor, data_key)
     event_roles = companions_in(start, descriptor, chosen)
     fixed: dict[str, Array] = {}
@@ -188,14 +224,16 @@ def read_layout(
         value, unit = _fixed_companion(start, descriptor, chosen, role)
         if value is not None:
             fixed[role], units[role] = value, unit
-    detector: DetectorGeometry | HologramGeometry | PlaneGeometry | GeometryError
+    detector: Detector | GeometryError
     try:
         detector = geometry or image_geometry(start, descriptor, chosen)
     except GeometryError as error:
         detector = error
     stream = descriptor.get("name", "")
     scan = None if beam is None else _scan(start, descriptor, chosen, beam)
-    return Layout(stream, chosen, event_roles, fixed, units, detector, own_metadata(start), scan)
+    exposures = Accumulated() if accumulates(start, settings) else None
+    said = own_metadata(start)
+    return Layout(stream, chosen, event_roles, fixed, units, detector, said, scan, exposures=exposures)
 
 
 def _scan(start: Document, descriptor: Document, data_key: str, beam: Beam) -> ScanFrames | GeometryError:

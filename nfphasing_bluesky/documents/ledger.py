@@ -3,21 +3,26 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from nfphasing_bluesky.documents.latencies import Latencies
 
 COUNTS = ("received", "reconstructed", "dropped", "failed")
+LOST = "lost"
 PERCENTILES = (50, 90, 99)
 
 
 @dataclass
 class Ledger:
-    """Counts of one run. `received` is counted where frames arrive, the others where they end."""
+    """Counts of one run. `received` is counted where frames arrive, the others where they end.
+
+    `lost` frames were never received: their sequence numbers are missing. They are in no other count.
+    """
 
     received: int = 0
     reconstructed: int = 0
     dropped: int = 0
     failed: int = 0
-    latencies_s: list[float] = field(default_factory=list)
+    lost: int = 0
+    latencies_s: Latencies = field(default_factory=Latencies)
 
     @property
     def unaccounted(self) -> int:
@@ -26,19 +31,19 @@ class Ledger:
 
     def percentiles(self) -> dict[str, float]:
         """Return latency percentiles, s, as `latency_p50_s` and so on; NaN when nothing was reconstructed."""
-        values = np.percentile(self.latencies_s, PERCENTILES) if self.latencies_s else [float("nan")] * 3
-        return {f"latency_p{p}_s": float(v) for p, v in zip(PERCENTILES, values, strict=True)}
+        values = self.latencies_s.percentiles(PERCENTILES)
+        return {f"latency_p{p}_s": value for p, value in zip(PERCENTILES, values, strict=True)}
 
     def data(self) -> dict[str, Any]:
         """Return the ledger as the data of its event."""
-        return {name: int(getattr(self, name)) for name in COUNTS} | self.percentiles()
+        return {name: int(getattr(self, name)) for name in (*COUNTS, LOST)} | self.percentiles()
 
 
 def ledger_keys(source: str) -> dict[str, dict[str, Any]]:
     """Return the data keys of the stream `ledger`."""
     counts = {
         name: {"source": source, "dtype": "integer", "dtype_numpy": "<i8", "shape": [], "units": "frames"}
-        for name in COUNTS
+        for name in (*COUNTS, LOST)
     }
     times = {
         f"latency_p{p}_s": {

@@ -256,6 +256,7 @@ def ptychography_frame(
     place: tuple[float, float],
     *,
     mask: NDArray | None = None,
+    background: NDArray | None = None,
     origin: Origin,
     doubt: str = "",
 ) -> Frame:
@@ -267,6 +268,7 @@ def ptychography_frame(
         probe: (P, H, W), in photons^(1/2).
         place: row and column of pixel [0, 0] in the object's pixels.
         mask: (H, W) True = not used.
+        background: (H, W) photons in every frame that never saw the object, where known.
         origin: of the frame.
         doubt: what is wrong with the scan.
 
@@ -293,5 +295,6 @@ def ptychography_frame(
         centred=optics.centred is not False,
         pixel_size_m=rows if square else None,
         wavelength_m=optics.wavelength_m,
+        background=background,
     )
     return Frame(np.where(bad, 0, counts), geometry, mask=bad, origin=origin, doubt=doubt)

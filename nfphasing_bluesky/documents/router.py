@@ -15,6 +15,8 @@ from nfphasing_bluesky.documents.streams import StreamAssets
 
 log = logging.getLogger(__name__)
 
+_STATUSES = ("success", "abort", "fail")
+
 
 class RunListener(Protocol):
     """What takes the frames of a FrameRouter."""
@@ -75,9 +77,17 @@ class FrameRouter:
         if not self._belongs(name, doc):
             log.debug("%s document of a run whose start was not seen is ignored", name)
             return
+        if name == "event":
+            # past event-model's router, which makes a page of every event and an event of every page
+            run = self._runs.get(self._owners[doc["descriptor"]])
+            if run is not None:
+                run.event(dict(doc))
+            return
         self._router(name, dict(doc))
         if name == "stop":
-            self._end(doc["run_start"], doc.get("exit_status", "success"), doc.get("reason") or "")
+            status = doc.get("exit_status", "success")
+            known = status in _STATUSES if isinstance(status, str) else False
+            self._end(doc["run_start"], status if known else "fail", str(doc.get("reason") or ""))
 
     def close(self, reason: str = "no stop document arrived") -> None:
         """End the runs that are still open, with exit status abort and this reason."""

@@ -1,6 +1,7 @@
 """One run's documents in, its Frames out."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +21,12 @@ from nfphasing_bluesky.core import (
     StreamSettings,
     Window,
 )
+from nfphasing_bluesky.documents.growing import points_of
 from nfphasing_bluesky.documents.handlers import ResourceAssets
 from nfphasing_bluesky.documents.keys import has_arrays, is_external
 from nfphasing_bluesky.documents.layout import Layout, read_layout
 from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
-from nfphasing_bluesky.documents.streams import StreamAssets
+from nfphasing_bluesky.documents.streams import StreamAssets, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +94,13 @@ class RunFrames(event_model.SingleRunDocumentRouter):
             return
         self._resources.descriptor(doc)
         asked = self._settings.data_key
-        if asked is None and not has_arrays(doc):
-            return
         try:
-            self._layouts[doc["uid"]] = read_layout(self.get_start(), doc, asked, self._geometry, self._beam)
+            start = self.get_start()
+            if asked is None and not has_arrays(doc) and points_of(start, self._settings) is None:
+                return
+            self._layouts[doc["uid"]] = read_layout(
+                start, doc, asked, self._geometry, self._beam, self._settings
+            )
         except DataKeyError as error:
             log.warning("run %s: %s", self.get_start()["uid"], error)
             self.problem = str(error)
@@ -137,17 +142,15 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         if layout is None:
             return
         key = self._streams.data_key(doc["stream_resource"])
-        first, last = doc["indices"]["start"], doc["indices"]["stop"]
-        numbered = doc["seq_nums"]["stop"] - doc["seq_nums"]["start"] == last - first
-        offset = doc["seq_nums"]["start"] - first if numbered else 1
+        rows, offset = rows_of(doc)
         if isinstance(layout, DataKeyError):
-            for index in range(first, last):
+            for index in rows:
                 self._refuse(doc["descriptor"], index + offset, time.time(), layout)
             return
         if key not in layout.needed:
             return
         shape = self._descriptors[doc["descriptor"]]["data_keys"][key].get("shape", ())
-        for index in range(first, last):
+        for index in rows:
             pending = self._pending_for(doc["descriptor"], index + offset, time.time())
             pending.values[key] = _row(self._streams, doc["stream_resource"], index, shape)
             self._finish_if_complete(pending)
@@ -160,6 +163,8 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         """Fail every incomplete frame with what it lacks, and close files."""
         for pending in list(self._pending.values()):
             layout = self._layouts[pending.descriptor]
+            if isinstance(layout, Layout) and not layout.due(pending.seq_num):
+                continue
             lacking = sorted(layout.needed - set(pending.values)) if isinstance(layout, Layout) else []
             self._fail(
                 self._origin(pending.seq_num, pending.time, layout),
@@ -187,14 +192,15 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         layout = self._layouts.get(doc["descriptor"])
         if layout is None:
             return
+        number, at = _whole(doc["seq_num"]), _seconds(doc["time"])
         if isinstance(layout, DataKeyError):
-            self._refuse(doc["descriptor"], doc["seq_num"], doc["time"], layout)
+            self._refuse(doc["descriptor"], number, at, layout)
             return
         brought = layout.needed & set(doc["data"])
         if not brought:
             return
-        pending = self._pending_for(doc["descriptor"], doc["seq_num"], doc["time"])
-        pending.time = doc["time"]
+        pending = self._pending_for(doc["descriptor"], number, at)
+        pending.time = at
         keys = self._descriptors[doc["descriptor"]]["data_keys"]
         filled = doc.get("filled") or {}
         for key in brought:
@@ -250,6 +256,21 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         key = layout.data_key if isinstance(layout, Layout) else self._settings.data_key or ""
         uid = self.get_start()["uid"]
         return Origin(key or "frame", uid, self._settings.stream, key, int(seq_num), float(at))
+
+
+def _whole(number: Any) -> int:
+    """Return a sequence number; raises DocumentError for what is none, before anything waits under it."""
+    if isinstance(number, int | np.integer):
+        return int(number)
+    raise DocumentError(f"an event has seq_num {number!r}, expected a whole number")
+
+
+def _seconds(at: Any) -> float:
+    """Return the time of an event, NaN for what is none: its frame may be good all the same."""
+    try:
+        return float(at)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _reason(error: Exception, origin: Origin) -> str:

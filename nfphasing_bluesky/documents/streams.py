@@ -17,6 +17,27 @@ from nfphasing_bluesky.documents.keys import Document
 _POLL_S = 0.01
 _IMAGES = frozenset(f"multipart/related;type={kind}" for kind in ("image/tiff", "image/jpeg", "image/cbf"))
 
+MOST_ROWS = 1_000_000
+"""Rows that one stream datum may announce: each becomes a frame, or a failure that takes its time, too."""
+
+
+def rows_of(doc: Document) -> tuple[range, int]:
+    """Return the rows that a stream datum announces, and what makes the sequence number of each.
+
+    Raises:
+        DocumentError: it announces what nobody can have written, before anything is kept for it.
+    """
+    ends = [doc[name][end] for name in ("indices", "seq_nums") for end in ("start", "stop")]
+    if not all(isinstance(end, int) for end in ends):
+        raise DocumentError(f"stream datum {doc.get('uid')}: rows {ends[:2]}, expected whole numbers")
+    first, last, number, end = ends
+    if last - first > MOST_ROWS:
+        raise DocumentError(
+            f"stream datum {doc.get('uid')}: {last - first} rows at once, at most {MOST_ROWS} are taken; is "
+            "its `indices` right?"
+        )
+    return range(first, last), number - first if end - number == last - first else 1
+
 
 class StreamAssets:
     """The stream resources of one run, opened when first read.

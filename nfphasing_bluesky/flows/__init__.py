@@ -2,12 +2,13 @@
 
 from nfphasing_bluesky.flows.anchor import Anchor
 from nfphasing_bluesky.flows.bounded_anchor import BoundedAnchor
-from nfphasing_bluesky.flows.box import HALF_LOG_2PI, Box
+from nfphasing_bluesky.flows.box import HALF_LOG_2PI, Box, inside_box
 from nfphasing_bluesky.flows.conditional import ConditionalFlow, FlowDistribution, LatentSampler, build_flow
 from nfphasing_bluesky.flows.couplings import AffineCoupling, SplineCoupling
 from nfphasing_bluesky.flows.encoder import CurveEncoder, CurveNetwork, EncodedCurve
 from nfphasing_bluesky.flows.gaussian import ConditionalAffine, ConditionalGaussian
 from nfphasing_bluesky.flows.linear import LULinear, Permutation
+from nfphasing_bluesky.flows.local import GOLDEN, FlowAndFits, LocalFits
 from nfphasing_bluesky.flows.mixture import MixtureDistribution, MixtureOfFlows
 from nfphasing_bluesky.flows.resample import (
     CHANNELS,
@@ -31,6 +32,7 @@ from nfphasing_bluesky.flows.transforms import Chain, Transform
 
 __all__ = [
     "CHANNELS",
+    "GOLDEN",
     "HALF_LOG_2PI",
     "AffineCoupling",
     "Anchor",
@@ -48,10 +50,12 @@ __all__ = [
     "CurveNetwork",
     "EncodedCurve",
     "EncoderSettings",
+    "FlowAndFits",
     "FlowDistribution",
     "FlowSettings",
     "LULinear",
     "LatentSampler",
+    "LocalFits",
     "LogGrid",
     "MixtureDistribution",
     "MixtureOfFlows",
@@ -64,5 +68,6 @@ __all__ = [
     "bin_centres",
     "bin_curve",
     "build_flow",
+    "inside_box",
     "resample_curve",
 ]

@@ -11,6 +11,13 @@ from nfphasing_bluesky.flows.transforms import Transform
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
+def inside_box(y: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Values x strictly between the bounds whose Phi^-1((x - lower) / (upper - lower)) is y, all (..., D)."""
+    step = (upper - lower) * (0.5 * torch.erfc(y.abs() * 0.5**0.5))
+    x = torch.where(y < 0, lower + step, upper - step)
+    return torch.minimum(torch.maximum(x, torch.nextafter(lower, upper)), torch.nextafter(upper, lower))
+
+
 class Box(Transform):
     """y = Phi^-1((x - lower) / (upper - lower)), exact near both edges, Phi the normal distribution.
 
@@ -73,10 +80,6 @@ class Box(Transform):
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map R^D into the box, measured from the nearer edge."""
         lower, upper = self._edges()
-        width = upper - lower
-        step = width * (0.5 * torch.erfc(y.abs() * 0.5**0.5))
-        x = torch.where(y < 0, lower + step, upper - step)
-        least, most = torch.nextafter(lower, upper), torch.nextafter(upper, lower)
-        x = torch.minimum(torch.maximum(x, least), most)
-        log_det = width.log() - 0.5 * y.square() - HALF_LOG_2PI
+        x = inside_box(y, lower, upper)
+        log_det = (upper - lower).log() - 0.5 * y.square() - HALF_LOG_2PI
         return torch.where(self.open, y, x), log_det.where(~self.open, 0.0).sum(-1)

@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.modalities import Draws
-from nfphasing_bluesky.modalities.base import Evaluated
+from nfphasing_bluesky.modalities.draws import Evaluated
+
+FEWEST_EFFECTIVE = 50.0
+"""Effective draws of a class from which it is resampled: fewer make 95 % intervals too narrow."""
 
 
 def log_weights(log_likelihood: Tensor, log_prior: Tensor, log_q: Tensor) -> Tensor:
@@ -22,35 +25,54 @@ def ess_fraction(log_w: Tensor) -> Tensor:
     return torch.where(finite, ess, 0.0)
 
 
-def systematic_resample(log_w: Tensor, u: float) -> Tensor:
-    """(S,) indices drawn in proportion to (S,) weights, from one uniform number in [0, 1)."""
-    w = (log_w - log_w.max()).exp()
-    cdf = (w / w.sum()).cumsum(0)
-    places = (torch.arange(len(w), dtype=cdf.dtype, device=cdf.device) + u) / len(w)
-    return torch.searchsorted(cdf, places).clamp_max(len(w) - 1)
+def systematic_resample(log_w: Tensor, u: Tensor, member: Tensor | None = None) -> Tensor:
+    """(B, S) indices drawn in proportion to (B, S) weights, from one uniform number (B,) in [0, 1) each.
+
+    With `member`, bool (B, S), as many as there are members are drawn of these, and put in their places.
+    """
+    own = log_w if member is None else torch.where(member, log_w, -torch.inf)
+    top = own.amax(1, keepdim=True)
+    cdf = (own - torch.where(torch.isfinite(top), top, 0.0)).exp().cumsum(1)
+    s = own.shape[1]
+    if member is None:
+        rank, count = torch.arange(s, dtype=cdf.dtype, device=cdf.device), cdf.new_full((len(cdf), 1), s)
+    else:
+        rank, count = (member.cumsum(1) - 1).to(cdf), member.sum(1, keepdim=True).clamp_min(1).to(cdf)
+    places = (rank + u.to(cdf)[:, None]) / count * cdf[:, -1:]
+    return torch.searchsorted(cdf, places).clamp_max(s - 1)
 
 
 def resample(
-    draws: Draws, evaluated: Evaluated, log_w: Tensor, least: float, u: Tensor
+    draws: Draws, evaluated: Evaluated, log_w: Tensor, least: float, u: Tensor, by_class: bool = False
 ) -> tuple[Draws, Evaluated]:
     """Draws in proportion to their weights, in frames whose weights say enough; the others as they are.
 
     A flow is a little too wide wherever the data fix a combination of its coordinates, such as I(0) of large
     particles. Weights of a large effective sample size put that right. Those of a small one would pick the
-    luckiest of the draws instead: there the flow knows better.
+    luckiest of the draws instead: there the flow knows better. Where it is small because the flow of one
+    class is poor, the draws of another may be good: those are resampled among themselves, which leaves the
+    shares of the classes as they are.
 
     Args:
         draws: equally many of each of B frames, those of one together.
         evaluated: of the draws.
         log_w: (B, S) log weights.
-        least: effective sample size over S from which weights are used.
+        least: effective sample size over S from which weights are used; 1 for never.
         u: (B,) uniform numbers in [0, 1).
+        by_class: whether draws of one class are resampled where those of a frame are not, if they are worth
+            `FEWEST_EFFECTIVE`.
     """
-    good = (ess_fraction(log_w) >= least).nonzero()[:, 0]
-    if not good.numel():
+    if least >= 1:
         return draws, evaluated
-    s = log_w.shape[1]
-    rows = torch.arange(log_w.numel(), device=log_w.device).view_as(log_w).clone()
-    for b in good.tolist():
-        rows[b] = b * s + systematic_resample(log_w[b], float(u[b]))
-    return draws.at(rows.flatten()), evaluated.at(rows.flatten())
+    b, s = log_w.shape
+    whole = ess_fraction(log_w) >= least
+    place = torch.arange(s, device=log_w.device).expand(b, s)
+    chosen = torch.where(whole[:, None], systematic_resample(log_w, u), place)
+    label = draws.label.view(b, s)
+    for k in label.unique().tolist() if by_class else ():
+        member = (label == k) & ~whole[:, None]
+        worth = s * ess_fraction(torch.where(member, log_w, -torch.inf)) >= FEWEST_EFFECTIVE
+        member = member & worth[:, None]
+        chosen = torch.where(member, systematic_resample(log_w, u, member), chosen)
+    rows = (chosen + s * torch.arange(b, device=chosen.device)[:, None]).flatten()
+    return draws.at(rows), evaluated.at(rows)

@@ -54,8 +54,8 @@ def polish(
         if not torch.isfinite(ratio).any():
             break
         step = _next_power(ratio, power) if stage < MAX_STAGES - 1 else 1.0
-        u = float(torch.rand(1, generator=generator))
-        chosen = systematic_resample((step - power) * ratio, u)
+        u = torch.rand(1, generator=generator)
+        chosen = systematic_resample(((step - power) * ratio)[None], u)[0]
         draws, values_q, values_p = draws.at(chosen), values_q[chosen], values_p[chosen]
         power, stage = step, stage + 1
         moves = steps if power == 1.0 else max(1, steps // 3)
@@ -91,7 +91,9 @@ def _move(draws, values_q, values_p, power, log_q, log_target, generator):
     for half, other in ((order[: s // 2], order[s // 2 :]), (order[s // 2 :], order[: s // 2])):
         current = Draws(draws.label, theta, draws.frame)
         proposal = _propose(current.at(half), current.at(other), generator)
-        new_q, new_p = log_q(proposal).double(), log_target(proposal).double()
+        new_p = log_target(proposal).double()
+        # at full strength the flow no longer counts
+        new_q = log_q(proposal).double() if power < 1 else values_q[half]
         old = (1 - power) * values_q[half] + power * values_p[half]
         new = (1 - power) * new_q + power * new_p
         new = torch.where(torch.isfinite(new), new, -torch.inf)

@@ -1,6 +1,5 @@
 """Reconstructor: a batch of frames in, a batch of posteriors out."""
 
-import hashlib
 import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -8,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,22 +23,36 @@ from nfphasing_bluesky.core import (
     SettingsError,
     refuse_bounds,
 )
+from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.device import pick_device
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
+from nfphasing_bluesky.inference.second_look import STARTS, look_again
+from nfphasing_bluesky.inference.seeds import generator_of, normal_of, uniform_of
+from nfphasing_bluesky.inference.summaries import bands, mean_and_std
+from nfphasing_bluesky.inference.tempered import temper
 from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.trust import doubted, judge, outside
-from nfphasing_bluesky.modalities import Anchors, Distribution, Draws, Modality, modality
+from nfphasing_bluesky.modalities import (
+    Anchors,
+    Distribution,
+    DrawDistribution,
+    Draws,
+    Evaluated,
+    FitsAgain,
+    Modality,
+    SurveysScans,
+    modality,
+)
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
 
 Result = Posterior | Failure
 
-# Draws whose effective sample size and predictions are shown: enough for both, whatever n_samples is.
+# Draws whose effective sample size is shown: enough, whatever n_samples is.
 WEIGHED = 64
-BANDED = 128
 
 # Modes that a derived run keeps of a frame with several answers.
 ANSWERS = 4
@@ -50,6 +62,17 @@ VALUES_AT_ONCE = 2_000_000
 
 # Frames that a core of its own is worth: with fewer, Python's threads wait for each other.
 WORTH_A_CORE = 8
+
+
+class Drawn(NamedTuple):
+    """Draws of a batch, those of one frame together, and what is known of how good they are."""
+
+    draws: Draws
+    evaluated: Evaluated
+    ess: Tensor | None
+    acceptance: list[float] | None
+    predicted: Tensor
+    doubts: list[str]
 
 
 class Conditioned(NamedTuple):
@@ -164,6 +187,15 @@ class Reconstructor:
         order = [i for rows in alike.values() for i in rows]
         return [result for _, result in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
 
+    def survey(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Return the frames of a whole scan as the model takes them best: each knows of the others.
+
+        They get their nearest neighbours, and what the scan as a whole says of the part that each saw. Models
+        that look at one frame at a time take them as they are.
+        """
+        complete = with_neighbours(frames, self.info.neighbours)
+        return self.modality.survey(complete) if isinstance(self.modality, SurveysScans) else complete
+
     def _collate(self, frames: Sequence[Frame]) -> tuple[list[int], Any, dict[int, Result]]:
         """Indices of the frames that can be used, their batch, and why the others can't."""
         everyone = list(range(len(frames)))
@@ -184,6 +216,8 @@ class Reconstructor:
 
         On the processor there is a part for every core, or a multiple of that, if there are frames enough.
         """
+        if isinstance(self.modality, FitsAgain) and self.modality.one_by_one:
+            return [frames[i : i + 1] for i in range(len(frames))]
         points = max((frame.intensity.size for frame in frames), default=1)
         size = max(1, VALUES_AT_ONCE // ((n_samples or self.settings.n_samples) * points))
         if self.device.type == "cpu":
@@ -213,44 +247,31 @@ class Reconstructor:
         s = n_samples or self.settings.n_samples
         seed = self.settings.seed if seed is None else seed
         batch, anchors, distribution = conditioned or self.condition(batch, origins, seed)
-        normal = self._noise(batch, origins, s, seed)
-        width = 1 + self.modality.latents(batch)
-        draws, log_q = distribution.draw(normal[..., :width])
-        tail = normal[..., width:].reshape(len(batch) * s, -1)
-        evaluated = self.modality.evaluate(draws, batch, tail)
-        weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
-        ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
-        acceptance: list[float] | None = None
-        if self.settings.polish_steps:
-            draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
-            evaluated = self.modality.evaluate(draws, batch, tail)
-        else:
-            if weights is not None:
-                u = [torch.rand((), generator=_generator(seed + 3, o)) for o in origins]
-                least = self.settings.resample_ess
-                draws, evaluated = resample(draws, evaluated, weights, least, torch.stack(u))
-            if math.isfinite(self.modality.hopeless_nats):
-                draws, evaluated = keep_possible(draws, evaluated, len(batch), self.modality.hopeless_nats)
+        drawn = self._drawn(batch, distribution, origins, s, seed)
+        draws, evaluated = drawn.draws, drawn.evaluated
         tensors = {
             "density": self.modality.density(draws, evaluated.nuisance),
-            "predicted": evaluated.predicted,
+            "predicted": drawn.predicted,
             **{f"parameter.{k}": v for k, v in self.modality.report(draws, evaluated.nuisance).items()},
         }
         split = {k: v.view(len(batch), s, *v.shape[1:]).cpu() for k, v in tensors.items()}
         classes = self._classes(distribution, draws.label.view(len(batch), s))
         labels = draws.label.view(len(batch), s).cpu().numpy()
         agreement = self.modality.agreement(batch, anchors)
-        trust = self._trust(batch, split["predicted"], distribution.embedding, ess, acceptance, agreement)
+        checks = self._trust(
+            batch, split["predicted"], distribution.embedding, drawn.ess, drawn.acceptance, agreement
+        )
+        trust = [doubted(check, doubt) for check, doubt in zip(checks, drawn.doubts, strict=True)]
         predictions = [
-            Prediction(*(band.numpy() for band in bands))
-            for bands in zip(*_bands(split["predicted"]), strict=True)
+            Prediction(*(part.numpy() for part in band))
+            for band in zip(*bands(split["predicted"]), strict=True)
         ]
         if frames is not None:
             predictions = [
                 self._on_frame(frame, b, draws, evaluated.nuisance, predictions[b])
                 for b, frame in enumerate(frames)
             ]
-        mean, std = _mean_and_std(split["density"])
+        mean, std = mean_and_std(split["density"])
         latency = (time.perf_counter() - began) / (share or len(batch))
         return [
             Posterior(
@@ -271,6 +292,38 @@ class Reconstructor:
             )
             for b in range(len(batch))
         ]
+
+    def _drawn(
+        self, batch: Any, distribution: Distribution, origins: Sequence[Origin], s: int, seed: int
+    ) -> Drawn:
+        """Draw S objects a frame, polished, resampled or sifted as the settings and the modality ask."""
+        normal = self._noise(batch, origins, s, seed)
+        width = 1 + self.modality.latents(batch)
+        draws, log_q = distribution.draw(normal[..., :width])
+        tail = normal[..., width:].reshape(len(batch) * s, -1)
+        evaluated = self.modality.evaluate(draws, batch, tail)
+        weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
+        ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
+        acceptance: list[float] | None = None
+        doubts, least = [""] * len(batch), self.settings.resample_ess
+        if self.settings.polish_steps:
+            draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
+            evaluated = self.modality.evaluate(draws, batch, tail)
+        elif weights is not None and isinstance(distribution, DrawDistribution) and distribution.fits:
+            noise = normal[..., :width], tail, uniform_of(seed + 3, origins)
+            explains = self.card.thresholds.chi2_warning
+            own = draws, evaluated, weights
+            made = temper(self.modality, distribution, batch, own, noise, least, explains)
+            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts)
+        else:
+            hopeless = self.modality.hopeless_nats
+            sifted = math.isfinite(hopeless)
+            if weights is not None:
+                u, by_class = uniform_of(seed + 3, origins), len(self.modality.classes) > 1 and not sifted
+                draws, evaluated = resample(draws, evaluated, weights, least, u, by_class)
+            if sifted:
+                draws, evaluated, doubts = keep_possible(draws, evaluated, len(batch), hopeless)
+        return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts)
 
     def _on_frame(
         self, frame: Frame, b: int, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
@@ -297,17 +350,19 @@ class Reconstructor:
         batch = batch.to(self.device)
         anchors = self.modality.anchors(batch)
         network = self.network(*self.modality.context(batch), anchors)
-        shape = (len(self.modality.classes), PILOTS, self.modality.width)
-        if shape[0] == 1:
+        count, width = len(self.modality.classes), self.modality.width
+        if isinstance(self.modality, FitsAgain):
+            starts = normal_of(seed + 4, origins, count, STARTS, width)
+            network = look_again(self.modality, network, batch, starts.to(self.device))
+        if count == 1:
             return Conditioned(batch, anchors, network)
-        pilots = [torch.randn(shape, generator=_generator(seed + 2, o)) for o in origins]
-        weighed = weigh_classes(self.modality, network, batch, torch.stack(pilots).to(self.device))
-        return Conditioned(batch, anchors, weighed)
+        pilots = normal_of(seed + 2, origins, count, PILOTS, width).to(self.device)
+        return Conditioned(batch, anchors, weigh_classes(self.modality, network, batch, pilots))
 
     def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
         columns = 1 + self.modality.latents(batch) + self.modality.noise_columns
-        rows = [torch.randn(s, columns, generator=_generator(seed, o)) for o in origins]
+        rows = [torch.randn(s, columns, generator=generator_of(seed, o)) for o in origins]
         return torch.stack(rows).to(self.device)
 
     def _polish(
@@ -324,7 +379,7 @@ class Reconstructor:
             def log_target(d: Draws) -> Tensor:
                 return self.modality.log_likelihood(d, batch) + self.modality.log_prior(d)
 
-            generator = _generator(seed + 1, origin)
+            generator = generator_of(seed + 1, origin)
             mine = draws.at(torch.arange(b * s, (b + 1) * s, device=draws.label.device))
             done = polish(mine, distribution.log_prob, log_target, self.settings.polish_steps, generator)
             parts.append(done.draws)
@@ -364,30 +419,3 @@ class Reconstructor:
             )
             for b in range(len(chi2))
         ]
-
-
-def frame_seed(seed: int, seq_num: int) -> int:
-    """Seed of one frame: the same live, replayed, and whatever else is in its batch."""
-    digest = hashlib.sha256(f"{seed}:{seq_num}".encode()).digest()
-    return int.from_bytes(digest[:7], "little")
-
-
-def _generator(seed: int, origin: Origin) -> torch.Generator:
-    return torch.Generator().manual_seed(frame_seed(seed, origin.seq_num))
-
-
-def _bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and central 95 % of (B, S, ...) predictions."""
-    few = predicted[:, :BANDED].numpy()
-    low, high = int(np.floor(0.025 * (few.shape[1] - 1))), int(np.ceil(0.975 * (few.shape[1] - 1)))
-    # sorting along the last axis, in memory, takes an eighth of the time of a partition along another
-    ordered = np.sort(np.ascontiguousarray(np.moveaxis(few, 1, -1)), axis=-1)
-    lower, upper = (torch.from_numpy(ordered[..., i].copy()) for i in (low, high))
-    return predicted.mean(1), lower, upper
-
-
-def _mean_and_std(draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (B, S, ...) draws, written out: `Tensor.std` along the second axis takes ten times as long."""
-    mean = draws.mean(1)
-    away = draws - mean[:, None]
-    return mean, (away.square().sum(1) / (draws.shape[1] - 1)).sqrt()

@@ -1,6 +1,7 @@
 """One file a modality behind one protocol, and their registry."""
 
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Distribution, Draws, Evaluated, Modality
+from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SurveysScans
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.network import DrawDistribution, NetworkSettings
 from nfphasing_bluesky.modalities.registry import REGISTRY, modality
 
@@ -12,7 +13,9 @@ __all__ = [
     "DrawDistribution",
     "Draws",
     "Evaluated",
+    "FitsAgain",
     "Modality",
     "NetworkSettings",
+    "SurveysScans",
     "modality",
 ]

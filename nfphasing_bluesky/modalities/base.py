@@ -4,134 +4,15 @@ Dimension letters: B frames of a batch, S draws of one frame, N draws in a flat 
 K classes, Q points of a curve.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction, Settings, Symmetry
-from nfphasing_bluesky.flows import Anchor
-
-
-class Batch(Protocol):
-    """Frames as tensors on one device. Each modality has its own fields."""
-
-    def __len__(self) -> int: ...
-
-    def at(self, index: Tensor) -> Self:
-        """Return the frames that an index or a boolean mask picks."""
-        ...
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on another device."""
-        ...
-
-
-@dataclass(frozen=True)
-class Draws:
-    """N parameter vectors, each of one class and for one frame of a batch.
-
-    Args:
-        label: (N,) int64, class; of a draw that one of several answers was made from, which one.
-        theta: (N, D) free parameters, the class's own first, zeros behind.
-        frame: (N,) int64, index of the frame in its batch.
-    """
-
-    label: Tensor
-    theta: Tensor
-    frame: Tensor
-
-    def __len__(self) -> int:
-        return self.label.numel()
-
-    def at(self, index: Tensor) -> "Draws":
-        """Return the draws that an index or a boolean mask picks."""
-        return Draws(self.label[index], self.theta[index], self.frame[index])
-
-
-class Anchors:
-    """Anchors of B frames for K classes, found when first asked for and then kept.
-
-    A modality of one class may keep several answers of it as if they were classes.
-
-    Args:
-        frames: B.
-        find: of a class and the indices of frames, the anchors of those; None when all are put in.
-    """
-
-    def __init__(self, frames: int, find: Callable[[int, Tensor], Anchor] | None = None) -> None:
-        self._find = find
-        self._frames = frames
-        self._kept: dict[int, tuple[Anchor, Tensor]] = {}
-
-    @property
-    def kinds(self) -> tuple[int, ...]:
-        """Classes of which anchors are known."""
-        return tuple(self._kept)
-
-    def put(self, k: int, frames: Tensor, anchor: Anchor) -> None:
-        """Keep anchors of class k for some frames."""
-        if k not in self._kept:
-            parts = (anchor.location, anchor.factor, anchor.features)
-            empty = Anchor(*(p.new_zeros(self._frames, *p.shape[1:]) for p in parts))
-            known = torch.zeros(self._frames, dtype=torch.bool, device=frames.device)
-            self._kept[k] = (empty, known)
-        kept, known = self._kept[k]
-        kept.location[frames], kept.factor[frames] = anchor.location, anchor.factor
-        kept.features[frames] = anchor.features
-        known[frames] = True
-
-    def get(self, k: int, frames: Tensor) -> Anchor:
-        """Anchors of class k for some frames, in their order."""
-        missing = frames
-        if k in self._kept:
-            missing = frames[~self._kept[k][1][frames]]
-        if missing.numel():
-            if self._find is None:
-                raise LookupError(f"{missing.numel()} frames have no anchor of class {k}")
-            missing = missing.unique()
-            self.put(k, missing, self._find(k, missing))
-        return self._kept[k][0].at(frames)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What the forward model says about N draws.
-
-    Args:
-        log_likelihood: (N,) log p(I | theta) with linear nuisances integrated out, up to a constant of
-            the frame.
-        nuisance: name -> (N, ...) draws of what is linear from their exact conditional.
-        predicted: (N, ...) expected intensity of each draw, in the frame's units.
-    """
-
-    log_likelihood: Tensor
-    nuisance: Mapping[str, Tensor]
-    predicted: Tensor
-
-    def at(self, index: Tensor) -> "Evaluated":
-        """Return what it says about the draws that an index picks."""
-        own = {name: value[index] for name, value in self.nuisance.items()}
-        return Evaluated(self.log_likelihood[index], own, self.predicted[index])
-
-
-def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
-    """(B,) mean squared residual over sigma of (B, ...) patterns, over the points that are not masked.
-
-    Infinite for a prediction that is not finite, which fits nothing.
-    """
-    usable = ~batch.mask
-    pull = torch.where(usable, (batch.intensity - predicted) / batch.sigma, 0.0).double()
-    chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
-    return chi2.nan_to_num(torch.inf)
-
-
-def cut_to(frame: Frame, prediction: Prediction) -> Prediction:
-    """Take off what a batch was padded with."""
-    shape = tuple(slice(0, n) for n in frame.intensity.shape)
-    return Prediction(prediction.mean[shape], prediction.lower[shape], prediction.upper[shape])
+from nfphasing_bluesky.flows import Anchor, LocalFits
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 
 
 class Distribution(Protocol):
@@ -156,16 +37,6 @@ class Distribution(Protocol):
     def draw(self, noise: Tensor) -> tuple[Draws, Tensor]:
         """B S draws, those of one frame together, and (B S,) log q, of noise (B, S, 1 + D)."""
         ...
-
-
-@dataclass(frozen=True)
-class ClassSpec:
-    """One class of objects: its name and the box of its free parameters (prior support)."""
-
-    name: str
-    free: tuple[str, ...]
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
 
 
 class Modality(Protocol):
@@ -381,4 +252,34 @@ class Modality(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """Tensors of the prior that belong into the model's weights; empty when there are none."""
+        ...
+
+
+@runtime_checkable
+class SurveysScans(Protocol):
+    """A modality whose frames each see a part of one object."""
+
+    def survey(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Frames of a whole scan, each with what all of them say of its part (`Frame.survey`)."""
+        ...
+
+
+@runtime_checkable
+class FitsAgain(Protocol):
+    """A modality of so many minima that draws of its flow are worth a fit, and fits may miss the right one.
+
+    Its networks give a `DrawDistribution`.
+    """
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether frames are reconstructed alone.
+
+        A processor rounds a little otherwise in batches of another size. Fits with rough slopes multiply
+        that, and weights again, until a frame's draws differ live and replayed.
+        """
+        ...
+
+    def fits_again(self, k: int, drawn: Tensor, batch: Any, anchor: Anchor) -> LocalFits:
+        """Fits of class k that begin at draws (B, P, D) of B frames, their anchors among them."""
         ...

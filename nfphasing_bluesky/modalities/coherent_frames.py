@@ -1,13 +1,14 @@
 """Coherent patterns as tensors: what a batch is, how frames become one, how they are perturbed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import DetectorGeometry, Frame, FrameError, GeometryError, PlaneGeometry
+from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.physics.coherent import pattern_shape
 from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels
 from nfphasing_bluesky.physics.noise import poisson_counts
@@ -30,7 +31,7 @@ STEEP = 3.0
 
 
 @dataclass(frozen=True)
-class CoherentBatch:
+class CoherentBatch(Measured):
     """B patterns with q = 0 at [H // 2, W // 2].
 
     Args:
@@ -38,6 +39,7 @@ class CoherentBatch:
         mask: (B, H, W) bool, True = do not use.
         scale: (B,) float64, intensity of a pixel over |FFT u|^2.
         pixel_m: (B, 2) float64, pixel of u (row, column), m; NaN where not known.
+        scale_known: (B,) bool, the frame says its scale; it was found otherwise.
     """
 
     intensity: Tensor
@@ -45,17 +47,7 @@ class CoherentBatch:
     mask: Tensor
     scale: Tensor
     pixel_m: Tensor
-
-    def __len__(self) -> int:
-        return len(self.intensity)
-
-    def at(self, index: Tensor) -> "CoherentBatch":
-        """Return the patterns that an index or a boolean mask picks."""
-        return CoherentBatch(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> "CoherentBatch":
-        """Return the batch on another device."""
-        return CoherentBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+    scale_known: Tensor
 
     @property
     def weight(self) -> Tensor:
@@ -85,7 +77,8 @@ def measured(expected: Tensor, shape: tuple[int, int], generator: torch.Generato
     centre = torch.tensor([m // 2 for m in shape], device=device, dtype=torch.float64).expand(n, 2)
     mask = beam_stop_disc(shape, centre, radius)
     mask = mask | dead_pixels(n, shape, DEAD * uniform(), generator)
-    return CoherentBatch(intensity, sigma, mask, scale, torch.full((n, 2), torch.nan, dtype=torch.float64))
+    pixel = torch.full((n, 2), torch.nan, dtype=torch.float64)
+    return CoherentBatch(intensity, sigma, mask, scale, pixel, torch.ones(n, dtype=torch.bool, device=device))
 
 
 def collate(frames: Sequence[Frame], shape: tuple[int, int], typical: float) -> CoherentBatch:
@@ -103,7 +96,8 @@ def collate(frames: Sequence[Frame], shape: tuple[int, int], typical: float) -> 
     intensity, sigma, mask = (torch.from_numpy(np.stack([row[i] for row in rows])) for i in range(3))
     scale = torch.tensor([row[3] for row in rows], dtype=torch.float64)
     pixel = torch.tensor([row[4] for row in rows], dtype=torch.float64)
-    return CoherentBatch(intensity, sigma, mask, scale, pixel)
+    known = torch.tensor([row[5] for row in rows])
+    return CoherentBatch(intensity, sigma, mask, scale, pixel, known)
 
 
 def _row(frame: Frame, size: tuple[int, int], typical: float) -> tuple:
@@ -132,9 +126,10 @@ def _row(frame: Frame, size: tuple[int, int], typical: float) -> tuple:
             f"{label}: the intensities add up to {total:.4g}, less than {MIN_SIGNAL_TO_NOISE:g} standard "
             "deviations; expected a pattern: check the shutter and the data key"
         )
+    known = scale is not None
     if scale is None:
         scale = total / float(usable.sum()) / typical
-    return intensity, sigma, ~usable, scale, pixel
+    return intensity, sigma, ~usable, scale, pixel, known
 
 
 def _window(centre: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:

@@ -1,13 +1,14 @@
 """Curves as tensors: what the 1-D modalities share before any particle or p(r) comes in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError
+from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma, uneven_sigma
 
 MIN_POINTS = 10
@@ -15,7 +16,7 @@ MIN_SIGNAL_TO_NOISE = 4.0
 
 
 @dataclass(frozen=True)
-class CurveBatch:
+class CurveBatch(Measured):
     """B curves padded to a common number of points.
 
     Args:
@@ -32,27 +33,6 @@ class CurveBatch:
     mask: Tensor
     contrast: Tensor
     q_relative_error: Tensor
-
-    def __len__(self) -> int:
-        return self.q.shape[0]
-
-    def to(self, device: torch.device | str) -> "CurveBatch":
-        """Return the batch on another device."""
-        return CurveBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    def at(self, index: Tensor) -> "CurveBatch":
-        """Return the curves that an index picks."""
-        return CurveBatch(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    @property
-    def weight(self) -> Tensor:
-        """(B, Q) 1/sigma^2, zero where masked."""
-        return torch.where(self.mask, 0.0, self.sigma.clamp_min(1e-30).reciprocal() ** 2)
-
-    @property
-    def root_weight(self) -> Tensor:
-        """(B, Q) 1/sigma, float64, zero where masked."""
-        return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal())
 
 
 R_E_ANGSTROM = 2.8179403e-5

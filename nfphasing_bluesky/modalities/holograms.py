@@ -1,14 +1,14 @@
 """Holograms as tensors: what a batch of them is, how frames become one, and how they are perturbed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry
+from nfphasing_bluesky.modalities.batches import Measured, Rows
 from nfphasing_bluesky.physics.counting import dead_pixels, flat_corrected, random_flats
 from nfphasing_bluesky.physics.holography import (
     ctf_phase,
@@ -33,7 +33,7 @@ LEAST_SIGMA = 1e-4
 
 
 @dataclass(frozen=True)
-class Hologram:
+class Hologram(Rows):
     """How B holograms came about, (B,) float64 each; NaN for lengths that are not known.
 
     Pixel Fresnel number, beta / delta, wavelength in angstrom, pixel in metres.
@@ -44,17 +44,9 @@ class Hologram:
     wavelength_angstrom: Tensor
     pixel_size_m: Tensor
 
-    def at(self, index: Tensor) -> "Hologram":
-        """Return those of some frames."""
-        return Hologram(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> "Hologram":
-        """Return them on another device."""
-        return Hologram(*(getattr(self, f.name).to(device) for f in fields(self)))
-
 
 @dataclass(frozen=True)
-class HologramBatch:
+class HologramBatch(Measured):
     """B holograms of H x W pixels, and what a network sees of them.
 
     Args:
@@ -75,21 +67,6 @@ class HologramBatch:
     log_scale: Tensor
     surroundings: Tensor | None
     corner: Tensor
-
-    def __len__(self) -> int:
-        return self.intensity.shape[0]
-
-    def at(self, index: Tensor) -> "HologramBatch":
-        """Return the frames that an index or a boolean mask picks."""
-        return self._each(lambda v: v.at(index) if isinstance(v, Hologram) else v[index])
-
-    def to(self, device: torch.device | str) -> "HologramBatch":
-        """Return the batch on another device."""
-        return self._each(lambda v: v.to(device))
-
-    def _each(self, change: Callable[[Any], Any]) -> "HologramBatch":
-        known = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(self, **{name: change(value) for name, value in known.items()})
 
 
 def expected(phase: Tensor, geometry: Hologram) -> Tensor:

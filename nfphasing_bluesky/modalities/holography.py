@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
 from nfphasing_bluesky.flows.image import WaveletFlowSettings
 from nfphasing_bluesky.modalities import holograms
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws, Evaluated, gaussian_chi2
+from nfphasing_bluesky.modalities.batches import gaussian_chi2
+from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
 from nfphasing_bluesky.modalities.images import Images

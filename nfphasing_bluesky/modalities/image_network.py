@@ -17,7 +17,7 @@ from nfphasing_bluesky.flows.image import (
     WaveletFlowSettings,
     build_image_flow,
 )
-from nfphasing_bluesky.modalities.base import Anchors, Draws
+from nfphasing_bluesky.modalities.draws import Anchors, Draws
 from nfphasing_bluesky.modalities.tiles import Tiling, tiling
 
 PIXELS_AT_ONCE = 2**22

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, Prediction
 from nfphasing_bluesky.flows import Anchor
-from nfphasing_bluesky.modalities.base import Anchors, Draws, cut_to
+from nfphasing_bluesky.modalities.batches import cut_to
+from nfphasing_bluesky.modalities.draws import Anchors, Draws
 
 
 class Images:

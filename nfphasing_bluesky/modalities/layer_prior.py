@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import FrameError, Parameter
-from nfphasing_bluesky.modalities.base import ClassSpec
+from nfphasing_bluesky.modalities.draws import ClassSpec
 from nfphasing_bluesky.physics.reflectivity import Stack
 
 MOST_LAYERS = 5
@@ -78,7 +78,7 @@ COMMON = (
     Quantity(
         "absorption_cubic_angstrom_per_e",
         "angstrom^3/e",
-        "absorption over squared density: that of X-rays grows with the atomic number",
+        "absorption over squared density",
         0.003,
         0.1,
         log=True,

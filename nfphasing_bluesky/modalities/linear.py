@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.modalities.batches import Measured
+from nfphasing_bluesky.modalities.draws import Draws
+
 CELLS = 64
 WIDTH_SIGMA = 6.0
 
@@ -103,6 +106,23 @@ def condition(shape: Tensor, intensity: Tensor, weight: Tensor, prior: Backgroun
     data = data.repeat_interleave(len(shape) // len(weight))
     log_evidence = data + total + cell.log() - math.log(highest - lowest)
     return ScaleBackground(log_evidence, low, cell, log_density - total[:, None], prior, moments)
+
+
+def condition_draws(shape: Tensor, draws: Draws, batch: Measured, prior: BackgroundPrior) -> ScaleBackground:
+    """Condition scale and background of N draws, in any order, on the frames that they are for.
+
+    Args:
+        shape: (N, Q) P(q) of each draw.
+        draws: whose frames count.
+        batch: the curves.
+        prior: of beta.
+    """
+    weight, intensity = batch.weight, batch.intensity
+    each = len(draws) // len(batch)
+    together = torch.arange(len(batch), device=draws.frame.device).repeat_interleave(each)
+    if not torch.equal(together, draws.frame):
+        weight, intensity = weight[draws.frame], intensity[draws.frame]
+    return condition(shape, intensity, weight, prior)
 
 
 def _uniform(noise: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The network of the 1-D modalities: one encoder, a class head, one bounded flow per class."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,15 @@ from nfphasing_bluesky.core import Settings
 from nfphasing_bluesky.flows import (
     CurveNetwork,
     EncoderSettings,
+    FlowAndFits,
     FlowDistribution,
     FlowSettings,
+    LocalFits,
     MixtureDistribution,
     MixtureOfFlows,
     build_flow,
 )
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws
 
 
 class NetworkSettings(Settings):
@@ -30,6 +33,17 @@ class NetworkSettings(Settings):
     own: dict[str, FlowSettings] = {}
 
 
+class Pilots(NamedTuple):
+    """Draws of one class that were made before, P of each of F frames.
+
+    `frames` (F,), theta (F, P, D), and log_q (F, P) of class and theta.
+    """
+
+    frames: Tensor
+    theta: Tensor
+    log_q: Tensor
+
+
 @dataclass(frozen=True)
 class DrawDistribution:
     """q(class, theta | I) for B frames.
@@ -39,12 +53,16 @@ class DrawDistribution:
         embedding: (B, E) context, also what the out-of-distribution score looks at.
         anchors: where the physics puts each class's posterior.
         width: D of the padded theta.
+        pilots: class -> draws of it that there are already; `draw` begins with them.
+        fits: class -> fits of every frame that begin at draws of its flow, where they were made.
     """
 
     mixture: MixtureDistribution
     embedding: Tensor
     anchors: Anchors
     width: int
+    pilots: Mapping[int, Pilots] = field(default_factory=dict, kw_only=True)
+    fits: Mapping[int, LocalFits] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return self.embedding.shape[0]
@@ -54,14 +72,33 @@ class DrawDistribution:
         """(B, K)."""
         return self.mixture.class_log_probs
 
-    def with_classes(self, log_probs: Tensor) -> "DrawDistribution":
-        """Return the distribution with other class probabilities (B, K)."""
+    def with_classes(
+        self, log_probs: Tensor, pilots: Mapping[int, Pilots] | None = None
+    ) -> "DrawDistribution":
+        """Return the distribution with other class probabilities (B, K), and draws that found them."""
         own = self.mixture
         mixture = MixtureDistribution(own.mixture, own.context, log_probs.to(own.class_log_probs))
-        return replace(self, mixture=mixture)
+        return replace(self, mixture=mixture, pilots=self.pilots if pilots is None else pilots)
 
-    def of_class(self, k: int, frames: Tensor) -> FlowDistribution:
+    def with_fits(self, fits: Mapping[int, LocalFits]) -> "DrawDistribution":
+        """Return the distribution with fits beside the flows of some classes."""
+        return replace(self, fits=fits)
+
+    def without_fits(self) -> "DrawDistribution":
+        """Return the flows alone, with the same class probabilities."""
+        return replace(self, fits={}, pilots={}) if self.fits else self
+
+    def prepare(self, wanted: Mapping[int, Tensor]) -> None:
+        """Find what classes need, each for some frames, in one go."""
+        self.anchors.prepare(wanted)
+
+    def of_class(self, k: int, frames: Tensor) -> FlowDistribution | FlowAndFits:
         """q(theta | class, I) of some frames."""
+        flow = self.flow_of_class(k, frames)
+        return FlowAndFits(flow, self.fits[k].at(frames)) if k in self.fits else flow
+
+    def flow_of_class(self, k: int, frames: Tensor) -> FlowDistribution:
+        """Its flow alone."""
         return self.mixture.class_distribution(k, frames, self.anchors.get(k, frames))
 
     def log_prob(self, draws: Draws) -> Tensor:
@@ -96,6 +133,8 @@ class DrawDistribution:
         log_q = noise.new_zeros(b * s)
         for k in range(self.class_log_probs.shape[1]):
             member = label == k
+            if k in self.pilots:
+                member = member & ~self._take_pilots(k, member, theta, log_q)
             frames = member.any(1).nonzero()[:, 0]
             if not frames.numel():
                 continue
@@ -112,6 +151,19 @@ class DrawDistribution:
             log_q = log_q.index_copy(0, flat, log_prob[kept].to(log_q.dtype))
         frame = torch.arange(b, device=noise.device).repeat_interleave(s)
         return Draws(label.reshape(-1), theta, frame), log_q
+
+    def _take_pilots(self, k: int, member: Tensor, theta: Tensor, log_q: Tensor) -> Tensor:
+        """Put pilots of class k in their places of theta and log_q; (B, S) bool, which draws these are."""
+        pilots = self.pilots[k]
+        row = pilots.frames.new_full((len(member),), -1)
+        row[pilots.frames] = torch.arange(len(pilots.frames), device=row.device)
+        rank = member.cumsum(1) - 1
+        taken = member & (rank < pilots.theta.shape[1]) & (row >= 0)[:, None]
+        frame, draw = taken.nonzero(as_tuple=True)
+        place, pilot = frame * member.shape[1] + draw, rank[taken]
+        theta[place, : pilots.theta.shape[2]] = pilots.theta[row[frame], pilot].to(theta)
+        log_q[place] = pilots.log_q[row[frame], pilot].to(log_q)
+        return taken
 
 
 def stratified(normal: Tensor, probabilities: Tensor) -> Tensor:

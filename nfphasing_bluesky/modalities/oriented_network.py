@@ -22,7 +22,7 @@ from nfphasing_bluesky.flows import (
     MixtureOfFlows,
     build_flow,
 )
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec
 from nfphasing_bluesky.modalities.network import DrawDistribution
 
 PHI = 1
@@ -70,7 +70,7 @@ class TurnedDistribution(DrawDistribution):
 
     def of_class(self, k: int, frames: Tensor) -> FlowDistribution:
         """q(theta | class, I) of some frames."""
-        own = super().of_class(k, frames)
+        own = self.flow_of_class(k, frames)
         return TurnedFlow(own.flow, own.context, own.anchor, self.axis[frames])
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Parameter
-from nfphasing_bluesky.modalities.base import Draws
+from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.oriented_network import PHI
 from nfphasing_bluesky.modalities.oriented_shapes import NAMES, lengths, spreads, tilt
 

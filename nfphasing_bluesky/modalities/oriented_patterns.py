@@ -23,6 +23,7 @@ from nfphasing_bluesky.core import (
     plane_of,
 )
 from nfphasing_bluesky.modalities import polar
+from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.modalities.curves import R_E_ANGSTROM, log_uniform
 from nfphasing_bluesky.physics.counting import beam_stop_disc, module_gaps
 from nfphasing_bluesky.physics.noise import poisson_counts
@@ -42,7 +43,7 @@ CONTEXT = 2
 
 
 @dataclass(frozen=True)
-class PatternBatch:
+class PatternBatch(Measured):
     """B patterns in polar bins, azimuths counted from each pattern's own axis.
 
     Args:
@@ -66,22 +67,6 @@ class PatternBatch:
     q_top: Tensor
     contrast: Tensor
     q_relative_error: Tensor
-
-    def __len__(self) -> int:
-        return len(self.intensity)
-
-    def at(self, index: Tensor) -> "PatternBatch":
-        """Return the patterns that an index or a boolean mask picks."""
-        return PatternBatch(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> "PatternBatch":
-        """Return the batch on another device."""
-        return PatternBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    @property
-    def root_weight(self) -> Tensor:
-        """(B, R, A) 1/sigma, float64, zero where masked."""
-        return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal())
 
     def waves(self, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """(B, R, 2 K, A) see `polar.waves`."""

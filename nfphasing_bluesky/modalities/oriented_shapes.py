@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.modalities import polar
-from nfphasing_bluesky.modalities.base import ClassSpec
+from nfphasing_bluesky.modalities.draws import ClassSpec
 from nfphasing_bluesky.modalities.oriented_network import PHI
 from nfphasing_bluesky.physics import projected_density, uniaxial
 

@@ -3,38 +3,31 @@
 Letters: B patches, J frames of each (its own first, then neighbours), P probe modes, H, W frame.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, PtychographyGeometry
-from nfphasing_bluesky.physics.group_estimate import Effort, GroupEstimate, estimate_patches
+from nfphasing_bluesky.modalities.batches import Measured, Rows
+from nfphasing_bluesky.modalities.scan_context import REFERENCE, Context, context, describe
+from nfphasing_bluesky.modalities.survey import SurveyedPatch
 from nfphasing_bluesky.physics.overlap import Group
-from nfphasing_bluesky.physics.probes import light_radius
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
     NearField,
-    Propagation,
     expected_intensity,
     fourier_shift,
     wave_intensity,
 )
 
 SMALLEST_SIDE = 32
-EFFORT = Effort()
-LEAST_SCALE = 0.01
-STRONGEST_ABSORPTION = 3.0
-CHANNELS, EXTRAS, CLIPPED = 12, 8, 8.0
-REFERENCE = (0, 1)
-"""Channels that are the best estimates of phase and absorption."""
 
 
 @dataclass(frozen=True)
-class PatternBatch:
+class PatternBatch(Measured):
     """B frames, and what a network sees of them and their neighbours.
 
     Args:
@@ -48,6 +41,7 @@ class PatternBatch:
         fresnel_number: (B,) float64, NaN in the far field.
         centred: of far-field frames: the direct beam is at [H // 2, W // 2], else at [0, 0].
         pixel_size_m: (B,) of the object, NaN where not known.
+        background: (B, H, W) photons that never saw the object, where the detector has them.
         channels: (B, C, h, w) context.
         extras: (B, E) scalars beside it; the first two are the logarithms of the scales of u's parts.
         light: (B, h, w) photons on the patch.
@@ -65,35 +59,21 @@ class PatternBatch:
     fresnel_number: Tensor
     centred: bool
     pixel_size_m: Tensor
+    background: Tensor
     channels: Tensor
     extras: Tensor
     light: Tensor
     surroundings: Tensor | None
     corner: Tensor
 
-    def __len__(self) -> int:
-        return self.intensity.shape[0]
-
-    def at(self, index: Tensor) -> "PatternBatch":
-        """Return the frames that an index or a boolean mask picks."""
-        return self._each(lambda v: v[index])
-
-    def to(self, device: torch.device | str) -> "PatternBatch":
-        """Return the batch on another device."""
-        return self._each(lambda v: v.to(device))
-
-    def _each(self, change: Callable[[Any], Any]) -> "PatternBatch":
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: change(value) for name, value in tensors.items()})
-
 
 @dataclass(frozen=True)
-class Conditions:
-    """How N patches and their neighbours are measured.
+class Conditions(Rows):
+    """How N scans are measured.
 
     Args:
         probe: (N, P, H, W) modes, photons^(1/2).
-        offset: (N, J, 2) int64 whole rows and columns from the patch to each frame; 0 for its own.
+        offset: (N, J, 2) int64 whole rows and columns from the scan's first frame to each; 0 for its own.
         fraction: (N, J, 2) what is left of the positions, px.
         present: (N, J) bool.
         mask: (N, H, W) bool, the direct beam at [0, 0] in the far field.
@@ -106,10 +86,6 @@ class Conditions:
     present: Tensor
     mask: Tensor
     fresnel_number: Tensor
-
-    def at(self, index: Tensor) -> "Conditions":
-        """Return those of some patches."""
-        return Conditions(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 def conditions(batch: PatternBatch) -> Conditions:
@@ -157,69 +133,6 @@ def expected(
     return out
 
 
-def context(group: Group, fresnel_number: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Channels (B, C, H, W), scalars (B, E) and light (B, H, W) of groups, the direct beam at [0, 0].
-
-    Channels: phase and absorption that explain the group and are as smooth as objects are; for each of them
-    what the sweeps said, what the first round said, how far photons outweigh the prior, and what the own
-    frame still pulls; all but the weights over their scales, root mean squares under the light; photons of
-    the own frame and of all.
-    """
-    near = torch.isfinite(fresnel_number)
-    b, (h, w) = len(near), group.counts.shape[-2:]
-    channels = group.counts.new_zeros(b, CHANNELS, h, w)
-    light, extras = group.counts.new_zeros(b, h, w), group.counts.new_zeros(b, EXTRAS)
-    for rows, is_near in ((near, True), (~near, False)):
-        if bool(rows.any()):
-            some, number = Group(*(part[rows] for part in group)), fresnel_number[rows]
-            found = estimate_patches(some, _propagation(number if is_near else None), EFFORT)
-            channels[rows], extras[rows] = _channels(some, found, number)
-            light[rows] = found.light
-    return channels, extras, light
-
-
-def _propagation(fresnel_number: Tensor | None) -> Callable[[Tensor], Propagation]:
-    """Of the groups at some indices."""
-    if fresnel_number is None:
-        return lambda _: FarField(centred=False)
-    return lambda rows: NearField(fresnel_number[rows])
-
-
-def _channels(group: Group, found: GroupEstimate, number: Tensor) -> tuple[Tensor, Tensor]:
-    phases = [patch.angle() for patch in found.patches]
-    absorptions = [
-        -patch.abs().clamp_min(1e-6).log().clamp(-0.5, STRONGEST_ABSORPTION) for patch in found.patches
-    ]
-    last = found.patches[-1]
-    pull = found.pull * last.conj() / last.abs().square().clamp_min(0.05)
-    weight = found.seen / found.seen.sum((1, 2), keepdim=True)
-
-    def scale(values: Tensor) -> Tensor:
-        return (weight * values.square()).sum((1, 2)).sqrt().clamp_min(LEAST_SCALE)
-
-    sizes = [scale(values[-1])[:, None, None] for values in (phases, absorptions)]
-    columns = [values[-1] / size for values, size in zip((phases, absorptions), sizes, strict=True)]
-    for values, size, wish in zip((phases, absorptions), sizes, (pull.imag, -pull.real), strict=True):
-        # photons N leave a standard deviation of 1 / (2 sqrt N) in either
-        outweighed = found.seen / (found.seen + 0.25 / size.square())
-        columns += [(values[i] / size).clamp(-CLIPPED, CLIPPED) for i in (0, 1)]
-        columns += [outweighed, (wish / size).clamp(-CLIPPED, CLIPPED)]
-    columns += [(1 + photons).log() / 4 - 1 for photons in (found.light, found.seen)]
-    near = torch.isfinite(number)
-    photons = found.light.sum((1, 2))
-    scalars = [
-        sizes[0][:, 0, 0].log(),
-        sizes[1][:, 0, 0].log(),
-        photons.log() / 5 - 3,
-        near.to(photons),
-        torch.where(near, number, 1.0).log().to(photons) / 2,
-        group.present.to(photons).mean(1),
-        found.misfit.clamp_min(1e-3).log() / 2,
-        light_radius(group.probe).log() / 2 - 1,
-    ]
-    return torch.stack(columns, 1), torch.stack(scalars, 1)
-
-
 def collate(frames: Sequence[Frame], neighbours: int) -> PatternBatch:
     """Turn frames of one shape and kind into a batch. Raises FrameError or GeometryError for a bad one."""
     geometries = [geometry_of(frame) for frame in frames]
@@ -236,6 +149,7 @@ def collate(frames: Sequence[Frame], neighbours: int) -> PatternBatch:
     ]
     size = 1 + neighbours
     shift_detector = centred and bool(torch.isnan(fresnel[0]))
+    background = [_background(g) for g in geometries]
     group = Group(
         _stacked([[_corner(c, shift_detector) for c, _ in row] for row in rows], size, torch.float32),
         _stacked([[_corner(m, shift_detector) for _, m in row] for row in rows], size, torch.bool),
@@ -243,18 +157,19 @@ def collate(frames: Sequence[Frame], neighbours: int) -> PatternBatch:
         _stacked([[p - places[0] for p in places] for places in whole], size, torch.int64),
         _stacked(left, size, torch.float32),
         _stacked([[np.ones((), bool)] * len(row) for row in rows], size, torch.bool),
+        _image([_corner(b, shift_detector) for b in background]),
     )
-    channels, extras, light = context(group, fresnel)
-    counts, mask = (torch.from_numpy(np.stack([row[i] for row in own])) for i in (0, 1))
+    seen = _context(frames, group, fresnel)
+    counts, mask = _image([row[0] for row in own]), torch.from_numpy(np.stack([row[1] for row in own]))
     sigma = [
         np.sqrt(c + 1) if f.sigma is None else np.where(m, 1.0, f.sigma)
         for f, (c, m) in zip(frames, own, strict=True)
     ]
     pixel = [np.nan if g.pixel_size_m is None else g.pixel_size_m for g in geometries]
     return PatternBatch(
-        counts.float(),
+        counts,
         mask,
-        torch.from_numpy(np.stack(sigma)).float(),
+        _image(sigma),
         probe,
         group.offset,
         group.fraction,
@@ -262,12 +177,30 @@ def collate(frames: Sequence[Frame], neighbours: int) -> PatternBatch:
         fresnel,
         centred,
         torch.tensor(pixel, dtype=torch.float64),
-        channels,
-        extras,
-        light,
+        _image(background),
+        *seen,
         None,
         torch.zeros(len(frames), 2, dtype=torch.long),
     )
+
+
+def _context(frames: Sequence[Frame], group: Group, fresnel_number: Tensor) -> Context:
+    """What whole scans say where frames were surveyed, else what frames and their neighbours say."""
+    parts, alone = [], []
+    for i, frame in enumerate(frames):
+        if isinstance(frame.survey, SurveyedPatch):
+            row = slice(i, i + 1)
+            everyone = torch.ones(1)
+            parts.append(describe(frame.survey.estimate(), group.probe[row], fresnel_number[row], everyone))
+        else:
+            alone.append(i)
+    order = torch.tensor([i for i in range(len(frames)) if i not in set(alone)] + alone)
+    if alone:
+        rows = torch.tensor(alone)
+        few = group.at(rows)
+        first = torch.zeros_like(rows)
+        parts.append(context(few, fresnel_number[rows], torch.arange(len(rows)), first))
+    return Context.joined(parts).at(order.argsort())
 
 
 def geometry_of(frame: Frame) -> PtychographyGeometry:
@@ -314,6 +247,15 @@ def _counts(frame: Frame, geometry: PtychographyGeometry) -> Pixels:
     if not counts.any():
         raise FrameError(f"{label}: no photon in the frame, expected some; was the shutter open?")
     return counts, ~usable
+
+
+def _background(geometry: PtychographyGeometry) -> np.ndarray:
+    known = geometry.background
+    return np.zeros(geometry.probe.shape[1:]) if known is None else known
+
+
+def _image(rows: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(rows)).float()
 
 
 def _corner(image: np.ndarray, centred: bool) -> np.ndarray:

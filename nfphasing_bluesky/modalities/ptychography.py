@@ -1,7 +1,8 @@
 """`ptychography`: a frame of a scan with a known probe, far or near field; u = phase and absorption.
 
-The transmission is exp(i phase - mu). The network sees what the frame and its nearest neighbours say
-together of the patch (`physics.group_estimate`), and how many photons stand behind it. A frame does not tell
+The transmission is exp(i phase - mu). The network sees what all frames of the scan say together of the patch,
+or, while the scan runs, the frame and its nearest neighbours (`physics.scan_estimate`), and how many photons
+stand behind it. A frame does not tell
 the phase as a whole: that of the mean transmission under the light is 0. The prior are the random objects of
 `physics.objects`, under random probes; its density has no closed form, so there are no importance weights.
 """
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
-from nfphasing_bluesky.modalities import patterns, scans
-from nfphasing_bluesky.modalities.base import ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities import patterns, scan_context, scans, survey
+from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
 from nfphasing_bluesky.modalities.images import Images
 from nfphasing_bluesky.modalities.patterns import PatternBatch
@@ -51,7 +52,7 @@ class Ptychography(Images):
 
     name = "ptychography"
     parameters = PARAMETERS
-    neighbours = 6
+    neighbours = 12
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 32, "reuse": 5, "round_batches": 8, "warmup": 100, "physics_weight": 0.0, "bfloat16": True}
     )
@@ -96,8 +97,8 @@ class Ptychography(Images):
         `inner` below 1 leaves out the strongest objects.
         """
         tile = self.settings.tile
-        conditions = scans.random_conditions(n, tile + tile // 2, self.neighbours, generator)
-        return scans.random_patches(tile, conditions, generator, inner)
+        conditions = scans.random_conditions(n, tile + tile // 2, generator)
+        return scans.random_patches(n, tile, conditions, generator, inner)
 
     def sample_like(
         self, batch: PatternBatch, n: int, generator: torch.Generator, inner: float = 1.0
@@ -105,7 +106,7 @@ class Ptychography(Images):
         """Patches of random objects under the probe, with the neighbours and the mask of measured frames."""
         rows = torch.randint(0, len(batch), (n,), generator=generator, device=generator.device)
         conditions = patterns.conditions(batch.at(rows))
-        return scans.random_patches(self.settings.tile, conditions, generator, inner)
+        return scans.random_patches(n, self.settings.tile, conditions, generator, inner)
 
     def parts(self, batch: PatternBatch, generator: torch.Generator) -> PatternBatch:
         """A tile of each patch; the surroundings are what the estimate of the group found."""
@@ -120,24 +121,28 @@ class Ptychography(Images):
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[PatternBatch, Mapping[str, Tensor]]:
         """Measure N patches and their neighbours; also the truth of every parameter."""
         assert isinstance(draws, PatchDraws)  # noqa: S101  a patch without its scan has no frame
-        group, fresnel = scans.measure(draws, generator), draws.conditions.fresnel_number
-        channels, extras, light = patterns.context(group, fresnel)
+        group, scan, rank = scans.measure(draws, generator), draws.scan, draws.rank
+        seen = scan_context.context(group, draws.conditions.fresnel_number, scan, rank)
         side = self.settings.tile
-        channels, light = (cut(v, draws.corner, (side, side)) for v in (channels, light))
-        counts = group.counts[:, 0]
+        channels, light = (cut(v, draws.corner, (side, side)) for v in (seen.channels, seen.light))
+        counts, fresnel = group.counts[scan, rank], draws.conditions.fresnel_number[scan]
+        offset, fraction, present = (
+            scans.own_first(v[scan], rank) for v in (group.offset, group.fraction, group.present)
+        )
         batch = PatternBatch(
             counts,
-            group.mask[:, 0],
+            group.mask[scan, rank],
             (counts + 1).sqrt(),
-            group.probe,
-            group.offset,
-            group.fraction,
-            group.present,
+            group.probe[scan],
+            offset - offset[:, :1],
+            fraction,
+            present,
             fresnel,
             False,
             torch.full_like(fresnel, torch.nan),
+            torch.zeros_like(counts),
             channels,
-            extras,
+            seen.extras,
             light,
             draws.patch,
             draws.corner,
@@ -147,6 +152,10 @@ class Ptychography(Images):
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> PatternBatch:
         """Frames of one key to one batch. Raises FrameError or GeometryError for one that can't be used."""
         return patterns.collate(frames, self.neighbours)
+
+    def survey(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Frames of a whole scan, each with what all of them say of its patch."""
+        return survey.surveyed(frames, self.batch_key)
 
     def context(self, batch: PatternBatch) -> tuple[Tensor, Tensor]:
         """Channels (B, C, H, W) and scalars (B, E)."""
@@ -164,7 +173,8 @@ class Ptychography(Images):
             u = within(batch.surroundings[frame], batch.corner[frame], u)
         wave = patterns.transmission(u)
         number, fraction = batch.fresnel_number[frame], batch.fraction[frame, 0]
-        return patterns.expected(wave, batch.probe[frame], fraction, number, batch.centred)
+        light = patterns.expected(wave, batch.probe[frame], fraction, number, batch.centred)
+        return light + batch.background[frame]
 
     def _images(self, draws: Draws, batch: PatternBatch) -> Tensor:
         return draws.theta.unflatten(1, (2, *batch.channels.shape[-2:]))
@@ -223,7 +233,12 @@ class Ptychography(Images):
     def network(self) -> nn.Module:
         """Untrained encoder and flow."""
         return ImagePosterior(
-            patterns.CHANNELS, patterns.EXTRAS, LOWER, UPPER, self.settings, patterns.REFERENCE
+            scan_context.CHANNELS,
+            scan_context.EXTRAS,
+            LOWER,
+            UPPER,
+            self.settings,
+            scan_context.REFERENCE,
         )
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:

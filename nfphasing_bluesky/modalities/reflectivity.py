@@ -16,16 +16,17 @@ from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
 from nfphasing_bluesky.flows import (
     Anchor,
     AnchorMap,
-    Box,
     EncoderSettings,
     FlowSettings,
+    LocalFits,
     LogGrid,
     resample_curve,
 )
 from nfphasing_bluesky.modalities import curves, reflectivity_curves
-from nfphasing_bluesky.modalities.anchors import anchor_features
-from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated, cut_to, gaussian_chi2
+from nfphasing_bluesky.modalities.anchors import Target, anchor_features
+from nfphasing_bluesky.modalities.batches import cut_to
 from nfphasing_bluesky.modalities.critical_edge import edge_agreement
+from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
 from nfphasing_bluesky.modalities.layer_prior import (
     CLASSES,
     NAMES,
@@ -36,10 +37,11 @@ from nfphasing_bluesky.modalities.layer_prior import (
     sample_of,
     widest,
 )
-from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import CurvePosterior, DrawDistribution, NetworkSettings
 from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch, ReflectometerSimulation
-from nfphasing_bluesky.modalities.reflectivity_fit import NODES, fit_layers, reflected, target
+from nfphasing_bluesky.modalities.reflectivity_fit import NODES, fit_again, fit_layers, reflected, target
+from nfphasing_bluesky.modalities.unit_box import UnitBox, unit_box
 from nfphasing_bluesky.physics.depth_profile import bounded_profile
 
 DEPTHS_ANGSTROM = (-60.0, 1240.0, 521)
@@ -48,10 +50,11 @@ DEPTHS_ANGSTROM = (-60.0, 1240.0, 521)
 GRID = LogGrid(points=192, q_min_inv_angstrom=math.exp(0.004), q_max_inv_angstrom=math.exp(0.6))
 EXTRAS = 2 * len(QUANTITIES) + len(CLASSES) + 2
 SETTINGS = NetworkSettings(
-    encoder=EncoderSettings(grid=GRID, width=128, blocks=1, context=48, extras=EXTRAS),
-    flow=FlowSettings(layers=3, hidden=48, bins=6, head_hidden=48, head_blocks=1, anchor=AnchorMap.BOUNDED),
+    encoder=EncoderSettings(grid=GRID, width=256, blocks=2, context=64, extras=EXTRAS),
+    flow=FlowSettings(layers=4, hidden=96, bins=8, head_hidden=96, head_blocks=1, anchor=AnchorMap.BOUNDED),
 )
 NO_RESOLUTION = 1e-5
+ATTEMPTS = 2
 IMPOSSIBLE_NATS = -1e4
 
 
@@ -66,7 +69,7 @@ class LayersPosterior(CurvePosterior):
         return found.with_classes(log_probs.log_softmax(1))
 
 
-class Reflectivity:
+class Reflectivity(UnitBox):
     """The modality."""
 
     name = "reflectivity"
@@ -75,19 +78,26 @@ class Reflectivity:
     width = max(len(c.free) for c in CLASSES)
     simulation = ReflectometerSimulation()
     background = BackgroundPrior(1e-9, 1e-4)
-    has_log_prior = True
-    neighbours = 0
     noise_columns = 2
-    symmetry = None
     sigma_floor = 0.01
     hopeless_nats = 60.0
     takes_bounds = True
+    one_by_one = False
     disagreement = (
         "total reflection ends beyond the critical edge of the densest material that the bounds allow: "
         "angles may be two theta where theta is expected, or the bounds are wrong"
     )
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 128, "round_batches": 16, "reuse": 6, "warmup": 50, "physics_weight": 0.0}
+        {
+            "batch": 256,
+            "round_batches": 16,
+            "reuse": 1,
+            "rounds": 22,
+            "noise": 0.3,
+            "warmup": 50,
+            "average": 0.995,
+            "physics_weight": 0.0,
+        }
     )
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
@@ -107,51 +117,9 @@ class Reflectivity:
         s = self.simulation
         return {
             "q_min_inv_angstrom": (0.9 * s.q_min[0], 2.5 * s.q_min[1]),
-            "q_max_inv_angstrom": (0.8 * s.q_max[0], 1.1 * s.q_max[1]),
-            "points": (0.5 * s.points[0], 2.0 * s.points[1]),
+            "q_max_inv_angstrom": (2.0 * s.q_min[0], 1.1 * s.q_max[1]),
+            "points": (s.first, 2.0 * s.points[1]),
         }
-
-    def latents(self, batch: ReflectivityBatch) -> int:
-        """D, whatever the curves."""
-        return self.width
-
-    def fit_prior(self, generator: torch.Generator) -> None:
-        """Nothing: it is analytic."""
-
-    def state(self) -> dict[str, Tensor]:
-        """None: the prior is analytic."""
-        return {}
-
-    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Nothing: the flow begins at the anchors."""
-
-    def settle(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Nothing to adjust."""
-
-    def sample_prior(self, n: int, generator: torch.Generator, inner: float = 1.0) -> Draws:
-        """Equal shares of the numbers of layers (in random order), uniform between the bounds."""
-        device = generator.device
-        label = torch.arange(n, device=device) % len(CLASSES)
-        label = label[torch.randperm(n, generator=generator, device=device)]
-        u = 0.5 + inner * (torch.rand(n, self.width, generator=generator, device=device) - 0.5)
-        return Draws(label, u * self._own(label), torch.arange(n, device=device))
-
-    def sample_like(
-        self, batch: ReflectivityBatch, n: int, generator: torch.Generator, inner: float = 1.0
-    ) -> Draws:
-        """Samples of the prior: bounds, q ranges and noise are drawn, and a network knows them all."""
-        return self.sample_prior(n, generator, inner)
-
-    def _own(self, label: Tensor) -> Tensor:
-        """(N, D) 1 where a class has a parameter, 0 where theta is padded."""
-        count = torch.tensor([len(c.free) for c in CLASSES], device=label.device)
-        return (torch.arange(self.width, device=label.device) < count[label][:, None]).float()
-
-    def log_prior(self, draws: Draws) -> Tensor:
-        """-log K inside; minus infinity outside. Densities are per unit of the way between the bounds."""
-        inside = ((draws.theta >= 0) & (draws.theta <= 1)).all(1)
-        zero = draws.theta.new_zeros(len(draws))
-        return torch.where(inside, zero - math.log(len(CLASSES)), -torch.inf)
 
     def curve(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
         """(N, Q) share of the beam that each draw reflects, on its frame's points."""
@@ -188,14 +156,6 @@ class Reflectivity:
         hidden = {"scale": scale, "beta": beta, "lower": bounds.lower, "upper": bounds.upper}
         return batch, self.report(draws, hidden)
 
-    def parts(self, batch: ReflectivityBatch, generator: torch.Generator) -> ReflectivityBatch:
-        """The curves as they are."""
-        return batch
-
-    def batch_key(self, frame: Frame) -> str:
-        """Curves are padded: all share a batch."""
-        return ""
-
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> ReflectivityBatch:
         """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
         return reflectivity_curves.collate(frames, sigma_floor)
@@ -220,27 +180,30 @@ class Reflectivity:
         """Where fits put the posterior of each frame, for each number of layers."""
 
         def find(k: int, frames: Tensor) -> Anchor:
-            width = len(CLASSES[k].free)
-            box = Box(torch.zeros(width), torch.ones(width)).to(batch.points.device, torch.float64)
-            return fit_layers(target(k, box, self.background.moments()), k, batch.at(frames))
+            return fit_layers(self._target(k, batch.points.device), k, batch.at(frames), ATTEMPTS)
 
         return Anchors(len(batch), find)
+
+    def _target(self, k: int, device: torch.device) -> Target:
+        return target(k, unit_box(len(CLASSES[k].free), device), self.background.moments())
+
+    def fits_again(self, k: int, drawn: Tensor, batch: ReflectivityBatch, anchor: Anchor) -> LocalFits:
+        """Fits that begin at draws, and the anchor; each as probable as the Gaussian around it says."""
+        b, width = len(batch), drawn.shape[2]
+        own = self._target(k, batch.points.device)
+        places, _ = own.box(drawn.double(), drawn)
+        again = fit_again(own, k, batch, places)
+        location = torch.cat([again.location.view(b, -1, width), anchor.location[:, None]], 1)
+        factor = torch.cat([again.factor.view(b, -1, width, width), anchor.factor[:, None]], 1)
+        return self._weighed(k, location, factor, batch)
 
     def agreement(self, batch: ReflectivityBatch, anchors: Anchors) -> Tensor:
         """(B,) whether total reflection ends where the bounds allow: 1, 0, or NaN where it is not seen."""
         return edge_agreement(batch)
 
-    def reduced_chi2(self, batch: ReflectivityBatch, predicted: Tensor) -> Tensor:
-        """(B,) mean squared residual over sigma."""
-        return gaussian_chi2(batch, predicted)
-
     def forward(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
         """(N, Q) share of the beam that each draw reflects."""
         return self.curve(draws, batch)
-
-    def log_likelihood(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
-        """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""
-        return self._condition(draws, batch)[0].log_evidence
 
     def evaluate(self, draws: Draws, batch: ReflectivityBatch, noise: Tensor | None = None) -> Evaluated:
         """Run draws through the forward model; scale and background by their exact conditional."""
@@ -255,15 +218,6 @@ class Reflectivity:
         }
         return Evaluated(linear.log_evidence, nuisance, predicted)
 
-    def _condition(self, draws: Draws, batch: ReflectivityBatch) -> tuple[ScaleBackground, Tensor]:
-        shape = self.curve(draws, batch)
-        weight, intensity = batch.weight, batch.intensity
-        each = len(draws) // len(batch)
-        together = torch.arange(len(batch), device=draws.frame.device).repeat_interleave(each)
-        if not torch.equal(together, draws.frame):
-            weight, intensity = weight[draws.frame], intensity[draws.frame]
-        return condition(shape, intensity, weight, self.background), shape
-
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, Z) electron density at each depth below the surface, e/angstrom^3."""
         z = self.axis.to(draws.theta)
@@ -275,10 +229,6 @@ class Reflectivity:
                 sample = sample_of(draws.theta[chosen, : len(spec.free)], k, *bounds)
                 out[chosen] = bounded_profile(sample.stack, z).to(out.dtype)
         return out
-
-    def density_of(self, batch: ReflectivityBatch, index: int) -> DensityInfo:
-        """Always e/angstrom^3: the critical edge and the fringes tell it without a scale."""
-        return self.density_info
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of every reported parameter; NaN where a class lacks it."""
@@ -293,19 +243,13 @@ class Reflectivity:
             for place, column in enumerate(columns(k)):
                 out[NAMES[column]][chosen] = sample.values[:, place].to(missing.dtype)
             out["total_thickness_angstrom"][chosen] = sample.stack.thickness.sum(1).to(missing.dtype)
-        out["scale"] = nuisance["scale"].to(missing.dtype)
-        out["background"] = (nuisance["scale"] * nuisance["beta"]).to(missing.dtype)
-        return out
+        return out | self._linear(nuisance, missing)
 
     def on_frame(
         self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
     ) -> Prediction:
         """Prediction at the points that the curve has."""
         return cut_to(frame, prediction)
-
-    def seen(self, batch: ReflectivityBatch) -> Tensor:
-        """(B, Z) bool: all depths."""
-        return torch.ones(len(batch), *self.density_info.shape, dtype=torch.bool)
 
     def features(self, batch: ReflectivityBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""

@@ -1,7 +1,7 @@
 """Reflectivity curves as tensors: from frames, and simulated like a reflectometer measures them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,12 +9,13 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import CurveGeometry, Frame
 from nfphasing_bluesky.modalities import curves
+from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.modalities.layer_prior import Bounds, bounds_of
 from nfphasing_bluesky.physics.noise import random_missing_ranges, uneven_sigma
 
 
 @dataclass(frozen=True)
-class ReflectivityBatch:
+class ReflectivityBatch(Measured):
     """B curves padded to a common number of points.
 
     Args:
@@ -34,27 +35,6 @@ class ReflectivityBatch:
     lower: Tensor
     upper: Tensor
     layers: Tensor
-
-    def __len__(self) -> int:
-        return self.points.shape[0]
-
-    def to(self, device: torch.device | str) -> "ReflectivityBatch":
-        """Return the batch on another device."""
-        return ReflectivityBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    def at(self, index: Tensor) -> "ReflectivityBatch":
-        """Return the curves that an index picks."""
-        return ReflectivityBatch(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    @property
-    def weight(self) -> Tensor:
-        """(B, Q) 1/sigma^2, zero where masked."""
-        return torch.where(self.mask, 0.0, self.sigma.clamp_min(1e-30).reciprocal() ** 2)
-
-    @property
-    def root_weight(self) -> Tensor:
-        """(B, Q) 1/sigma, float64, zero where masked."""
-        return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal())
 
     @property
     def q(self) -> Tensor:
@@ -96,6 +76,8 @@ class ReflectometerSimulation:
         dq_over_q: relative part of the resolution.
         no_resolution: share of the curves that are sharp.
         scale: intensity of everything reflected.
+        unfinished: share of the curves of scans that still run, of whose points the first ones are there.
+        first: points of such a scan, at least.
     """
 
     q_min: tuple[float, float] = (0.006, 0.03)
@@ -108,6 +90,8 @@ class ReflectometerSimulation:
     dq_over_q: tuple[float, float] = (3e-4, 0.01)
     no_resolution: float = 0.25
     scale: tuple[float, float] = (0.1, 1e8)
+    unfinished: float = 0.3
+    first: int = 12
 
 
 def random_points(ranges: ReflectometerSimulation, n: int, generator: torch.Generator) -> Tensor:
@@ -162,7 +146,7 @@ def measure(
     sigma = (expected / counts + counts**-2 + (floor * expected).square()).sqrt()
     sigma = uneven_sigma(sigma, generator)
     noise = torch.randn(q.shape, generator=generator, device=q.device)
-    mask = random_missing_ranges(q, generator)
+    mask = random_missing_ranges(q, generator) | _not_there_yet(q, ranges, generator)
     return ReflectivityBatch(
         points=q,
         intensity=torch.where(mask, 0.0, scale[:, None] * (expected + sigma * noise)),
@@ -173,6 +157,14 @@ def measure(
         upper=bounds.upper,
         layers=bounds.layers,
     )
+
+
+def _not_there_yet(q: Tensor, ranges: ReflectometerSimulation, generator: torch.Generator) -> Tensor:
+    """(n, Q) True = a point that a scan that still runs has to measure."""
+    n, points = q.shape
+    count = curves.log_uniform((float(ranges.first), float(points)), n, generator)[:, None]
+    runs = torch.rand(n, 1, generator=generator, device=q.device) < ranges.unfinished
+    return runs & (torch.arange(points, device=q.device) >= count)
 
 
 def plain(batch: ReflectivityBatch) -> curves.CurveBatch:

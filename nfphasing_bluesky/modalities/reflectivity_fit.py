@@ -2,33 +2,44 @@
 
 A reflectivity has many local minima: fringes match whole numbers of periods apart. So guesses are drawn
 within the bounds of each frame and compared in the logarithm, where a misfit does not grow without end; the
-best are fitted to the curve with large relative errors first, which smooths the landscape, and then to the
-curve as it is.
+best are fitted to the curve with large relative errors first, which smooths the landscape, with the
+background and then the resolution in the fit, and last to the curve as it is.
 
-All derivatives come from one backward pass: every point of a curve gets its own copy of the parameters, and
-the gradient of the sum over points is then the slope of each.
+Slopes of curves are exact (`physics.reflectivity_slopes`).
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.flows import HALF_LOG_2PI, Anchor, Box
-from nfphasing_bluesky.modalities.anchors import Target, fit
+from nfphasing_bluesky.modalities.anchors import Target
+from nfphasing_bluesky.modalities.batches import Rows
+from nfphasing_bluesky.modalities.fits import FITTED_AT_ONCE, fit
 from nfphasing_bluesky.modalities.layer_prior import QUANTITIES, sample_of
 from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
 from nfphasing_bluesky.physics.reflectivity import reflectivity
-from nfphasing_bluesky.physics.reflectometer import illuminated_share, smeared
+from nfphasing_bluesky.physics.reflectivity_slopes import reflectivity_slopes
+from nfphasing_bluesky.physics.reflectometer import BeamShape, illuminated_share, smeared
 
-GUESSES = 384
+LIFT_SPREAD = 1.5
+"""Of the logarithm of the background that fits in the logarithm look for."""
+GUESSES = (384, 384, 384, 384, 1024, 1024)
+"""For each number of layers: most of the best guesses at four or five are wrong."""
 GUESSED_POINTS = 64
 ROUGH_ERROR = 0.3
 STARTS = 24
+LOG_POOR = 0.7
+"""Logarithm of the misfit per point above which a fit is tried again."""
 FITTED_POINTS = 96
-STEPS = 12
+STEPS = 30
+BEAM = BeamShape.SOFT_HAT
+"""A hat's kink would leave fits of the footprint stuck between two points."""
 NODES = 5
 FITTED_NODES = 3
 
@@ -50,7 +61,7 @@ def reflected(
 
     def seen(nominal: Tensor) -> Tensor:
         true = (nominal + sample.q_offset[:, None]).clamp_min(0.0)
-        return reflectivity(sample.stack, true) * illuminated_share(nominal, sample.footprint_q)
+        return reflectivity(sample.stack, true) * illuminated_share(nominal, sample.footprint_q, BEAM)
 
     return seen(q) if nodes == 1 else smeared(seen, q, dq, nodes)
 
@@ -65,15 +76,52 @@ def _unpacked(q: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
 
 def slopes(theta: Tensor, layers: int, packed: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """(N, Q) curves and (N, D, Q) their derivatives by theta, float64."""
-    q, dq, (lower, upper) = _unpacked(packed)
-    n, points = q.shape
+    q, dq, bounds = _unpacked(packed)
+    q, dq = q.to(theta), dq.to(theta)
+    jacobian = _jacobian(theta, layers, bounds)
+    sample = sample_of(theta, layers, *bounds)
+    found = []
+    for place, share in _quadrature(nodes):
+        at = (q + place * dq).abs()
+        inside = reflectivity_slopes(sample.stack, (at + sample.q_offset[:, None]).clamp_min(0.0))
+        lit, dims = _illuminated(at, sample.footprint_q)
+        parts = [inside.density, inside.absorption, inside.thickness, inside.roughness, inside.q[:, None]]
+        by_all = torch.cat([*(part * lit[:, None] for part in parts), (dims * inside.curve)[:, None]], 1)
+        found.append((share * inside.curve * lit, share * by_all))
+    curve, by_all = (sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True))
+    slope = (jacobian.mT @ by_all.nan_to_num(0.0)).double()
+    return curve.double(), slope
+
+
+def _illuminated(q: Tensor, footprint_q: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, Q) share of the beam on the sample, and its derivative by the footprint's q (N,)."""
     with torch.enable_grad():
-        own = theta.detach()[:, None].expand(-1, points, -1).flatten(0, 1).requires_grad_()
-        bounds = (lower.repeat_interleave(points, 0), upper.repeat_interleave(points, 0))
-        curve = reflected(own, layers, q.reshape(-1, 1), dq.reshape(-1, 1), bounds, nodes)
-        (gradient,) = torch.autograd.grad(curve.sum(), own)
-    found = gradient.nan_to_num(0.0).view(n, points, -1).mT
-    return curve.detach().view(n, points).double(), found.double()
+        own = footprint_q.detach()[:, None].expand_as(q).flatten().requires_grad_()
+        share = illuminated_share(q.reshape(-1, 1), own, BEAM)
+        (gradient,) = torch.autograd.grad(share.sum(), own)
+    return share.detach().view_as(q), gradient.view_as(q)
+
+
+def _quadrature(nodes: int) -> Iterator[tuple[float, float]]:
+    """Places in standard deviations of the resolution, and weights, as `smeared` has them."""
+    place, weight = np.polynomial.hermite_e.hermegauss(nodes)
+    return zip(place.tolist(), (weight / weight.sum()).tolist(), strict=True)
+
+
+def _jacobian(theta: Tensor, layers: int, bounds: tuple[Tensor, Tensor]) -> Tensor:
+    """(N, P, D) derivatives of all that a curve depends on: stack, q offset and footprint."""
+    n, d = theta.shape
+    count = 4 * layers + 7
+    with torch.enable_grad():
+        # each of the P values has its own copy of theta, so that one backward pass gives all derivatives
+        own = theta.detach()[:, None].expand(-1, count, -1).flatten(0, 1).requires_grad_()
+        sample = sample_of(own, layers, *(edge.repeat_interleave(count, 0) for edge in bounds))
+        stack = sample.stack
+        parts = [stack.density, stack.absorption, stack.thickness, stack.roughness]
+        values = torch.cat([*parts, sample.q_offset[:, None], sample.footprint_q[:, None]], 1)
+        chosen = values.view(n, count, count).diagonal(dim1=1, dim2=2)
+        (gradient,) = torch.autograd.grad(chosen.sum(), own)
+    return gradient.view(n, count, d)
 
 
 def target(layers: int, box: Box, background: tuple[float, float]) -> Target:
@@ -90,7 +138,7 @@ def target(layers: int, box: Box, background: tuple[float, float]) -> Target:
 
 
 @dataclass(frozen=True)
-class LogCurves:
+class LogCurves(Rows):
     """Logarithms of B curves, of unknown scale, as guesses are compared with them.
 
     Args:
@@ -118,10 +166,6 @@ class LogCurves:
         least = (0.5 * lowest / highest).nan_to_num(1e-9, posinf=1e-9).clamp(1e-9, 1e-3)
         return cls(torch.cat(parts, 1), one.log(), weight, least)
 
-    def at(self, index: Tensor) -> "LogCurves":
-        """Return those of some frames."""
-        return LogCurves(*(getattr(self, f.name)[index] for f in fields(self)))
-
     def residual(self, reflected: Tensor) -> Tensor:
         """(B, ..., Q) log of measured over reflected (B, ..., Q), its weighted mean taken off: the scale."""
         spare = reflected.ndim - 2
@@ -136,16 +180,20 @@ class LogCurves:
         return values - (weight * values).sum(-1, keepdim=True) / total
 
 
-def guessed(layers: int, box: Box, batch: ReflectivityBatch, count: int) -> Tensor:
+def guessed(layers: int, box: Box, batch: ReflectivityBatch, count: int, attempt: int = 0) -> Tensor:
     """(B, count, D) random stacks within the bounds whose logarithm comes closest, in box coordinates."""
-    y = _normals(box.lower.numel()).to(batch.points)
+    y = _normals(GUESSES[layers], box.lower.numel(), attempt).to(batch.points)
     theta = box.inverse(y.double(), y)[0].to(y)
     curves = LogCurves.of(batch, _places(batch, GUESSED_POINTS), ROUGH_ERROR)
-    b, m = len(batch), len(theta)
-    q, _, bounds = _unpacked(curves.packed.repeat_interleave(m, 0))
-    found = reflected(theta.repeat(b, 1), layers, q, q, bounds, nodes=1).view(b, m, -1)
+    found = torch.stack([_of_guesses(theta, layers, packed) for packed in curves.packed])
     misfit = (curves.weight[:, None] * curves.residual(found).square().clamp_max(1.0)).sum(2)
     return y[misfit.topk(count, dim=1, largest=False).indices].double()
+
+
+def _of_guesses(theta: Tensor, layers: int, packed: Tensor) -> Tensor:
+    """(M, Q) curves of all guesses (M, D) within the bounds of one frame: what fits the processor's cache."""
+    q, dq, bounds = _unpacked(packed.expand(len(theta), -1))
+    return reflected(theta, layers, q, dq, bounds, nodes=1)
 
 
 def _places(batch: ReflectivityBatch, most: int) -> Tensor:
@@ -154,32 +202,40 @@ def _places(batch: ReflectivityBatch, most: int) -> Tensor:
 
 
 @cache
-def _normals(dimension: int) -> Tensor:
-    """(GUESSES, D) standard normals, the same in every process."""
-    return torch.randn(GUESSES, dimension, generator=torch.Generator().manual_seed(dimension))
+def _normals(count: int, dimension: int, attempt: int) -> Tensor:
+    """(M, D) standard normals, the same in every process."""
+    return torch.randn(count, dimension, generator=torch.Generator().manual_seed(1000 * attempt + dimension))
 
 
 class Stage(NamedTuple):
-    """Of a search: relative error on top of the curve's own, steps, and how many of the fits go on."""
+    """Of a search.
+
+    Attributes:
+        error: relative, on top of the curve's own.
+        steps: of each fit.
+        kept: how many of the fits go on.
+        nodes: of the resolution's quadrature.
+    """
 
     error: float
     steps: int
     kept: int
+    nodes: int
 
 
 def fitted_logarithm(layers: int, box: Box, batch: ReflectivityBatch, y: Tensor, stage: Stage) -> Tensor:
-    """(B, kept, D) the best of (B, C, D) after damped least-squares steps in the logarithm."""
+    """(B, kept, D + 1) the best of (B, C, D + 1) after damped least-squares steps in the logarithm."""
     count = y.shape[1]
     rows = torch.arange(len(batch), device=y.device).repeat_interleave(count)
     curves = LogCurves.of(batch, _places(batch, FITTED_POINTS), stage.error).at(rows)
     y = y.flatten(0, 1)
     damping = torch.full_like(y[:, 0], 0.3)
-    objective, hessian, gradient = _log_system(layers, box, curves, y)
+    objective, hessian, gradient = _log_system(layers, box, curves, y, stage.nodes)
     for _ in range(stage.steps):
         damped = hessian.clone()
         damped.diagonal(dim1=1, dim2=2).mul_(1 + damping[:, None])
         step = torch.linalg.solve_ex(damped, gradient).result.nan_to_num(0.0).clamp(-1.5, 1.5)
-        tried = _log_system(layers, box, curves, y + step)
+        tried = _log_system(layers, box, curves, y + step, stage.nodes)
         better = tried[0] < objective
         y = torch.where(better[:, None], y + step, y)
         objective = torch.where(better, tried[0], objective)
@@ -190,13 +246,17 @@ def fitted_logarithm(layers: int, box: Box, batch: ReflectivityBatch, y: Tensor,
     return y.view(-1, count, y.shape[1]).gather(1, best[:, :, None].expand(-1, -1, y.shape[1]))
 
 
-def _log_system(layers: int, box: Box, curves: LogCurves, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Objective (N,), Gauss-Newton Hessian (N, D, D) and negative gradient (N, D) at box coordinates y."""
-    theta, _ = box.inverse(y, y)
-    found, slope = slopes(theta.float(), layers, curves.packed, nodes=1)
-    residual = curves.residual(found)
-    stretch = torch.exp(-0.5 * y.square() - HALF_LOG_2PI)
-    design = curves.centred(slope * stretch[:, :, None] / (found + curves.least[:, None])[:, None])
+def _log_system(
+    layers: int, box: Box, curves: LogCurves, y: Tensor, nodes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Objective (N,), Gauss-Newton Hessian and negative gradient at box coordinates and lift y (N, D + 1)."""
+    theta, _ = box.inverse(y[:, :-1], y[:, :-1])
+    found, slope = slopes(theta.float(), layers, curves.packed, nodes)
+    lift = (curves.least * (LIFT_SPREAD * y[:, -1]).exp())[:, None]
+    residual = curves.centred(curves.values - (found + lift).log())
+    stretch = torch.exp(-0.5 * y[:, :-1].square() - HALF_LOG_2PI)
+    moves = torch.cat([slope * stretch[:, :, None], LIFT_SPREAD * lift[:, None].expand_as(slope[:, :1])], 1)
+    design = curves.centred(moves / (found + lift)[:, None])
     weighted = design * curves.weight[:, None]
     hessian = weighted @ design.mT
     hessian.diagonal(dim1=1, dim2=2).add_(1)
@@ -205,7 +265,10 @@ def _log_system(layers: int, box: Box, curves: LogCurves, y: Tensor) -> tuple[Te
     return objective, hessian, gradient
 
 
-STAGES = (Stage(0.3, 3, 6), Stage(0.3, 6, 2), Stage(0.05, 8, 1))
+AGAIN = 4
+AGAIN_STEPS = 14
+STAGES_AGAIN = (Stage(0.3, 4, 32, 1), Stage(0.1, 6, 12, 1), Stage(0.03, 6, AGAIN, 1))
+STAGES = (Stage(0.3, 3, 6, 1), Stage(0.3, 6, 2, 1), Stage(0.03, 10, 1, FITTED_NODES))
 
 
 class Starts:
@@ -214,19 +277,59 @@ class Starts:
     Args:
         layers: of each stack.
         box: of their coordinates.
+        attempt: which guesses, from 0.
     """
 
-    def __init__(self, layers: int, box: Box) -> None:
-        self.layers, self.box = layers, box
+    def __init__(self, layers: int, box: Box, attempt: int = 0) -> None:
+        self.layers, self.box, self.attempt = layers, box, attempt
 
     def best(self, batch: ReflectivityBatch, count: int) -> Tensor:
         """(B, 1, D) in box coordinates."""
-        found = guessed(self.layers, self.box, batch, STARTS)
+        guesses = guessed(self.layers, self.box, batch, STARTS, self.attempt)
+        found = torch.nn.functional.pad(guesses, (0, 1))
         for stage in STAGES:
             found = fitted_logarithm(self.layers, self.box, batch, found, stage)
-        return found
+        return found[:, :, :-1]
 
 
-def fit_layers(fitted: Target, layers: int, batch: ReflectivityBatch) -> Anchor:
-    """Anchor of every curve of a batch, for stacks of that many layers."""
-    return fit(fitted, Starts(layers, fitted.box), batch)
+@dataclass(frozen=True)
+class Given:
+    """Fits that begin where they are told: (B, 1, D) in box coordinates."""
+
+    places: Tensor
+
+    def best(self, batch: ReflectivityBatch, count: int) -> Tensor:
+        """Return the places."""
+        return self.places
+
+
+def fit_again(fitted: Target, layers: int, batch: ReflectivityBatch, drawn: Tensor) -> Anchor:
+    """The best fits of every curve that begin at draws (B, P, D) in box coordinates: (B * AGAIN,) of them."""
+    places = torch.nn.functional.pad(drawn.double(), (0, 1))
+    for stage in STAGES_AGAIN:
+        places = fitted_logarithm(layers, fitted.box, batch, places, stage)
+    rows = torch.arange(len(batch), device=places.device).repeat_interleave(AGAIN)
+    several = batch.at(rows)
+    brief = replace(fitted, steps=AGAIN_STEPS)
+    fits = []
+    for part in torch.arange(len(rows)).split(FITTED_AT_ONCE):
+        fits.append(fit(brief, Given(places.flatten(0, 1)[part, None, :-1]), several.at(part)))
+    return Anchor(*(torch.cat([getattr(f, n) for f in fits]) for n in ("location", "factor", "features")))
+
+
+def fit_layers(fitted: Target, layers: int, batch: ReflectivityBatch, attempts: int = 1) -> Anchor:
+    """Anchor of every curve of a batch, for stacks of that many layers.
+
+    Curves that the fit does not explain are fitted again, from other guesses; the best fit is kept.
+    """
+    anchor = fit(fitted, Starts(layers, fitted.box), batch)
+    chi2 = 2 * fitted.box.lower.numel() + 1
+    for attempt in range(1, attempts):
+        bad = (anchor.features[:, chi2] > LOG_POOR).nonzero()[:, 0]
+        if not bad.numel():
+            break
+        again = fit(fitted, Starts(layers, fitted.box, attempt), batch.at(bad))
+        better = again.features[:, chi2] < anchor.features[bad, chi2]
+        for name in ("location", "factor", "features"):
+            getattr(anchor, name)[bad[better]] = getattr(again, name)[better]
+    return anchor

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import ModelError
 from nfphasing_bluesky.modalities.base import Modality
+from nfphasing_bluesky.modalities.gisaxs1d import GisaxsCuts
 from nfphasing_bluesky.modalities.holography import Holography
 from nfphasing_bluesky.modalities.ptychography import Ptychography
 from nfphasing_bluesky.modalities.reflectivity import Reflectivity
@@ -25,6 +26,7 @@ REGISTRY: Mapping[str, type[Modality]] = {
         SaxsOriented,
         SaxsCoherent,
         Reflectivity,
+        GisaxsCuts,
     )
 }
 

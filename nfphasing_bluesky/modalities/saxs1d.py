@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction
 from nfphasing_bluesky.flows import resample_curve
 from nfphasing_bluesky.modalities import curves
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, cut_to, gaussian_chi2
+from nfphasing_bluesky.modalities.batches import cut_to, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws
 from nfphasing_bluesky.modalities.network import NetworkSettings
 
 
@@ -72,11 +74,7 @@ class Saxs1D(ABC):
 
     def bounds(self, label: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) lower and upper bounds of the classes' boxes, zero where padded."""
-        table = torch.zeros(2, len(self.classes), self.width)
-        for k, spec in enumerate(self.classes):
-            table[0, k, : len(spec.free)] = torch.tensor(spec.lower)
-            table[1, k, : len(spec.free)] = torch.tensor(spec.upper)
-        low, high = table.to(label.device)
+        low, high = _bounds(tuple(self.classes), label.device)
         return low[label], high[label]
 
     def inside(self, draws: Draws) -> Tensor:
@@ -172,3 +170,12 @@ class Saxs1D(ABC):
 
     def fit_prior(self, generator: torch.Generator) -> None:  # noqa: B027  most priors are analytic
         """Make the prior ready to be sampled; nothing to do where it is analytic."""
+
+
+@lru_cache(maxsize=16)
+def _bounds(classes: tuple[ClassSpec, ...], device: torch.device) -> Tensor:
+    """(2, K, D) lower and upper bounds of the boxes of K classes."""
+    table = torch.zeros(2, len(classes), max(len(c.free) for c in classes))
+    for own, spec in zip(table.unbind(1), classes, strict=True):
+        own[:, : len(spec.free)] = torch.tensor([spec.lower, spec.upper])
+    return table.to(device)

@@ -5,8 +5,9 @@ lengths and ratios, polydispersities and contrast ratios as they are. The classe
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,15 +22,16 @@ from nfphasing_bluesky.modalities.anchors import (
     CurveLibrary,
     Target,
     anchor_features,
-    fit,
 )
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
-from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.fits import Wanted, fit_together
+from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition_draws
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.modalities.slopes import finite_differences
-from nfphasing_bluesky.physics import radial_density, saxs
+from nfphasing_bluesky.physics import radial_density, saxs, tabulated_saxs
+from nfphasing_bluesky.physics.core_shell_slopes import core_shell_slopes
 
 LENGTHS = ("radius", "shell_thickness", "polar_radius", "equatorial_radius", "length", "rg")
 PD = (0.01, 0.35)
@@ -62,6 +64,8 @@ CLASSES = (
     _box("cylinder", log_radius=_log(10, 150), log_length=_log(15, 1000), polydispersity=PD),
 )
 
+CORE_SHELL = [c.name for c in CLASSES].index("core_shell_sphere")
+
 # The misfit of core-shell spheres has many minima.
 LARGE_LIBRARIES = {"core_shell_sphere": 16_384}
 MANY_STARTS = {"core_shell_sphere": 4}
@@ -89,10 +93,6 @@ RELATIVE = "relative to core"
 ABSOLUTE = "e/angstrom^3"
 
 
-def _sphere(q: Tensor, t: Tensor) -> Tensor:
-    return saxs.sphere(q, t[:, 0].exp(), t[:, 1])
-
-
 def _core_shell(q: Tensor, t: Tensor) -> Tensor:
     core, shell = t[:, 0].exp(), t[:, 1].exp()
     raw = saxs.core_shell_sphere_unnormalised(q, core, shell, t[:, 2], t[:, 3], t[:, 4])
@@ -110,15 +110,17 @@ def _radii(t: Tensor) -> tuple[Tensor, Tensor]:
     return (t[:, 0] + t[:, 1] * (2 / 3)).exp(), (t[:, 0] - t[:, 1] / 3).exp()
 
 
-def _ellipsoid(q: Tensor, t: Tensor) -> Tensor:
-    return saxs.ellipsoid(q, *_radii(t), t[:, 2])
+def _forms(physics: ModuleType) -> tuple[Callable[[Tensor, Tensor], Tensor], ...]:
+    """P(q) of every class from (N, Q) q and (N, D) theta."""
+    return (
+        lambda q, t: physics.sphere(q, t[:, 0].exp(), t[:, 1]),
+        _core_shell,
+        lambda q, t: physics.ellipsoid(q, *_radii(t), t[:, 2]),
+        lambda q, t: physics.cylinder(q, t[:, 0].exp(), t[:, 1].exp(), t[:, 2]),
+    )
 
 
-def _cylinder(q: Tensor, t: Tensor) -> Tensor:
-    return saxs.cylinder(q, t[:, 0].exp(), t[:, 1].exp(), t[:, 2])
-
-
-FORWARD: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_sphere, _core_shell, _ellipsoid, _cylinder)
+SIMULATED, FORWARD = _forms(saxs), _forms(tabulated_saxs)
 
 
 _LIBRARIES: dict[str, dict[int, CurveLibrary]] = {}
@@ -167,13 +169,7 @@ class SaxsParticles(Saxs1D):
 
     def curve(self, draws: Draws, q: Tensor) -> Tensor:
         """(N, Q) P(q) on a given (N, Q) grid."""
-        out = torch.zeros_like(q)
-        for k, function in enumerate(FORWARD):
-            chosen = (draws.label == k).nonzero()[:, 0]
-            if chosen.numel():
-                theta = draws.theta[chosen, : len(CLASSES[k].free)]
-                out = out.index_copy(0, chosen, function(q[chosen], theta).to(out.dtype))
-        return out
+        return _curve(FORWARD, draws, q)
 
     def hidden(self, draws: Draws, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw scale and relative background of objects to be simulated."""
@@ -183,8 +179,8 @@ class SaxsParticles(Saxs1D):
         return {"scale": scale, "beta": beta, "contrast": torch.ones_like(scale)}
 
     def pattern(self, draws: Draws, hidden: Mapping[str, Tensor], q: Tensor) -> Tensor:
-        """(N, Q) P(q)."""
-        return self.curve(draws, q)
+        """(N, Q) P(q), by the closed forms: what is fitted is not what was simulated."""
+        return _curve(SIMULATED, draws, q)
 
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow per class."""
@@ -203,24 +199,32 @@ class SaxsParticles(Saxs1D):
     def anchors(self, batch: CurveBatch) -> Anchors:
         """Where a fit of each class puts the posterior of each frame, found when asked for."""
 
-        def find(k: int, frames: Tensor) -> Anchor:
-            if k not in self._libraries:
-                self._libraries[k] = self._library(k)
-            return fit(self._target(k, batch.q.device), self._libraries[k], batch.at(frames))
+        def find(wanted: Mapping[int, Tensor]) -> dict[int, Anchor]:
+            for k in wanted:
+                if k not in self._libraries:
+                    self._libraries[k] = self._library(k)
+            device = batch.q.device
+            each = [Wanted(self._target(k, device), self._libraries[k], rows) for k, rows in wanted.items()]
+            # thousands of operations on small tensors, and none that a gradient is asked of
+            with torch.inference_mode():
+                return dict(zip(wanted, fit_together(each, batch), strict=True))
 
-        return Anchors(len(batch), find)
+        return Anchors(len(batch), together=find)
 
     def _target(self, k: int, device: torch.device | str = "cpu") -> Target:
         def curve(theta: Tensor, q: Tensor) -> Tensor:
-            label = torch.full((len(theta),), k, device=theta.device)
-            padded = nn.functional.pad(theta, (0, self.width - theta.shape[1]))
-            return self.curve(Draws(label, padded, torch.arange(len(theta), device=theta.device)), q)
+            return FORWARD[k](q.to(theta), theta)
+
+        def slopes(theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+            if k == CORE_SHELL:
+                return core_shell_slopes(q, theta[:, 0].exp(), theta[:, 1].exp(), *theta[:, 2:].unbind(1))
+            return finite_differences(curve, box, theta, q)
 
         box = self.box(k, device)
         return Target(
             box=box,
             curve=curve,
-            slopes=lambda theta, q: finite_differences(curve, box, theta, q),
+            slopes=slopes,
             background=self.background.moments(),
             starts=MANY_STARTS.get(CLASSES[k].name, STARTS),
             rivals=CLASSES[k].name in MANY_STARTS,
@@ -257,12 +261,7 @@ class SaxsParticles(Saxs1D):
 
     def _condition(self, draws: Draws, batch: CurveBatch) -> tuple[ScaleBackground, Tensor]:
         shape = self.forward(draws, batch)
-        weight, intensity = batch.weight, batch.intensity
-        each = len(draws) // len(batch)
-        together = torch.arange(len(batch), device=draws.frame.device).repeat_interleave(each)
-        if not torch.equal(together, draws.frame):
-            weight, intensity = weight[draws.frame], intensity[draws.frame]
-        return condition(shape, intensity, weight, self.background), shape
+        return condition_draws(shape, draws, batch, self.background), shape
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, R) spherical average rho(r) of the mean particle, in the units of `density_of`."""
@@ -297,7 +296,25 @@ class SaxsParticles(Saxs1D):
         return out
 
     def _forward_intensity(self, draws: Draws) -> Tensor:
-        return self.curve(draws, torch.full_like(draws.theta[:, :1], 1e-6))[:, 0]
+        """(N,) P(0): one, but for core-shell spheres, which may cancel."""
+        out = torch.ones_like(draws.theta[:, 0])
+        mine = (draws.label == CORE_SHELL).nonzero()[:, 0]
+        if mine.numel():
+            theta = draws.theta[mine]
+            out[mine] = _core_shell(torch.full_like(theta[:, :1], 1e-6), theta)[:, 0]
+        return out
+
+
+def _curve(forms: Sequence[Callable[[Tensor, Tensor], Tensor]], draws: Draws, q: Tensor) -> Tensor:
+    out = torch.zeros_like(q)
+    for k, form in enumerate(forms):
+        chosen = (draws.label == k).nonzero()[:, 0]
+        if len(chosen) == len(draws):
+            return form(q.to(draws.theta), draws.theta[:, : len(CLASSES[k].free)]).to(out.dtype)
+        if chosen.numel():
+            theta = draws.theta[chosen, : len(CLASSES[k].free)]
+            out = out.index_copy(0, chosen, form(q[chosen].to(theta), theta).to(out.dtype))
+    return out
 
 
 def _profile(k: int, r: Tensor, t: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
 from nfphasing_bluesky.flows import Anchor, FlowSettings, resample_curve
 from nfphasing_bluesky.modalities import curves, low_q, size_curves, size_scan
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.linear_shape import (
     LinearPosterior,
     LinearPrior,

@@ -4,7 +4,8 @@ Small-angle contrast is real and of one sign, so u lies between 0 and 1, in unit
 phase is free then. The prior is that of `compact_prior`, whose density is known. What no intensity can tell,
 the inversion twin and the shift within the grid, and on small grids the other solutions, are answers side by
 side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken away. There is no background.
-Where a frame does not say its scale (intensity over |FFT u|^2), the one of the largest evidence is taken.
+Where a frame does not say its scale (intensity over |FFT u|^2), the one of the largest evidence is taken, and
+the frame counts as outside of what the model is calibrated for.
 """
 
 import math
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction, Symmetry
 from nfphasing_bluesky.modalities import coherent_frames
-from nfphasing_bluesky.modalities.base import Anchors, ClassSpec, Draws, Evaluated, gaussian_chi2
+from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
 from nfphasing_bluesky.modalities.compact_prior import compact_prior
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.solutions import Search, best_scale, half_pattern, solutions
 from nfphasing_bluesky.modalities.solutions_network import SolutionsPosterior, SolutionsSettings
 from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
@@ -75,7 +77,7 @@ class SaxsCoherent:
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Feature -> range that the simulated patterns cover."""
-        return {"signal_to_noise": (2.0, 300.0), "masked_share": (0.0, 0.12)}
+        return {"signal_to_noise": (2.0, 300.0), "masked_share": (0.0, 0.12), "scale_known": (1.0, 1.0)}
 
     def latents(self, batch: CoherentBatch) -> int:
         """D, whatever the frame."""
@@ -124,9 +126,8 @@ class SaxsCoherent:
         sigma = (batch.sigma.square() + (sigma_floor * batch.intensity).square()).sqrt()
         batch = replace(batch, sigma=sigma)
         scale = batch.scale.clone()
-        for index, frame in enumerate(frames):
-            if getattr(frame.geometry, "coherent_scale", None) is None:
-                scale[index] = best_scale(batch, index, self.prior, self.settings.steps)
+        for index in (~batch.scale_known).nonzero()[:, 0].tolist():
+            scale[index] = best_scale(batch, index, self.prior, self.settings.steps)
         return replace(batch, scale=scale)
 
     def usable(self, batch: CoherentBatch) -> Tensor:
@@ -138,7 +139,7 @@ class SaxsCoherent:
         return coherent_frames.context(batch)
 
     def anchors(self, batch: CoherentBatch) -> Anchors:
-        """Solutions of each frame, slot by slot, found together when first asked for."""
+        """Solutions of each frame, slot by slot."""
         s = self.settings
         search = Search(s.starts, s.steps, s.slots)
         found = Anchors(len(batch))
@@ -230,6 +231,7 @@ class SaxsCoherent:
         return {
             "signal_to_noise": coherent_frames.signal_to_noise(batch),
             "masked_share": batch.mask.double().mean((1, 2)),
+            "scale_known": batch.scale_known.double(),
         }
 
     def network(self) -> nn.Module:

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
-from nfphasing_bluesky.modalities.anchors import Target, anchor_features, fit
-from nfphasing_bluesky.modalities.base import Anchors, Draws, Evaluated, gaussian_chi2
+from nfphasing_bluesky.modalities.anchors import Target, anchor_features
+from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.curves import size_factor
+from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
+from nfphasing_bluesky.modalities.fits import fit
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
 from nfphasing_bluesky.modalities.oriented_library import FittedPatterns, PatternLibrary
 from nfphasing_bluesky.modalities.oriented_network import (

@@ -1,18 +1,17 @@
 """Random scans to learn ptychography from: patches of objects, their neighbours, and what is measured."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
-from nfphasing_bluesky.modalities.base import Draws
+from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.patterns import Conditions, expected, transmission
+from nfphasing_bluesky.modalities.scan_context import FRAMES
 from nfphasing_bluesky.modalities.scan_errors import ScanErrors, random_errors
 from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels, module_gaps
-from nfphasing_bluesky.physics.group_estimate import gauge
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.objects.draws import (
@@ -28,13 +27,14 @@ from nfphasing_bluesky.physics.overlap import Group
 from nfphasing_bluesky.physics.patches import cut
 from nfphasing_bluesky.physics.probes import light_radius, random_probes, smooth_fields
 from nfphasing_bluesky.physics.ptychography import wave_intensity
+from nfphasing_bluesky.physics.scan_estimate import gauge
 
 PHOTONS = (1e4, 1e8)
 """Of a frame, with nothing in the beam."""
 
 FRESNEL_NUMBER = (0.02, 0.3)
-NEAR_SHARE = 0.25
-PEAK_PHASE_RAD = (0.03, 2.0)
+NEAR_SHARE = 0.35
+PEAK_PHASE_RAD = (0.06, 2.6)
 PEAK_ABSORPTION = (0.01, 1.0)
 BETA_OVER_DELTA = (1e-3, 0.5)
 GRAIN = 0.01
@@ -44,76 +44,112 @@ RESOLUTION_PX = (0.3, 1.2)
 """Standard deviation of the Gaussian that transmissions are blurred with."""
 
 RESIDUAL_ABSORPTION, RESIDUAL_WIDTH_PX = (0.003, 0.08), (0.7, 8.0)
-FARTHEST_PX = 32
+FARTHEST_PX = 48
 MODES = 2
+PATCHES = 6
+"""Of a scan that are learnt from, at most."""
 
 
 @dataclass(frozen=True)
 class PatchDraws(Draws):
-    """Parts of patches of larger objects, theta those of the part.
+    """Parts of patches of larger objects, theta those of the part; several patches of one scan.
 
     Args:
-        canvas: (N, 2, Y, X) phase and absorption around the patch, which lies in its middle.
-        patch: (N, 2, H, W) of the patch.
+        scan: (N,) index of the scan.
+        rank: (N,) which of its frames saw the patch.
+        patch: (N, 2, H, W) phase and absorption, the phase's origin as the light of the frame has it.
         corner: (N, 2) row and column of the part in the patch.
-        conditions: of the measurement; the phase's origin depends on the light.
-        errors: of what is known of it.
+        canvas: (M, 2, Y, X) objects of the scans.
+        conditions: of the M scans.
+        errors: of what is known of them.
     """
 
-    canvas: Tensor
+    scan: Tensor
+    rank: Tensor
     patch: Tensor
     corner: Tensor
+    canvas: Tensor
     conditions: Conditions
     errors: ScanErrors
 
     def at(self, index: Tensor) -> "PatchDraws":
-        """Return the draws that an index or a boolean mask picks."""
-        return PatchDraws(**{f.name: _picked(getattr(self, f.name), index) for f in fields(self)})
+        """Return the draws that an index or a boolean mask picks, with all of their scans."""
+        own = ("label", "theta", "frame", "scan", "rank", "patch", "corner")
+        return replace(self, **{name: getattr(self, name)[index] for name in own})
 
 
-def _picked(value: Any, index: Tensor) -> Any:
-    return value.at(index) if isinstance(value, Conditions | ScanErrors) else value[index]
-
-
-def random_conditions(n: int, side: int, neighbours: int, generator: Generator) -> Conditions:
-    """Of scans that may occur: probes, photons, steps, near and far field, masks."""
+def random_conditions(n: int, side: int, generator: Generator, frames: int = FRAMES) -> Conditions:
+    """Of scans that may occur: probes, photons, steps, number of frames, near and far field, masks."""
     photons = log_uniform(generator, (n,), *PHOTONS)
     probe = random_probes(n, side, generator, MODES) * photons.sqrt()[:, None, None, None]
     near = chance(generator, (n,), NEAR_SHARE)
     number = log_uniform(generator, (n,), *FRESNEL_NUMBER).double()
-    offset, fraction = _random_places(probe, neighbours, generator)
+    offset, fraction = _random_places(probe, frames - 1, generator)
     return Conditions(
         probe,
         offset,
         fraction,
-        _present(n, 1 + neighbours, generator),
+        _present(n, frames, generator),
         _random_mask(n, (side, side), near, generator),
         torch.where(near, number, torch.nan),
     )
 
 
-def random_patches(tile: int, conditions: Conditions, generator: Generator, inner: float = 1.0) -> PatchDraws:
-    """Parts of patches of random objects, the whole phase of each as `gauge` wants it.
+def patches_of(n: int, conditions: Conditions, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Which frames of random scans are learnt from, up to n.
+
+    Returns:
+        (N,) indices of scans, in order, and (N,) which of their frames: the first, and others at random.
+    """
+    device = conditions.present.device
+    order = torch.rand(conditions.present.shape, generator=generator, device=device)
+    order[:, 0] = -1.0
+    order = torch.where(conditions.present, order, 2.0)
+    rank = order.argsort(1)[:, :PATCHES]
+    there = conditions.present.gather(1, rank)
+    scan = torch.arange(len(rank), device=device)[:, None].expand_as(rank)
+    return scan[there][:n], rank[there][:n]
+
+
+def random_patches(
+    n: int, tile: int, conditions: Conditions, generator: Generator, inner: float = 1.0
+) -> PatchDraws:
+    """Parts of up to n patches of random objects, the whole phase of each as `gauge` wants it.
 
     `inner` below 1 leaves out the strongest objects.
     """
-    n, shape = len(conditions.probe), conditions.probe.shape[-2:]
-    device, reach = conditions.probe.device, int(conditions.offset.abs().max())
-    canvas = _random_objects(n, (shape[0] + 2 * reach, shape[1] + 2 * reach), generator, inner)
-    patch = cut(canvas, torch.full((n, 2), reach, device=device), (shape[0], shape[1]))
-    angle = each(gauge(transmission(patch), wave_intensity(conditions.probe)))
-    canvas[:, 0] -= angle
-    patch[:, 0] -= angle
-    corner = tile_corners(n, (shape[0], shape[1]), tile, generator)
+    scan, rank = patches_of(n, conditions, generator)
+    conditions = conditions.at(torch.arange(int(scan.max()) + 1, device=scan.device))
+    shape, reach = (conditions.probe.shape[-2], conditions.probe.shape[-1]), _reach(conditions)
+    size = (shape[0] + 2 * reach, shape[1] + 2 * reach)
+    canvas = _random_objects(len(conditions.probe), size, generator, inner)
+    patch = cut(canvas[scan], reach + conditions.offset[scan, rank], shape)
+    patch[:, 0] -= each(gauge(transmission(patch), wave_intensity(conditions.probe[scan])))
+    corner = tile_corners(len(scan), shape, tile, generator)
     theta = cut(patch, corner, (tile, tile)).flatten(1)
-    label, errors = torch.zeros(n, dtype=torch.long, device=device), random_errors(conditions, generator)
-    return PatchDraws(label, theta, torch.arange(n, device=device), canvas, patch, corner, conditions, errors)
+    frame = torch.arange(len(scan), device=scan.device)
+    errors = random_errors(conditions, generator)
+    label = torch.zeros_like(frame)
+    return PatchDraws(label, theta, frame, scan, rank, patch, corner, canvas, conditions, errors)
+
+
+def own_first(values: Tensor, rank: Tensor) -> Tensor:
+    """Values (N, J, ...) with those of frames `rank` (N,) and of the first ones exchanged."""
+    values, each_one = values.clone(), torch.arange(len(rank), device=rank.device)
+    first = values[:, 0].clone()
+    values[:, 0] = values[each_one, rank]
+    values[each_one, rank] = first
+    return values
+
+
+def _reach(conditions: Conditions) -> int:
+    return int(conditions.offset.abs().max())
 
 
 def measure(draws: PatchDraws, generator: Generator) -> Group:
-    """Count the frames of the patches and of their neighbours."""
+    """Count the frames of all scans."""
     how, wrong, shape = draws.conditions, draws.errors, (draws.patch.shape[-2], draws.patch.shape[-1])
-    reach = (draws.canvas.shape[-1] - shape[1]) // 2
+    reach = _reach(how)
     probe = how.probe + wrong.probe
     counts = []
     for j in range(how.offset.shape[1]):
@@ -124,7 +160,8 @@ def measure(draws: PatchDraws, generator: Generator) -> Group:
         counts.append(torch.where(how.mask, 0.0, poisson_counts(mean.clamp_min(0), generator)))
     frames = torch.stack(counts, 1)
     mask = how.mask[:, None].expand_as(frames)
-    return Group(frames, mask, how.probe, how.offset, how.fraction, how.present)
+    none = torch.zeros_like(frames[:, 0])
+    return Group(frames, mask, how.probe, how.offset, how.fraction, how.present, none)
 
 
 def _random_objects(n: int, shape: tuple[int, int], generator: Generator, inner: float) -> Tensor:

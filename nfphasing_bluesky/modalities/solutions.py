@@ -32,7 +32,8 @@ OFTEN = 4
 ROUNDS, MORE_STARTS = 4, 4
 FEATURES = 3
 FLAT, HEAVY = 20.0, 4.0
-SCALES, SCALE_STEP, SCALE_STARTS = 5, 1.35, 6
+SCALES, SCALE_STEP, SCALE_STARTS, FINER = 5, 1.35, 6, 5
+"""Powers of the first step tried each way, fits of each, and how often the step is halved then."""
 DAMPING = (1e-1, 1e-9, 1e9)
 LONGEST = 2.0
 CONVERGED = 1e-6
@@ -140,20 +141,26 @@ def solutions(pattern: Pattern, search: Search, generator: torch.Generator) -> A
 
 def best_scale(batch: CoherentBatch, index: int, prior: CompactPrior, steps: int) -> float:
     """Scale of one frame under which a fit has the largest evidence, among those near the frame's own."""
-    best, chosen = -torch.inf, float(batch.scale[index])
     start = torch.randn(SCALE_STARTS, prior.mean.numel(), generator=torch.Generator().manual_seed(0))
     start = start.to(batch.scale)
-    for power in range(-SCALES, SCALES + 1):
-        scale = float(batch.scale[index]) * SCALE_STEP**power
+
+    def fitted(scale: float, begin: Tensor) -> tuple[float, float, Tensor]:
+        """Evidence, scale and where the best fit ends."""
         tried = replace(batch, scale=torch.full_like(batch.scale, scale))
         pattern = half_pattern(tried, index, prior)
-        z = _fit(pattern, start, steps)
+        z = _fit(pattern, begin, steps)
         z = z[pattern.log_posterior(z).argmax()][None]
         volume = pattern.factors(z).diagonal(dim1=1, dim2=2).log().sum()
-        evidence = float(pattern.log_posterior(z)[0] + volume)
-        if evidence > best:
-            best, chosen = evidence, scale
-    return chosen
+        return float(pattern.log_posterior(z)[0] + volume), scale, z
+
+    own, step = float(batch.scale[index]), SCALE_STEP
+    tries = [fitted(own * step**power, start) for power in range(-SCALES, SCALES + 1)]
+    best = max(tries, key=lambda found: found[0])
+    for _ in range(FINER):
+        step **= 0.5
+        near = [fitted(best[1] * factor, best[2]) for factor in (1 / step, step)]
+        best = max([best, *near], key=lambda found: found[0])
+    return best[1]
 
 
 def _fit(pattern: Pattern, z: Tensor, steps: int) -> Tensor:

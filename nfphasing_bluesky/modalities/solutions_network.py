@@ -5,6 +5,7 @@ spread over the solutions in those shares.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ from nfphasing_bluesky.flows import (
     build_flow,
 )
 from nfphasing_bluesky.flows.settings import FlowSettings, Standardiser
-from nfphasing_bluesky.modalities.base import Anchors, Draws
 from nfphasing_bluesky.modalities.coherent_frames import CHANNELS, EXTRAS, points
+from nfphasing_bluesky.modalities.draws import Anchors, Draws
 from nfphasing_bluesky.modalities.network import stratified
 from nfphasing_bluesky.modalities.solutions import FEATURES
 from nfphasing_bluesky.physics.coherent import pattern_shape
@@ -53,17 +54,36 @@ class SolutionsDistribution:
     Args:
         flow: of one solution.
         embedding: (B, E).
-        anchors: of every slot, (K,) of them for B frames each.
-        log_weights: (B, K).
+        found: anchors of the frames, slot by slot; asked for when a density or a draw needs them.
+        slots: how many there are at most.
     """
 
     flow: ConditionalFlow
     embedding: Tensor
-    anchors: tuple[Anchor, ...]
-    log_weights: Tensor
+    found: Anchors
+    slots: int
 
     def __len__(self) -> int:
         return len(self.embedding)
+
+    @cached_property
+    def _solutions(self) -> tuple[tuple[Anchor, ...], Tensor]:
+        """Anchors of the K slots that are used, and their (B, K) log weights."""
+        frames = torch.arange(len(self), device=self.embedding.device)
+        each = [self.found.get(k, frames) for k in range(self.slots)]
+        log_weights = torch.stack([a.features[:, 0] for a in each], 1)
+        used = int((log_weights > -torch.inf).any(0).sum())
+        return tuple(each[:used]), log_weights[:, :used].to(self.embedding)
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Those of every slot, (K,) of them for B frames each."""
+        return self._solutions[0]
+
+    @property
+    def log_weights(self) -> Tensor:
+        """(B, K)."""
+        return self._solutions[1]
 
     @property
     def class_log_probs(self) -> Tensor:
@@ -136,11 +156,4 @@ class SolutionsPosterior(nn.Module):
 
     def forward(self, channels: Tensor, extra: Tensor, anchors: Anchors) -> SolutionsDistribution:
         """Condition on (B, C, N) channels, (B, E) scalars and the anchors of the same frames."""
-        frames = torch.arange(len(channels), device=channels.device)
-        each = [anchors.get(k, frames) for k in range(self.slots)]
-        log_weights = torch.stack([a.features[:, 0] for a in each], 1)
-        used = int((log_weights > -torch.inf).any(0).sum())
-        log_weights = log_weights[:, :used].to(channels)
-        return SolutionsDistribution(
-            self.flow, self.encoder(channels, extra), tuple(each[:used]), log_weights
-        )
+        return SolutionsDistribution(self.flow, self.encoder(channels, extra), anchors, self.slots)

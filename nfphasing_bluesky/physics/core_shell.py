@@ -9,19 +9,23 @@ kappa = q R, delta = q d and X = exp(i delta s),
 and F^2 = (|Z|^2 - Re Z^2) / 2 averages over s and t term by term with `schulz.Oscillation`.
 """
 
-from functools import lru_cache
+from copy import copy
 from math import comb
 
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.physics import schulz
+from nfphasing_bluesky.physics.kept import kept
 
 # sin x - x cos x = x^3 / 3 * sum_n AMPLITUDE_SERIES[n] x^(2 n)
 _AMPLITUDE_SERIES = (1.0, -1 / 10, 1 / 280, -1 / 15120, 1 / 1330560)
 _SERIES_BELOW = 0.2
 _TERMS = len(_AMPLITUDE_SERIES)
 _TOP = 2 * _TERMS + 4
+
+_AT_ONCE = 1 << 14
+"""Values of a temporary: a hundred of them are written and read, which a processor's cache should hold."""
 
 
 class CoreShell:
@@ -42,11 +46,17 @@ class CoreShell:
         self.core_share = (core / self.outer)[:, None]
         self.ratio = ratio[:, None]
         self.variance, self.shell_variance = variance[:, None], shell_variance[:, None]
-        self.series = self._series_coefficients()
+
+    def at(self, rows: Tensor) -> "CoreShell":
+        """Return the particles that an index picks."""
+        part = copy(self)
+        part.outer, part.core_share, part.ratio = self.outer[rows], self.core_share[rows], self.ratio[rows]
+        part.variance, part.shell_variance = self.variance[rows], self.shell_variance[rows]
+        return part
 
     def forward(self) -> Tensor:
         """(B,) value at q = 0."""
-        return self.series[:, 0]
+        return self._series_coefficients(slice(None))[:, 0]
 
     def mean_volume(self) -> Tensor:
         """(B,) <(R t + d s)^3> over (R + d)^3."""
@@ -58,14 +68,21 @@ class CoreShell:
 
     def __call__(self, q: Tensor) -> Tensor:
         """(B, Q) values at q (B, Q) 1/angstrom, float64."""
+        most = max(1, _AT_ONCE // q.shape[1])
+        if len(q) > most:
+            parts = torch.arange(len(q), device=q.device).split(most)
+            return torch.cat([self.at(part)(q[part]) for part in parts])
         y = q * self.outer[:, None]
         small = y < _SERIES_BELOW
+        if not small.any():
+            return self._closed(y)
         closed = self._closed(torch.where(small, y.detach().clamp(min=_SERIES_BELOW), y))
-        y2 = torch.where(small, y, y.detach().clamp(max=_SERIES_BELOW)).square()
-        series = self.series[:, -1:]
+        rows = small.any(1).nonzero()[:, 0]
+        y2, coefficients = y[rows].clamp(max=_SERIES_BELOW).square(), self._series_coefficients(rows)
+        series = coefficients[:, -1:]
         for n in reversed(range(_TERMS - 1)):
-            series = series * y2 + self.series[:, n, None]
-        return torch.where(small, series, closed)
+            series = series * y2 + coefficients[:, n, None]
+        return closed.index_copy(0, rows, torch.where(small[rows], series, closed[rows]))
 
     def _closed(self, y: Tensor) -> Tensor:
         kappa, delta = y * self.core_share, y * (1 - self.core_share)
@@ -102,15 +119,16 @@ class CoreShell:
         y2 = y.square()
         return 4.5 * (steady - swing) / (y2 * y2 * y2)
 
-    def _series_coefficients(self) -> Tensor:
-        """(B, 5) coefficients of E[F^2] * 9 / y^6 in y^2, from E[S_n S_m], S_n = sum_i w_i r_i^n."""
-        a = self.core_share
-        core = _scaled_moments(a, self.variance)
-        shell = _scaled_moments(1 - a, self.shell_variance)
+    def _series_coefficients(self, rows: Tensor | slice) -> Tensor:
+        """(rows, 5) coefficients of E[F^2] * 9 / y^6 in y^2, from E[S_n S_m], S_n = sum_i w_i r_i^n."""
+        a = self.core_share[rows]
+        core = _scaled_moments(a, self.variance[rows])
+        shell = _scaled_moments(1 - a, self.shell_variance[rows])
         power, rest, binomial, series = _series_tables(a.device)
         # E[(a t)^n (a t + b s)^m] for n, m = 3, 5, ..., and n = 0 for the shell's own square
         cross = (core[:, power] * shell[:, rest] * binomial).sum(-1)
-        w2, w1 = self.ratio[..., None], 1 - self.ratio[..., None]
+        w2 = self.ratio[rows][..., None]
+        w1 = 1 - w2
         mixed = cross[:, :-1, :_TERMS]
         squares = torch.arange(_TERMS, device=a.device)
         total = squares[:, None] + squares
@@ -122,13 +140,11 @@ class CoreShell:
 
 def _scaled_moments(share: Tensor, variance: Tensor) -> Tensor:
     """(B, TOP + 1) moments E[(share t)^n], n = 0 .. TOP."""
-    rows = [torch.ones_like(share)]
-    for n in range(_TOP):
-        rows.append(rows[-1] * share * (1 + n * variance))
-    return torch.cat(rows, 1)
+    steps = torch.arange(_TOP, dtype=share.dtype, device=share.device)
+    return torch.nn.functional.pad((share * (1 + steps * variance)).cumprod(1), (1, 0), value=1.0)
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _series_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return indices and binomials of (a t)^n (a t + b s)^m, and the (25, 5) map to the series.
 

@@ -5,7 +5,6 @@ made once by quadrature is interpolated along p. Both are laid on one uniform gr
 by (1 + kappa^2)^(3/2), and interpolated by cubics: values keep their relative precision on the Porod tail.
 """
 
-from functools import lru_cache
 from math import ceil
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.special import gammaln, j1
 from torch import Tensor
 
 from nfphasing_bluesky.physics import schulz
+from nfphasing_bluesky.physics.kept import kept
 
 _STEP = 1 / 16
 _TABLE_TOP = 16.0
@@ -99,7 +99,7 @@ def _asymptotic(kappa: Tensor, variance: Tensor) -> Tensor:
     return 4 / torch.pi * total * scale / schulz.moment(4, variance)
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _low_table(device: torch.device) -> Tensor:
     """(P, K) scaled averages for p = 0 .. 0.5, kappa = 0 .. 16."""
     kappa = np.arange(round(_TABLE_TOP / _STEP) + 1) * _STEP

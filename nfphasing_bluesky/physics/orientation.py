@@ -1,11 +1,12 @@
 """Averages over particle orientation by Gauss-Legendre rules whose size follows each point's need."""
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from scipy.special import roots_legendre
 from torch import Tensor
+
+from nfphasing_bluesky.physics.kept import kept
 
 _RULES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 1536)
 _DIGITS = 9.0
@@ -17,7 +18,7 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 """(index (N,), u (n,)) -> (N, n) integrand of the points at index, u = cosine to the particle's axis."""
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def half_gauss_legendre(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights (n,) on [0, 1] of the 2n-point rule on [-1, 1], for integrands even in u."""
     u, w = roots_legendre(2 * n)

@@ -15,7 +15,7 @@ nearest whole position cuts the patch. The fraction left, in [-1/2, 1/2), is put
 patch, as `extract_patches` does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -43,6 +43,10 @@ class Propagation(Protocol):
         """Adjoint of `forward`."""
         ...
 
+    def at(self, rows: slice) -> "Propagation":
+        """Of some waves of a batch."""
+        ...
+
 
 @dataclass(frozen=True)
 class FarField:
@@ -57,6 +61,10 @@ class FarField:
     def backward(self, wave: Tensor) -> Tensor:
         """Inverse Fourier transform."""
         return far_field_inverse(wave) if self.centred else torch.fft.ifft2(wave, norm="ortho")
+
+    def at(self, rows: slice) -> "FarField":
+        """The same for all."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,13 @@ class NearField:
     def backward(self, wave: Tensor) -> Tensor:
         """Propagation back to the sample."""
         return self.forward(wave.conj()).conj()
+
+    def at(self, rows: slice) -> "NearField":
+        """That of some waves of a batch."""
+        number = self.fresnel_number
+        if isinstance(number, Tensor) and number.ndim:
+            return replace(self, fresnel_number=number[rows])
+        return self
 
 
 class Estimate(NamedTuple):

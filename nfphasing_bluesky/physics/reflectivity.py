@@ -26,8 +26,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.physics.phasors import complex_exp
+
 R_E_ANGSTROM = 2.8179403205e-5
 """Classical electron radius (CODATA 2022)."""
+STEP_UNIT = 4 * math.pi * R_E_ANGSTROM
+"""Squared wave vector that a density of 1 e/angstrom^3 takes off, 1/angstrom^2."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,20 @@ def critical_q(density: Tensor) -> Tensor:
 
 def wave_vectors(stack: Stack, q_inv_angstrom: Tensor) -> Tensor:
     """(N, L + 2, Q) complex vertical wave vectors, imaginary part at least 0, 1/angstrom."""
-    unit = 4 * math.pi * R_E_ANGSTROM
-    over = unit * (stack.density - stack.density[:, :1])[:, :, None]
+    over = STEP_UNIT * (stack.density - stack.density[:, :1])[:, :, None]
     real = (0.5 * q_inv_angstrom).square()[:, None] - over
-    return torch.complex(real, unit * _lost(stack)[:, :, None].expand_as(real)).sqrt()
+    return _upper_root(real, STEP_UNIT * lost(stack)[:, :, None].expand_as(real))
 
 
-def _lost(stack: Stack) -> Tensor:
+def _upper_root(real: Tensor, imaginary: Tensor) -> Tensor:
+    """Square root of a complex number whose imaginary part is at least 0. Torch's own is ten times slower."""
+    far = (0.5 * (torch.hypot(real, imaginary) + real.abs())).sqrt()
+    near = 0.5 * imaginary / far.clamp_min(torch.finfo(far.dtype).tiny)
+    outside = real >= 0
+    return torch.complex(torch.where(outside, far, near), torch.where(outside, near, far))
+
+
+def lost(stack: Stack) -> Tensor:
     """(N, L + 2) absorption, none in the medium of the beam."""
     return torch.nn.functional.pad(stack.absorption[:, 1:], (1, 0))
 
@@ -116,13 +127,12 @@ def reflection_coefficients(stack: Stack, wave_vector: Tensor) -> Tensor:
     The difference k_j - k_{j+1} is taken from the densities: far beyond the critical angle it is too small
     to be left of two large numbers.
     """
-    unit = 4 * math.pi * R_E_ANGSTROM
-    step = torch.complex(stack.density.diff(dim=1), -_lost(stack).diff(dim=1))[:, :, None] * unit
+    step = torch.complex(stack.density.diff(dim=1), -lost(stack).diff(dim=1))[:, :, None] * STEP_UNIT
     above, below = wave_vector[:, :-1], wave_vector[:, 1:]
     total = above + below
     tiny = torch.finfo(stack.density.dtype).tiny
     sharp = step / (total.square() + tiny)
-    return sharp * torch.exp(-2 * above * below * stack.roughness.square()[:, :, None])
+    return sharp * complex_exp(-2 * above * below * stack.roughness.square()[:, :, None])
 
 
 def reflection_amplitude(stack: Stack, q_inv_angstrom: Tensor) -> Tensor:
@@ -131,7 +141,7 @@ def reflection_amplitude(stack: Stack, q_inv_angstrom: Tensor) -> Tensor:
     r = reflection_coefficients(stack, k)
     below = r[:, -1]
     for j in range(stack.layers - 1, -1, -1):
-        below = below * torch.exp(2j * k[:, j + 1] * stack.thickness[:, j, None])
+        below = below * complex_exp(2j * k[:, j + 1] * stack.thickness[:, j, None])
         below = (r[:, j] + below) / (1 + r[:, j] * below)
     return below
 
@@ -151,8 +161,8 @@ def wave_fields(stack: Stack, q_inv_angstrom: Tensor) -> Fields:
     r = reflection_coefficients(stack, k)
     sharp_gain = (k[:, :-1] - k[:, 1:]).square() * stack.roughness.square()[:, :, None]
     tiny = torch.finfo(stack.density.dtype).tiny
-    t = 2 * k[:, :-1] / (k[:, :-1] + k[:, 1:] + tiny) * torch.exp(0.5 * sharp_gain)
-    phase = torch.exp(1j * k[:, 1:-1] * stack.thickness[:, :, None])
+    t = 2 * k[:, :-1] / (k[:, :-1] + k[:, 1:] + tiny) * complex_exp(0.5 * sharp_gain)
+    phase = complex_exp(1j * k[:, 1:-1] * stack.thickness[:, :, None])
     # ratio of reflected to transmitted wave at the upper edge of every layer, from the substrate up
     ratios = [torch.zeros_like(k[:, 0])]
     for j in range(stack.layers, -1, -1):

@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 
@@ -19,7 +20,12 @@ class BeamShape(StrEnum):
     """Vertical profile of the beam."""
 
     HAT = "hat"
+    SOFT_HAT = "soft hat"
     GAUSSIAN = "gaussian"
+
+
+EDGE = 0.05
+"""Width of the logistic edges of a soft hat, over half of its height."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ def illuminated_share(q_inv_angstrom: Tensor, spill_q: Tensor, shape: BeamShape 
     reach = q_inv_angstrom.clamp_min(0.0) / spill_q.clamp_min(1e-12)[:, None]
     if shape is BeamShape.HAT:
         return reach.clamp_max(1.0)
+    if shape is BeamShape.SOFT_HAT:
+        return 1 - EDGE * functional.softplus((1 - reach) / EDGE)
     # half of the sample on either side of the beam's middle
     return torch.erf(reach / (2 * math.sqrt(2.0)))
 

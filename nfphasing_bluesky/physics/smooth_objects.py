@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.physics.overlap import GroupFrames
-from nfphasing_bluesky.physics.ptychography import real_inner, wave_intensity
+from nfphasing_bluesky.physics.ptychography import real_inner
 
 KNEE_PER_PX = 0.01
 POWER = 2.4
@@ -98,7 +98,7 @@ def linearised(frames: GroupFrames, prior: SmoothPrior, z: Tensor) -> "Linearise
     slopes, change = [], torch.zeros_like(canvas)
     for j in range(frames.count):
         wave = frames.waves(canvas, j)
-        root = (wave_intensity(wave) + SOFTENED).sqrt()
+        root = (frames.photons(wave) + SOFTENED).sqrt()
         short = 2 * ((frames.counts[:, j] + SOFTENED).sqrt() - root)
         slope = _times(wave, (2 * frames.used[:, j] / root)[:, None])
         slopes.append(slope)

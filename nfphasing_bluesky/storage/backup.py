@@ -1,5 +1,6 @@
 """Documents on disk until a catalog has them: one JSON-lines file a run, replayed when it is back."""
 
+import fcntl
 import json
 import logging
 import os
@@ -8,27 +9,35 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import httpx
 import numpy as np
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client.container import Container
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.documents.orphans import completed
 from nfphasing_bluesky.storage.catalogs import PROCESSED, RAW, runs_of
 from nfphasing_bluesky.storage.hdf5 import safe_name
+from nfphasing_bluesky.storage.mend import mend_files
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".jsonl"
+STORED, PRESENT, IN_USE = "stored", "present", "in use"
+UNREACHED = (ConnectionError, TimeoutError, httpx.TransportError)
+_LOCKED = "locked"
 
 
 class Journal:
     """The documents of one run in a file, a line each, handed to the operating system one by one.
 
     A document that cannot be written (disk full) is kept in memory and tried again with the next. Two
-    threads may use one journal.
+    threads may use one journal. While it is open the file is locked, so that nobody else takes it for the
+    leavings of a process that has ended.
     """
 
     def __init__(self, folder: Path, run_uid: str) -> None:
@@ -86,11 +95,23 @@ class Journal:
             if self._file is None and self._unwritten:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("ab", buffering=0)
+                _lock(self._file)
             while self._file is not None and self._unwritten:
                 _write_whole(self._file, self._unwritten[0])
                 self._unwritten.pop(0)
         except OSError as error:
             log.error("%s: %d documents wait in memory: %s", self.path, len(self._unwritten), error)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Claim a backup file; False while another process has it. Where a disk knows no locks, go without."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.debug("%s cannot be locked: %s", file.name, error)
+    return True
 
 
 def _write_whole(file: FileIO, line: bytes) -> None:
@@ -131,19 +152,27 @@ def read_journal(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What became of one backup file: stored now, there before, or why not."""
+    """What became of one backup file: stored now, there before, in use by its writer, or why not."""
 
     path: Path
     run_uid: str
     outcome: str
+    reached: bool = True
+    """False when the catalog did not answer, or was locked by another writer."""
+
+    @property
+    def stored(self) -> bool:
+        """The catalog has the run."""
+        return self.outcome in (STORED, PRESENT)
 
 
 def replay_backup(folder: Path | str, catalog: Container, *, keep: bool = False) -> list[Replayed]:
     """Store the runs of a backup folder in a catalog.
 
     Runs that the catalog already holds complete are skipped, half-written ones are replaced, and a run
-    whose stop document never came is closed with exit status abort, so doing it twice is harmless.
-    A derived run goes to `processed`, a raw one to `raw`, where the catalog has these.
+    whose stop document never came is closed with exit status abort and a ledger of what is there, so doing
+    it twice is harmless. Runs that a living process still writes are left to it. A derived run goes to
+    `processed`, a raw one to `raw`, where the catalog has these.
 
     Args:
         folder: of the backup files.
@@ -151,7 +180,7 @@ def replay_backup(folder: Path | str, catalog: Container, *, keep: bool = False)
         keep: leave the files of stored runs where they are.
 
     Returns:
-        One entry a file: `stored`, `present`, or `failed: ` and the reason.
+        One entry a file: `stored`, `present`, `in use`, or `failed: ` and the reason.
     """
     return [replay_file(path, catalog, keep=keep) for path in sorted(Path(folder).glob(f"*{SUFFIX}"))]
 
@@ -160,17 +189,26 @@ def replay_file(path: Path, catalog: Container, *, keep: bool = False) -> Replay
     """Store the run of one backup file, as `replay_backup` does; never raises."""
     uid = path.stem
     try:
-        documents = list(read_journal(path))
-        if not documents or documents[0][0] != "start":
-            raise StorageError(f"backup {path} does not begin with a start document")
-        uid = documents[0][1]["uid"]
-        outcome = _store(documents, catalog)
-        if not keep:
-            path.unlink()
+        with path.open("rb") as file:
+            if not _lock(file):
+                return Replayed(path, uid, IN_USE)
+            documents = list(read_journal(path))
+            if not documents or documents[0][0] != "start":
+                raise StorageError(f"backup {path} does not begin with a start document")
+            uid = documents[0][1]["uid"]
+            outcome = _store(documents, catalog)
+            if not keep:
+                path.unlink()
     except Exception as error:  # one bad file or a catalog that fails again must not stop the others
-        log.error("backup %s is not replayed: %s", path, error)
-        outcome = f"failed: {error}"
+        why = redacted(str(error))
+        log.error("backup %s is not replayed: %s", path, why)
+        return Replayed(path, uid, f"failed: {why}", reached=not is_away(error))
     return Replayed(path, uid, outcome)
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether a catalog failed because it could not be reached or was locked: worth another try."""
+    return isinstance(error, UNREACHED) or _LOCKED in str(error)
 
 
 def _store(documents: list[tuple[str, dict[str, Any]]], catalog: Container) -> str:
@@ -181,14 +219,15 @@ def _store(documents: list[tuple[str, dict[str, Any]]], catalog: Container) -> s
     there = _find(runs, uid)
     if there is not None:
         if there.metadata.get("stop"):
-            return "present"
+            return PRESENT
         runs.delete_contents(uid, recursive=True, external_only=False)
     if documents[-1][0] != "stop":
-        documents = [*documents, ("stop", _missing_stop(documents))]
+        mend_files(documents)
+        documents = completed(documents)
     writer = TiledWriter(runs, normalizer=None) if derived else TiledWriter(runs)
     for name, doc in documents:
         writer(name, doc)
-    return "stored"
+    return STORED
 
 
 def _find(runs: Container, uid: str) -> Any:
@@ -196,18 +235,6 @@ def _find(runs: Container, uid: str) -> Any:
         return runs[uid]
     except KeyError:
         return None
-
-
-def _missing_stop(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    start = documents[0][1]
-    times = [doc["time"] for name, doc in documents if isinstance(doc.get("time"), float)]
-    return {
-        "uid": f"{start['uid']}-stop",
-        "run_start": start["uid"],
-        "time": max(times, default=start["time"]),
-        "exit_status": "abort",
-        "reason": "the writing process ended before the run did",
-    }
 
 
 def _plain(value: Any) -> Any:

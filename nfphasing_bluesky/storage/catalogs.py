@@ -3,17 +3,21 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from bluesky_tiled_plugins.clients.bluesky_run import BlueskyRunV3
 from tiled.client import from_context, from_profile, from_uri
 from tiled.client.container import Container
 from tiled.client.context import Context
 from tiled.profiles import list_profiles
 from tiled.structures.core import Spec
+from tiled.utils import OneShotCachedMap
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core.secrets import redacted
 
 RAW, PROCESSED = "raw", "processed"
 RUNS = Spec("CatalogOfBlueskyRuns", "3.0")
@@ -120,20 +124,34 @@ def prepare(client: Container) -> Container:
 
 
 def runs_of(client: Container, key: str) -> Container:
-    """Return the sub-catalog `raw` or `processed`, or the client itself when it is a catalog of runs.
+    """Return the sub-catalog `raw` or `processed`, or the catalog itself when it is one of runs.
+
+    Its runs are clients of version 3, whatever else looks at the catalog.
 
     Raises:
         StorageError: it has no such sub-catalog.
     """
     if any(spec.name == RUNS.name for spec in client.specs):
-        return client
+        return _with_clients_of_its_own(client)
     try:
-        return client[key]
+        return _with_clients_of_its_own(client[key])
     except KeyError as error:
         raise StorageError(
             f"catalog {client.uri} has no container {key!r}; "
             "make it with nfphasing_bluesky.storage.catalogs.prepare"
         ) from error
+
+
+def _with_clients_of_its_own(runs: Container) -> Container:
+    """Return the same catalog with a table of client classes of its own.
+
+    tiled keeps one table for the whole process, and databroker's `Broker` (or `.v2`) changes it: from then on
+    every run that anybody opens is a client of version 2, which reads in another way.
+    """
+    shared = runs.structure_clients
+    own = OneShotCachedMap({name: partial(shared.__getitem__, name) for name in shared})
+    own.set("BlueskyRun", lambda: BlueskyRunV3)
+    return runs.new_variation(structure_clients=own)
 
 
 def _in_process(config: Mapping[str, Any]) -> Container:
@@ -156,6 +174,5 @@ def _connect(what: str, connect: Any) -> Container:
     try:
         return prepare(connect())
     except Exception as error:  # httpx, tiled and configuration errors have no common root
-        raise StorageError(
-            f"catalog {what} cannot be opened: {error}; is the server up, and TILED_API_KEY set?"
-        ) from error
+        problem = redacted(f"catalog {what} cannot be opened: {error}")
+        raise StorageError(f"{problem}; is the server up, and TILED_API_KEY set?") from None

@@ -17,6 +17,7 @@ import numpy as np
 
 from nfphasing_bluesky.core import StorageError
 from nfphasing_bluesky.documents.sinks import ArraySpec, FileSpec, Written
+from nfphasing_bluesky.storage.rows import ChunkedRows, Trail, growing_dataset
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +89,12 @@ class _Part:
         self._file, self.path = _create(folder, safe_name(spec.uid) + ending)
         self.chunk_rows = min(_rows_per_chunk(array, spec.least_rows_per_chunk) for array in spec.arrays)
         self._rows = 0
+        self._handle = os.open(self.path, os.O_RDWR)
+        self._trail = Trail(self._handle)
         try:
             self._datasets = self._lay_out()
             self._file.swmr_mode = True
+            self._rows_of = {n: ChunkedRows(d) for n, d in self._datasets.items()}
         except (OSError, RuntimeError):
             self.close()
             raise
@@ -100,15 +104,16 @@ class _Part:
         start, stop = self._rows, self._rows + count
         self._reserve(sum(self._growth(name, stop) for name in block))
         for name, rows in block.items():
-            self._datasets[name].resize(stop, axis=0)
-            self._datasets[name][start:stop] = rows
+            self._rows_of[name].append(rows)
             self._datasets[name].flush()
         self._rows = stop
+        self._trail.grown_to(self._file.id.get_filesize())
         paths = {name: dataset.name for name, dataset in self._datasets.items()}
         return Written(f"file://localhost{quote(str(self.path))}", paths, start, stop, self.chunk_rows)
 
     def close(self) -> None:
         """Close the file; one that never got a row is removed."""
+        os.close(self._handle)
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
         if self._rows == 0:
@@ -126,14 +131,11 @@ class _Part:
         Raises:
             OSError: disk, quota or file size limit have no room; the file is as it was.
         """
-        handle = os.open(self.path, os.O_RDWR)
         try:
-            os.posix_fallocate(handle, 0, self._file.id.get_filesize() + nbytes + _METADATA_BYTES)
+            os.posix_fallocate(self._handle, self._file.id.get_filesize(), nbytes + _METADATA_BYTES)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
-        finally:
-            os.close(handle)
 
     def _lay_out(self) -> dict[str, h5py.Dataset]:
         entry = self._file.create_group("entry")
@@ -159,14 +161,7 @@ class _Part:
         return datasets
 
     def _dataset(self, group: h5py.Group, array: ArraySpec) -> h5py.Dataset:
-        dataset = group.create_dataset(
-            self._short(array.name),
-            shape=(0, *array.shape),
-            maxshape=(None, *array.shape),
-            chunks=(self.chunk_rows, *array.shape),
-            dtype=array.dtype,
-            fillvalue=np.nan,
-        )
+        dataset = growing_dataset(group, self._short(array.name), array.shape, array.dtype, self.chunk_rows)
         dataset.attrs["units"] = array.units
         dataset.attrs["long_name"] = f"{array.name} ({array.units})" if array.units else array.name
         return dataset

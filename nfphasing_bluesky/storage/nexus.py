@@ -14,6 +14,7 @@ from nfphasing_bluesky.core import (
     DensityInfo,
     DetectorGeometry,
     Frame,
+    GrazingCutsGeometry,
     ModelInfo,
     Origin,
     PlaneGeometry,
@@ -44,7 +45,7 @@ def write_posterior(
     `/entry/modes`, where there may be several answers: (M,) `weight`, and `mean` and `std` of each, what was
     taken away before as attributes, and (S,) `answers`, which one the model made each draw from;
     `/entry/parameters`: (S,) draws with their summaries as attributes; `/entry/classes`;
-    `/entry/data`: the measured curve or small-angle pattern, also readable as canSAS SASdata;
+    `/entry/data`: the measured curve or small-angle pattern, also readable as canSAS SASdata, or two cuts;
     `/entry/prediction`: mean and 95 % band; `/entry/process`: program, model and
     settings; `/entry/trust`; `/entry/origin`.
 
@@ -177,6 +178,9 @@ def _write_frame(entry: h5py.Group, frame: Frame) -> tuple[str, ...]:
         if geometry.dq_inv_angstrom is not None:
             new_dataset(group, "Qdev", geometry.dq_inv_angstrom, "1/angstrom")
             q.attrs["resolutions"] = "Qdev"
+    elif isinstance(geometry, GrazingCutsGeometry):
+        axes, units = ("q",), "counts"
+        _write_cuts(group, geometry)
     elif isinstance(geometry, PlaneGeometry | DetectorGeometry):
         axes, units = ("qy", "qx"), _write_q(group, frame)
     else:
@@ -190,6 +194,17 @@ def _write_frame(entry: h5py.Group, frame: Frame) -> tuple[str, ...]:
     unusable = np.zeros(frame.intensity.shape, np.bool_) if frame.mask is None else frame.mask
     group.create_dataset("mask", data=unusable.astype(np.uint8))
     return axes
+
+
+def _write_cuts(group: h5py.Group, geometry: GrazingCutsGeometry) -> None:
+    """Write where the points of both cuts are: the first `in_plane` of them are the in-plane cut's."""
+    new_dataset(group, "q", geometry.q_inv_angstrom, "1/angstrom")
+    new_dataset(group, "exit", geometry.exit_rad, "rad")
+    new_dataset(group, "exit_band", np.array(geometry.exit_band_rad), "rad")
+    new_dataset(group, "q_y_band", np.array(geometry.q_y_band_inv_angstrom), "1/angstrom")
+    new_dataset(group, "incidence", geometry.incidence_rad, "rad")
+    new_dataset(group, "wavelength", geometry.wavelength_m, "m")
+    group.attrs.update(in_plane=geometry.in_plane, mask="mask")
 
 
 def _write_q(group: h5py.Group, frame: Frame) -> str:

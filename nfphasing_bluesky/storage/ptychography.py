@@ -147,8 +147,9 @@ def ptychography_frames(
     `data` (N, H, W) are counts; `positions_px` (N, 2) or `positions_m` are row and column of each frame's
     pixel [0, 0], with any origin, and `translation_m` (N, 2) or (N, 3) x, y and z as in CXI: column, row and
     nothing; `probe` is (H, W) or (P, H, W); `mask` is not 0 where a pixel must not be used, `mask_good` where
-    it may. Numbers are those of `documents.ptychography.NAMES`. Where a far-field scan does not say whether
-    its direct beam is `centred`, its light does.
+    it may; `background` (H, W) is what every frame counts without the object. Numbers are those of
+    `documents.ptychography.NAMES`. Where a far-field scan does not say whether its direct beam is `centred`,
+    its light does.
 
     Args:
         scan: as read.
@@ -165,7 +166,9 @@ def ptychography_frames(
     mask = _mask(scan, data.shape[1:], options.mask)
     mask = _without_gaps(_some(data), mask, where)
     optics = _with_centre(optics, _some(data), mask, where)
-    data, mask = turned(data, turn, optics), None if mask is None else turned(mask, turn, optics)
+    background = _background(scan, data.shape[1:])
+    data = turned(data, turn, optics)
+    mask, background = (None if v is None else turned(v, turn, optics) for v in (mask, background))
     positions, places_turn = read_positions(
         scan, optics, len(data), shape, options.positions_sign, options.positions_order
     )
@@ -192,7 +195,14 @@ def ptychography_frames(
                     "saw, expected one that overlaps; correct its position, or leave the frame out"
                 )
             yield ptychography_frame(
-                counts, optics, probe, (row, column), mask=mask, origin=origin, doubt=doubt
+                counts,
+                optics,
+                probe,
+                (row, column),
+                mask=mask,
+                background=background,
+                origin=origin,
+                doubt=doubt,
             )
         except NFPhasingError as error:
             if on_failure is None:
@@ -284,6 +294,17 @@ def _numbers(scan: Scan) -> dict[str, float]:
         elif (number := scan.number(name)) is not None:
             numbers[name] = number
     return numbers
+
+
+def _background(scan: Scan, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    if "background" not in scan.values:
+        return None
+    found = np.asarray(scan.values["background"], dtype=np.float64)
+    if found.shape != shape:
+        raise FrameError(f"{scan.path}: background {found.shape} does not match the frames {shape}")
+    if not np.isfinite(found).all() or found.min() < 0:
+        raise FrameError(f"{scan.path}: background from {found.min():.4g}, expected finite, not negative")
+    return found
 
 
 def _mask(scan: Scan, shape: tuple[int, int], further: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

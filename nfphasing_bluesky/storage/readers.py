@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import (
     Frame,
     FrameError,
     GeometryError,
+    GrazingGeometry,
     Origin,
     StorageError,
 )
@@ -42,7 +43,7 @@ def read_frames(
     path: str | Path,
     *,
     poni: str | Path | None = None,
-    geometry: DetectorGeometry | None = None,
+    geometry: DetectorGeometry | GrazingGeometry | None = None,
     mask: str | Path | ArrayLike | None = None,
     q_unit: str | None = None,
     columns: tuple[int, ...] | None = None,
@@ -86,7 +87,7 @@ def iter_frames(
     path: str | Path,
     *,
     poni: str | Path | None = None,
-    geometry: DetectorGeometry | None = None,
+    geometry: DetectorGeometry | GrazingGeometry | None = None,
     mask: str | Path | ArrayLike | None = None,
     q_unit: str | None = None,
     columns: tuple[int, ...] | None = None,
@@ -115,7 +116,8 @@ def iter_frames(
     Args:
         path: the file.
         poni: pyFAI PONI file, for images. `geometry` does the same; one of the two at most.
-        geometry: detector geometry, for images; by default what a NeXus file says itself.
+        geometry: of the detector, for images, also of one behind a surface; by default what a NeXus file
+            says itself.
         mask: for images, (H, W) array or file (.npy or an image), masked where not zero.
         q_unit: `1/angstrom` or `1/nm`; by default what the file says, else 1/angstrom. Curves that go
             beyond q = 1 and name no unit are refused: they are more likely in 1/nm. `two_theta_degree` or
@@ -233,7 +235,9 @@ def _text_curves(path: Path, options: ReadOptions) -> Iterator[Frame]:
         yield as_frame(curve, path, options)
 
 
-def _geometry(poni: str | Path | None, geometry: DetectorGeometry | None) -> DetectorGeometry | None:
+def _geometry(
+    poni: str | Path | None, geometry: DetectorGeometry | GrazingGeometry | None
+) -> DetectorGeometry | GrazingGeometry | None:
     """Return the geometry that the user gave, if any."""
     return geometry if poni is None else detector_geometry_from_poni(poni)
 
@@ -241,7 +245,7 @@ def _geometry(poni: str | Path | None, geometry: DetectorGeometry | None) -> Det
 def _images(
     path: Path,
     images: Iterator[NDArray],
-    geometry: DetectorGeometry | None,
+    geometry: DetectorGeometry | GrazingGeometry | None,
     mask: NDArray[np.bool_] | None,
 ) -> Iterator[Frame]:
     """Make a Frame of each image."""

@@ -8,18 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client.container import Container
 
+from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.documents.keys import Document
-from nfphasing_bluesky.storage.backup import Journal, replay_file
+from nfphasing_bluesky.storage.backup import IN_USE, UNREACHED, Journal, replay_file
 from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
+from nfphasing_bluesky.storage.leftovers import EVERY_S, Leftovers
 
 log = logging.getLogger(__name__)
 
 BATCH = 256
-_BUSY, _PAUSES_S = "locked", (0.2, 1.0, 3.0)
+_PAUSES_S = (0.2, 1.0, 3.0)
 _ONE_RUN = ("descriptor", "resource", "stream_resource", "stop")
 
 Item = tuple[str, Any]
@@ -32,7 +33,8 @@ class CatalogSink:
     the run is complete there, the backup file is removed; when the catalog fails, the run is left alone
     there and its backup file is forced to disk. At its stop document it is tried once more from there, unless
     the catalog can't be reached, and a few times more while its database is locked (two writers of one SQLite
-    file get into each other's way now and then); if that fails as well, `replay_backup` stores it later.
+    file get into each other's way now and then). Runs of a catalog that is away are tried again when it has
+    taken another run, and every half a minute; if all fails, `replay_backup` stores them later.
 
     Args:
         catalog: from `open_catalog`, or a catalog of runs.
@@ -40,6 +42,7 @@ class CatalogSink:
         container: where in the catalog; `processed` by default.
         batch: rows that the catalog gets at once.
         normalize: bring documents to the latest schema first; wanted for raw runs only.
+        retry_s: how long to leave a catalog alone that could not be reached.
     """
 
     def __init__(
@@ -50,17 +53,23 @@ class CatalogSink:
         container: str = PROCESSED,
         batch: int = BATCH,
         normalize: bool = False,
+        retry_s: float = EVERY_S,
     ) -> None:
         self._catalog, self._container = catalog, container
         self._backup = Path(backup)
         self._batch, self._normalize = batch, normalize
         self._runs: dict[str, _Run] = {}
         self._owners: dict[str, str] = {}
-        self._queue: queue.SimpleQueue[tuple[_Run, Item] | threading.Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[_Run, Item] | Callable[[], None] | None] = queue.SimpleQueue()
         self._problems: list[str] = []
         self._lock = threading.Lock()
+        self._leftovers = Leftovers(self._backup, catalog, retry_s)
         self._thread = threading.Thread(target=self._work, name="catalog-sink", daemon=True)
         self._thread.start()
+
+    def recover(self) -> None:
+        """Store what earlier processes left in the backup folder; returns at once, `flush` waits for it."""
+        self._queue.put(self._leftovers.find)
 
     def __call__(self, name: str, doc: Document) -> None:
         """Take one document; never raises."""
@@ -84,7 +93,7 @@ class CatalogSink:
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything taken so far is in the catalog or the backup; False after the timeout."""
         done = threading.Event()
-        self._queue.put(done)
+        self._queue.put(done.set)
         return done.wait(timeout_s)
 
     def close(self, timeout_s: float | None = 60.0) -> bool:
@@ -120,15 +129,35 @@ class CatalogSink:
         return TiledWriter(runs, batch_size=self._batch, normalizer=None)
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, threading.Event):
-                item.set()
+        while True:
+            try:
+                item = self._queue.get(timeout=self._leftovers.due_in_s())
+            except queue.Empty:
+                self._store_leftovers()
+                continue
+            if item is None:
+                return
+            if callable(item):
+                item()
+                if self._leftovers.due_in_s() == 0.0:
+                    self._store_leftovers()
                 continue
             run, (name, doc) = item
             if not run.failed and not run.write(name, doc):
                 self._problems.append(run.problem)
             if name == "stop":
                 self._finish(run)
+
+    def _store_leftovers(self) -> None:
+        for result in self._leftovers.store():
+            if result.stored:
+                self._forget(result.run_uid)
+            elif result.outcome != IN_USE and result.outcome not in self._problems:
+                self._problems.append(f"{result.path}: {result.outcome}")
+
+    def _forget(self, uid: str) -> None:
+        """Take back what was said about a run that is in the catalog after all."""
+        self._problems = [problem for problem in self._problems if uid not in problem]
 
     def _finish(self, run: "_Run") -> None:
         with self._lock:
@@ -137,23 +166,28 @@ class CatalogSink:
         try:
             if not run.failed:
                 run.journal.discard()
+                if self._leftovers:
+                    self._store_leftovers()
             elif not run.journal.close():
                 self._problems.append(f"run {run.uid} is in neither catalog nor backup: {run.journal.path}")
             elif run.reached:
                 self._try_again(run)
+            else:
+                self._leftovers.add(run.journal.path)
         except OSError as error:
             self._problems.append(f"backup {run.journal.path}: {error}")
 
     def _try_again(self, run: "_Run") -> None:
         for number, pause_s in enumerate((0.0, *_PAUSES_S), start=2):
             time.sleep(pause_s)
-            outcome = replay_file(run.journal.path, self._catalog).outcome
-            if not outcome.startswith("failed"):
+            result = replay_file(run.journal.path, self._catalog)
+            if result.stored:
                 log.warning("run %s is in the catalog at attempt %d", run.uid, number)
-                self._problems = [problem for problem in self._problems if problem != run.problem]
+                self._forget(run.uid)
                 return
-            if _BUSY not in outcome:
+            if result.reached:
                 return
+        self._leftovers.add(run.journal.path)
 
 
 class _Run:
@@ -175,8 +209,9 @@ class _Run:
             self._writer(name, doc)
         except Exception as error:  # httpx, tiled, SQL and the file system each have their own
             self.failed = True
-            self.reached = not isinstance(error, ConnectionError | TimeoutError | httpx.TransportError)
+            self.reached = not isinstance(error, UNREACHED)
             self.journal.sync()
-            self.problem = f"run {self.uid} is kept in {self.journal.path}: {type(error).__name__}: {error}"
+            why = redacted(f"{type(error).__name__}: {error}")
+            self.problem = f"run {self.uid} is kept in {self.journal.path}: {why}"
             log.error("catalog failed at a %s document; %s", name, self.problem)
         return not self.failed

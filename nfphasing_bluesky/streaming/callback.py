@@ -96,6 +96,7 @@ class ReconstructionCallback:
         self._tokens, self._synced = count(1), threading.Condition()
         self._asked: dict[int, int] = {}
         self._finished_token, self._closed = 0, False
+        self._raw_uid = ""
         self._outputs: Outputs | None = None
         self._engine = self._make_engine(worker, catalog, command, load)
         self._thread = threading.Thread(target=self._pump, name="nfphasing-callback", daemon=True)
@@ -105,6 +106,8 @@ class ReconstructionCallback:
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document of the RunEngine; never raises."""
         began = time.perf_counter()
+        if name == "start":
+            self._raw_uid = str(doc.get("uid", ""))
         try:
             self._queue.put(name, _own(name, doc))
         except Exception:
@@ -150,6 +153,11 @@ class ReconstructionCallback:
             dropped=waiting.dropped + self._tally.discarded,
             failed=self._tally.failed + self._lost,
         )
+
+    @property
+    def raw_uid(self) -> str:
+        """Uid of the run that started last; empty before the first."""
+        return self._raw_uid
 
     @property
     def trouble(self) -> str:

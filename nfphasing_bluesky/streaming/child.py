@@ -51,7 +51,9 @@ class Child:
                 ask(Verb.SHUTDOWN, self.settings.control, timeout_s=1.0)
                 self._process.wait(grace_s)
         except (TransportError, subprocess.TimeoutExpired) as error:
-            logger.warning("the worker does not end by itself (%s); it is terminated", error)
+            # a TimeoutExpired names the whole command, and with it every setting
+            why = error if isinstance(error, TransportError) else f"not within {grace_s:g} s"
+            logger.warning("the worker does not end by itself (%s); it is terminated", why)
             self._process.terminate()
             try:
                 self._process.wait(grace_s)

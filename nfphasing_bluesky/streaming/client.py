@@ -10,11 +10,15 @@ import zmq
 
 from nfphasing_bluesky.core import TransportError
 from nfphasing_bluesky.streaming import wire
-from nfphasing_bluesky.streaming.endpoints import CONTROL, RESULTS, check_local, connect
+from nfphasing_bluesky.streaming.curve import ClientKeys
+from nfphasing_bluesky.streaming.doorman import FAILED
+from nfphasing_bluesky.streaming.endpoints import CONTROL, RESULTS, check_endpoint, connect
+from nfphasing_bluesky.streaming.pattern import PatternResult
 from nfphasing_bluesky.streaming.protocol import (
     TOPIC_DOCUMENT,
     TOPIC_FRAME,
     TOPIC_OBJECT,
+    TOPIC_PATTERN,
     TOPIC_STATUS,
     FrameResult,
     ObjectResult,
@@ -26,16 +30,39 @@ logger = logging.getLogger(__name__)
 
 
 def ask(verb: Verb, endpoint: str = CONTROL, timeout_s: float = 1.0, **arguments: Any) -> WorkerStatus:
-    """Ask a worker for something and return its status after it.
+    """Ask a worker of this machine for something and return its status after it.
 
     Raises:
         TransportError: when no worker answers in time, or it refuses (with its reason).
     """
+    return _ask(verb, endpoint, timeout_s, None, arguments)
+
+
+def ask_with_keys(
+    verb: Verb, endpoint: str, keys: ClientKeys, timeout_s: float = 1.0, **arguments: Any
+) -> WorkerStatus:
+    """Ask a worker on any machine, as `ask` does.
+
+    Raises:
+        TransportError: as for `ask`, and when the worker refuses these keys.
+    """
+    return _ask(verb, endpoint, timeout_s, keys, arguments)
+
+
+def _ask(
+    verb: Verb, endpoint: str, timeout_s: float, keys: ClientKeys | None, arguments: dict[str, Any]
+) -> WorkerStatus:
     context = zmq.Context()
     try:
-        socket = connect(context, zmq.REQ, endpoint)
+        socket = connect(context, zmq.REQ, endpoint, keys=keys)
+        turned_away = socket.get_monitor_socket(FAILED)
         socket.send(wire.pack({"verb": str(verb), "arguments": arguments}))
         if not socket.poll(int(timeout_s * 1000)):
+            if turned_away.poll(0):
+                raise TransportError(
+                    f"{endpoint} refused the connection: it asks for CURVE keys, and has other ones; "
+                    "is our public key in its clients/, and is worker.key its own?"
+                )
             raise TransportError(
                 f"no worker answered {verb} at {endpoint} within {timeout_s:g} s; "
                 "start one with `nfphasing serve`, or check the endpoint"
@@ -53,9 +80,13 @@ def ask(verb: Verb, endpoint: str = CONTROL, timeout_s: float = 1.0, **arguments
 class Listener:
     """Hears a worker's results in a thread of its own; reconnects by itself when a worker comes back.
 
+    It asks for what there is a call for and for the heartbeat: what nobody asks for is never packed.
+
     Args:
         endpoint: of the worker's results socket.
-        on_status, on_frame, on_document, on_object: called in the listening thread; errors are logged.
+        on_status, on_frame, on_document, on_object, on_pattern: called in the listening thread; errors are
+            logged.
+        keys: for a worker on another machine.
     """
 
     def __init__(
@@ -65,10 +96,20 @@ class Listener:
         on_frame: Callable[[FrameResult], None] | None = None,
         on_document: Callable[[str, dict[str, Any]], None] | None = None,
         on_object: Callable[[ObjectResult], None] | None = None,
+        on_pattern: Callable[[PatternResult], None] | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
-        self._endpoint = check_local(endpoint)
+        self._endpoint, self._keys = check_endpoint(endpoint, keys is not None), keys
         self._on_status, self._on_frame, self._on_document = on_status, on_frame, on_document
-        self._on_object = on_object
+        self._on_object, self._on_pattern = on_object, on_pattern
+        wanted = {
+            TOPIC_FRAME: on_frame,
+            TOPIC_DOCUMENT: on_document,
+            TOPIC_OBJECT: on_object,
+            TOPIC_PATTERN: on_pattern,
+        }
+        # the heartbeat comes last: who hears it is heard on all the others
+        self._topics = [*(topic for topic, call in wanted.items() if call is not None), TOPIC_STATUS]
         self._stopping = threading.Event()
         self._heard = 0.0
         self._thread = threading.Thread(target=self._listen, name="nfphasing-listener", daemon=True)
@@ -92,7 +133,7 @@ class Listener:
     def _listen(self) -> None:
         context = zmq.Context()
         try:
-            socket = connect(context, zmq.SUB, self._endpoint)
+            socket = connect(context, zmq.SUB, self._endpoint, keys=self._keys, topics=self._topics)
             while not self._stopping.is_set():
                 if socket.poll(100):
                     self._heard = time.monotonic()
@@ -109,6 +150,8 @@ class Listener:
                 self._on_frame(FrameResult.from_message(wire.unpack(payload)))
             elif topic == TOPIC_OBJECT and self._on_object:
                 self._on_object(ObjectResult.from_message(wire.unpack(payload)))
+            elif topic == TOPIC_PATTERN and self._on_pattern:
+                self._on_pattern(PatternResult.from_message(wire.unpack(payload)))
             elif topic == TOPIC_DOCUMENT and self._on_document:
                 self._on_document(*wire.unpack_document(payload))
         except Exception:

@@ -1,18 +1,46 @@
-"""Addresses of the sockets: this machine only, until the transport is encrypted."""
+"""Addresses of the sockets: this machine only, or any with CURVE keys."""
 
 import contextlib
 import ipaddress
 import socket as sockets
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
 
 from nfphasing_bluesky.core import TransportError
+from nfphasing_bluesky.streaming.curve import ClientKeys
+from nfphasing_bluesky.streaming.doorman import Doorman
+from nfphasing_bluesky.streaming.wire import MAX_MESSAGE_BYTES
 
 DOCUMENTS = "tcp://127.0.0.1:5577"
 RESULTS = "tcp://127.0.0.1:5578"
 CONTROL = "tcp://127.0.0.1:5579"
+
+
+def check_endpoint(endpoint: str, encrypted: bool) -> str:
+    """Return the endpoint when it may be used: anything on this machine, or any TCP address with CURVE.
+
+    Raises:
+        TransportError: for an unknown transport, or a public address without keys.
+    """
+    if not encrypted:
+        return check_local(endpoint)
+    transport, _, rest = endpoint.partition("://")
+    host, _, port = rest.rpartition(":")
+    if transport in ("ipc", "inproc") or (transport == "tcp" and host and _is_port(port)):
+        return endpoint
+    raise TransportError(f"endpoint {endpoint!r} is none, expected tcp://HOST:PORT or ipc://PATH")
+
+
+def is_local(endpoint: str) -> bool:
+    """Return whether an endpoint cannot be reached from another machine."""
+    try:
+        check_local(endpoint)
+    except TransportError:
+        return False
+    return True
 
 
 def check_local(endpoint: str) -> str:
@@ -25,12 +53,17 @@ def check_local(endpoint: str) -> str:
     if transport in ("ipc", "inproc") and rest:
         return endpoint
     host, _, port = rest.rpartition(":")
-    if transport == "tcp" and _is_loopback(host) and port.isdecimal() and int(port) < 65_536:
+    if transport == "tcp" and _is_loopback(host) and _is_port(port):
         return endpoint
     raise TransportError(
         f"endpoint {endpoint!r} is not on this machine; expected ipc://PATH or tcp://127.0.0.1:PORT, "
-        "because the wire is not encrypted: forward the port with ssh to reach it from elsewhere"
+        "because the wire is not encrypted: make keys with `nfphasing keys` and name them under [curve], "
+        "or forward the port with ssh"
     )
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and int(text) < 65_536
 
 
 def _is_loopback(host: str) -> bool:
@@ -47,17 +80,25 @@ def private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="nfphasing-"))
 
 
-def bind(context: zmq.Context, kind: int, endpoint: str, high_water_mark: int = 1000) -> zmq.Socket:
-    """Bind a socket of this kind on a local endpoint.
+def bind(
+    context: zmq.Context,
+    kind: int,
+    endpoint: str,
+    high_water_mark: int = 1000,
+    doorman: Doorman | None = None,
+) -> zmq.Socket:
+    """Bind a socket of this kind on a local endpoint, or on any with a doorman, who asks for keys there.
 
     Raises:
-        TransportError: when the endpoint is not local or taken.
+        TransportError: when the endpoint is taken, or public and there is no doorman.
     """
-    check_local(endpoint)
+    check_endpoint(endpoint, doorman is not None)
     taken = f"cannot bind {endpoint}: it is in use; is another worker running there?"
     if _is_served(endpoint):
         raise TransportError(taken)
     socket = _socket(context, kind, high_water_mark)
+    if doorman is not None and not is_local(endpoint):
+        doorman.guard(socket, endpoint)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
@@ -68,10 +109,28 @@ def bind(context: zmq.Context, kind: int, endpoint: str, high_water_mark: int = 
     return socket
 
 
-def connect(context: zmq.Context, kind: int, endpoint: str, high_water_mark: int = 1000) -> zmq.Socket:
-    """Connect a socket of this kind to a local endpoint, which need not be bound yet."""
-    check_local(endpoint)
+def connect(
+    context: zmq.Context,
+    kind: int,
+    endpoint: str,
+    high_water_mark: int = 1000,
+    keys: ClientKeys | None = None,
+    topics: Sequence[bytes] = (b"",),
+) -> zmq.Socket:
+    """Connect a socket of this kind to an endpoint, which need not be bound yet.
+
+    A subscriber hears the topics, in which order it asks for them; all by default.
+
+    Raises:
+        TransportError: when the endpoint is on another machine and there are no keys.
+    """
+    check_endpoint(endpoint, keys is not None)
     socket = _socket(context, kind, high_water_mark)
+    for topic in topics if kind == zmq.SUB else ():
+        socket.setsockopt(zmq.SUBSCRIBE, topic)
+    if keys is not None and not endpoint.startswith(("ipc:", "inproc:")):
+        socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+        socket.curve_serverkey = keys.server
     socket.connect(endpoint)
     return socket
 
@@ -90,6 +149,5 @@ def _socket(context: zmq.Context, kind: int, high_water_mark: int) -> zmq.Socket
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, high_water_mark)
     socket.setsockopt(zmq.RCVHWM, high_water_mark)
-    if kind == zmq.SUB:
-        socket.setsockopt(zmq.SUBSCRIBE, b"")
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     return socket

@@ -1,5 +1,6 @@
 """Where a worker's documents come in: pushed to it, or published through a bluesky 0MQ proxy."""
 
+import contextlib
 import logging
 import threading
 
@@ -7,6 +8,8 @@ import zmq
 
 from nfphasing_bluesky.core import TransportError
 from nfphasing_bluesky.streaming import wire
+from nfphasing_bluesky.streaming.curve import ClientKeys
+from nfphasing_bluesky.streaming.doorman import Doorman
 from nfphasing_bluesky.streaming.endpoints import bind, connect
 from nfphasing_bluesky.streaming.queue import DROPPED, DocumentQueue
 
@@ -25,23 +28,42 @@ class Intake:
         documents: endpoint to bind for pushed documents.
         proxy: endpoint of a proxy to subscribe to, or None.
         queue: where they go.
+        doorman: asks for keys where the endpoint is public.
+        keys: for the proxy, where that asks for some.
 
     Raises:
-        TransportError: when the endpoint is taken.
+        TransportError: when the endpoint is taken, or public without keys.
     """
 
-    def __init__(self, context: zmq.Context, documents: str, proxy: str | None, queue: DocumentQueue) -> None:
+    def __init__(
+        self,
+        context: zmq.Context,
+        documents: str,
+        proxy: str | None,
+        queue: DocumentQueue,
+        doorman: Doorman | None = None,
+        keys: ClientKeys | None = None,
+    ) -> None:
         self.upstream_dropped = 0
         """Frames that a queue before this worker dropped, as it said."""
         self.refused = 0
         """Messages that were no documents."""
         self._queue = queue
-        self._sockets = [bind(context, zmq.PULL, documents, _PUSHED_IN_FLIGHT)]
+        self._sockets = [bind(context, zmq.PULL, documents, _PUSHED_IN_FLIGHT, doorman)]
         if proxy is not None:
-            self._sockets.append(connect(context, zmq.SUB, proxy))
+            self._sockets.append(connect(context, zmq.SUB, proxy, keys=keys))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nfphasing-intake", daemon=True)
         self._thread.start()
+
+    def stop(self) -> None:
+        """Take what has arrived at the sockets and no more; returns at once."""
+        self._stopping.set()
+
+    @property
+    def running(self) -> bool:
+        """False once everything that arrived before `stop` is in the queue."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Stop reading. The queue must be closed before, or a full one keeps this waiting."""
@@ -56,6 +78,9 @@ class Intake:
             for socket, _ in poller.poll(100):
                 self._take(socket.recv())
         for socket in self._sockets:
+            with contextlib.suppress(zmq.ZMQError):
+                while not self._queue.closed:
+                    self._take(socket.recv(zmq.NOBLOCK))
             socket.close()
 
     def _take(self, message: bytes) -> None:
@@ -66,7 +91,7 @@ class Intake:
             self._queue.put(name, doc)
         except TransportError as error:
             self.refused += 1
-            if not self._stopping.is_set():
+            if not self._queue.closed:
                 logger.warning("a message was refused: %s", error)
         except Exception:
             self.refused += 1

@@ -41,13 +41,13 @@ class Outputs:
         problems = self.catalog_sink.problems if self.catalog_sink else ()
         return problems[-1] if problems else ""
 
-    def flush(self, timeout_s: float) -> bool:
+    def flush(self, timeout_s: float | None) -> bool:
         """Wait until everything taken is stored or in the backup; False after the timeout."""
         return self.catalog_sink is None or self.catalog_sink.flush(timeout_s)
 
-    def close(self) -> None:
-        """Finish writing; close the catalog when it was opened here."""
-        if self.catalog_sink is not None and not self.catalog_sink.close():
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Finish writing, for as long as this; close the catalog when it was opened here."""
+        if self.catalog_sink is not None and not self.catalog_sink.close(timeout_s):
             logger.error("the catalog did not take everything in time; the backup folder has it")
         if self.owned_catalog is not None:
             from nfphasing_bluesky.storage.catalogs import close_catalog
@@ -60,7 +60,7 @@ class Outputs:
 def open_outputs(
     catalog: "str | Path | Container | None" = None, files: Path | None = None, backup: Path | None = None
 ) -> Outputs:
-    """Open what derived runs are written to.
+    """Open what derived runs are written to, and store what an earlier process left in the backup folder.
 
     Args:
         catalog: a folder (embedded catalog), URI, profile or client; None keeps documents nowhere.
@@ -86,6 +86,7 @@ def open_outputs(
     backup = backup or files.parent / "backup"
     owned = open_catalog(catalog, readable=[files]) if isinstance(catalog, (str, Path)) else None
     sink = CatalogSink(owned if isinstance(catalog, (str, Path)) else catalog, backup)
+    sink.recover()
     return Outputs(DerivedFiles(files, fallback=backup), [sink], sink, owned)
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,25 +16,34 @@ from nfphasing_bluesky.core import (
     Failure,
     Frame,
     ModelInfo,
+    Policy,
     Posterior,
     ReconstructionSettings,
     StitchedObject,
     StreamSettings,
 )
 from nfphasing_bluesky.core.neighbours import Neighbours
-from nfphasing_bluesky.documents.derived import DerivedRun
+from nfphasing_bluesky.documents.derived import BLOCK, DerivedRun
 from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.documents.reduction import reduced
+from nfphasing_bluesky.documents.remedy import remedy, replay_of
 from nfphasing_bluesky.documents.router import FrameRouter
+from nfphasing_bluesky.documents.seen import Seen
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
+from nfphasing_bluesky.streaming.logs import about
 from nfphasing_bluesky.streaming.queue import DROPPED
+from nfphasing_bluesky.streaming.storing import Later, at_once
 
 logger = logging.getLogger(__name__)
 
 Outcome = Posterior | Failure
 OnOutcome = Callable[[Outcome, float], None]
 OnObject = Callable[[str, StitchedObject], None]
+OnPattern = Callable[[Frame, Posterior, int], None]
+OnMissed = Callable[[str, str], None]
+Wanted = Callable[[str, int], bool]
 
 
 class ReconstructorLike(Protocol):
@@ -52,11 +63,16 @@ class ReconstructorLike(Protocol):
 
 @dataclass(eq=False)
 class _Run:
+    start: Document
     reconstructor: ReconstructorLike
     derived: DerivedRun
     neighbours: Neighbours
     received: int = 0
-    dropped: set[int] = field(default_factory=set)
+    unstored: deque[Outcome] = field(default_factory=deque)
+    seen: Seen = field(default_factory=Seen)
+    announced: int = 0
+    first: int = 1
+    dropped: Seen = field(default_factory=Seen)
     shown: StitchedObject | None = None
 
 
@@ -81,6 +97,13 @@ class StreamProcessor:
         on_outcome: is told what became of each frame and how long it took, s.
         reconstructor: None ignores runs until `use`.
         on_object: is told of the stitched object of a raw run, whenever there is a new state of it.
+        on_pattern: is shown each frame with its posterior and how many answers its model keeps.
+        on_missed: is told of a raw run that ended with frames missing, and in words why,
+            and what makes up for them.
+        wanted: which frames, by raw uid and sequence number, to reconstruct; None for all of them.
+        successor_of: uid of the derived run whose missing frames are made up.
+        later: takes what stores results, in order; at once by default. With a thread there, sinks and
+            `on_object` are called in it, and a frame counts as reconstructed once it is stored.
     """
 
     def __init__(
@@ -91,12 +114,19 @@ class StreamProcessor:
         on_outcome: OnOutcome | None = None,
         reconstructor: ReconstructorLike | None = None,
         on_object: OnObject | None = None,
+        on_pattern: OnPattern | None = None,
+        on_missed: OnMissed | None = None,
+        wanted: Wanted | None = None,
+        successor_of: str = "",
+        later: Later = at_once,
     ) -> None:
-        self.reconstructed = self.failed = self.discarded = 0
+        self.reconstructed = self.failed = self.discarded = self.lost = 0
         self.trouble = ""
         self._settings, self._arrays, self._sinks = settings, arrays, tuple(sinks)
         self._on_outcome, self._reconstructor = on_outcome, reconstructor
-        self._on_object = on_object
+        self._on_object, self._on_pattern, self._on_missed = on_object, on_pattern, on_missed
+        self._wanted, self._successor_of, self._later = wanted, successor_of, later
+        self._begun = self._ended = 0
         self._index = FrameIndex(settings)
         self._runs: dict[str, _Run] = {}
         self._waiting: list[_Waiting] = []
@@ -111,8 +141,8 @@ class StreamProcessor:
 
     @property
     def open_runs(self) -> int:
-        """Number of raw runs being reconstructed."""
-        return len(self._runs)
+        """Number of raw runs whose derived run has no stop document yet."""
+        return self._begun - self._ended
 
     def use(self, reconstructor: ReconstructorLike | None) -> None:
         """Reconstruct the runs that start from now on with this; None ignores them."""
@@ -129,6 +159,8 @@ class StreamProcessor:
         if name == DROPPED:
             self._note_dropped(doc)
             return
+        if name == "stop":
+            self._look_back(dict(doc))
         span = self._index(name, dict(doc))
         if span:
             self._receive(span)
@@ -151,12 +183,27 @@ class StreamProcessor:
     def flush(self) -> None:
         """Reconstruct what waits, now."""
         waiting, self._waiting = self._waiting, []
+        if self._settings.policy is Policy.LATEST:
+            waiting = self._latest(waiting)
         groups: dict[int, list[_Waiting]] = {}
         for item in waiting:
             groups.setdefault(id(item.run.reconstructor), []).append(item)
         for group in groups.values():
             for first in range(0, len(group), self._settings.batch_size):
                 self._reconstruct(group[first : first + self._settings.batch_size])
+
+    def _latest(self, waiting: list[_Waiting]) -> list[_Waiting]:
+        """Let go frames of which a later one has all that they have."""
+        last = {id(item.run): item for item in waiting if isinstance(item.frame, Frame)}
+        kept = []
+        for item in waiting:
+            if isinstance(item.frame, Frame) and item.frame.grows and last[id(item.run)] is not item:
+                item.run.dropped.add([item.frame.origin.seq_num])
+                item.run.received -= 1
+                self.discarded += 1
+            else:
+                kept.append(item)
+        return kept
 
     def close(self, reason: str = "no stop document arrived") -> None:
         """Reconstruct what waits and end every open derived run as aborted, with this reason."""
@@ -177,8 +224,11 @@ class StreamProcessor:
             data_key=self._settings.data_key,
             store_samples=self._settings.store_samples,
             object_every_s=self._settings.object_every_s,
+            successor_of=self._successor_of,
         )
-        self._runs[start["uid"]] = _Run(reconstructor, derived, Neighbours(reconstructor.info.neighbours))
+        neighbours = Neighbours(reconstructor.info.neighbours)
+        self._runs[start["uid"]] = _Run(start, reconstructor, derived, neighbours)
+        self._begun += 1
 
     def frame(self, frame: Frame | Failure) -> None:
         """Put a frame into the batch (called by the router)."""
@@ -190,53 +240,99 @@ class StreamProcessor:
                 run.derived.window = self._router.window(frame.origin.raw_uid)
                 run.derived.notes = self._router.notes(frame.origin.raw_uid)
             frame = run.neighbours.attach(frame)
+        if self._wanted is not None and not self._wanted(frame.origin.raw_uid, frame.origin.seq_num):
+            return
         self._waiting.append(_Waiting(run, frame, time.monotonic()))
 
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
         """Finish a derived run (called by the router)."""
         self.flush()
         run = self._runs.pop(raw_uid, None)
-        if run is not None:
-            dropped = len(run.dropped)
-            run.derived.close(exit_status, reason, received=run.received + dropped, dropped=dropped)
-            self._show(raw_uid, run)
+        if run is None:
+            return
+        lost = () if self._wanted else run.seen.missing(run.announced, run.first)
+        self._later(partial(self._end, raw_uid, run, exit_status, reason, lost))
+        if lost:
+            self.lost += sum(map(len, lost))
+            with about(raw_uid):
+                self._miss(raw_uid, f"{sum(map(len, lost))} of its frames never arrived; {remedy(run.start)}")
+
+    def _end(self, raw_uid: str, run: _Run, exit_status: str, reason: str, lost: Sequence[range]) -> None:
+        dropped = len(run.dropped)
+        try:
+            with about(raw_uid):
+                received = run.received + dropped
+                run.derived.close(exit_status, reason, received=received, dropped=dropped, lost=lost)
+                self._show(raw_uid, run)
+        finally:
+            self._ended += 1
 
     def _receive(self, span: FrameSpan) -> None:
         run = self._runs.get(span.raw_uid)
         if run is None:
             self.discarded += len(span)
-        else:
-            run.received += len(span)
+            return
+        run.seen.add(span.seq_nums)
+        run.first = self._index.first(span.raw_uid)
+        wanted = self._wanted
+        run.received += len(span) if wanted is None else sum(wanted(span.raw_uid, n) for n in span.seq_nums)
 
     def _note_dropped(self, doc: Document) -> None:
         run = self._runs.get(doc["raw_uid"])
         if run is not None:
-            run.dropped.update(doc["seq_nums"])
+            run.dropped.add(doc["seq_nums"])
+            run.seen.add(doc["seq_nums"])
+
+    def _look_back(self, stop: dict[str, Any]) -> None:
+        """At the end of a raw run: how many frames it says it has, and whether its beginning was missed."""
+        run = self._runs.get(stop["run_start"])
+        if run is not None:
+            run.announced, run.first = self._index.announced(stop), self._index.first(stop["run_start"])
+        elif not self._index.knows(stop["run_start"]):
+            self._miss(stop["run_start"], f"its beginning was not received; {replay_of(stop['run_start'])}")
+
+    def _miss(self, raw_uid: str, why: str) -> None:
+        if self._on_missed is not None:
+            self._on_missed(raw_uid, why)
 
     def _integrate(self, frame: Frame) -> Frame:
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or len(run.reconstructor.info.density.axes) != 1:
             return frame if self._mask is None or frame.place is not None else frame.masked(self._mask)
-        from nfphasing_bluesky.documents.integration import integrate  # pyFAI: slow, and only for images
-
-        return integrate(frame, mask=self._mask)
+        return reduced(frame, self._mask)
 
     def _reconstruct(self, group: list[_Waiting]) -> None:
+        with about(group[0].frame.origin.raw_uid):
+            self._reconstruct_group(group)
+
+    def _reconstruct_group(self, group: list[_Waiting]) -> None:
         frames = [item.frame for item in group if isinstance(item.frame, Frame)]
         answers = iter(_outcomes(group[0].run.reconstructor, frames))
         done = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
         now = time.monotonic()
+        for item, outcome in zip(group, done, strict=True):
+            if self._on_outcome is not None:
+                self._on_outcome(outcome, now - item.arrival)
+            self._compare(item, outcome)
         for run in dict.fromkeys(item.run for item in group):
             mine = [o for item, o in zip(group, done, strict=True) if item.run is run]
-            self._store(run, mine)
-            self._show(mine[0].origin.raw_uid, run)
-        for item, outcome in zip(group, done, strict=True):
-            self._count(outcome, now - item.arrival)
+            run.unstored.extend(mine)
+            self._later(partial(self._store, run), sum(o.nbytes for o in mine if isinstance(o, Posterior)))
 
-    def _store(self, run: _Run, outcomes: list[Outcome]) -> None:
-        before = run.derived.ledger.failed
-        run.derived.add(outcomes)
-        unstored = run.derived.ledger.failed - before - sum(isinstance(o, Failure) for o in outcomes)
+    def _store(self, run: _Run) -> None:
+        """Store what waits of a run, also batches whose own turn has not come: fewer and larger blocks."""
+        outcomes = _taken(run.unstored, BLOCK)
+        if not outcomes:
+            return
+        before, unmade = run.derived.ledger.failed, sum(isinstance(o, Failure) for o in outcomes)
+        try:
+            with about(outcomes[0].origin.raw_uid):
+                run.derived.add(outcomes)
+                self._show(outcomes[0].origin.raw_uid, run)
+        finally:
+            self.failed += unmade
+            self.reconstructed += len(outcomes) - unmade
+        unstored = run.derived.ledger.failed - before - unmade
         if unstored:
             self.trouble = f"{unstored} reconstructions could not be stored; see run {run.derived.uid}"
 
@@ -246,13 +342,9 @@ class StreamProcessor:
             run.shown = found
             self._on_object(raw_uid, found)
 
-    def _count(self, outcome: Outcome, latency_s: float) -> None:
-        if isinstance(outcome, Failure):
-            self.failed += 1
-        else:
-            self.reconstructed += 1
-        if self._on_outcome is not None:
-            self._on_outcome(outcome, latency_s)
+    def _compare(self, item: _Waiting, outcome: Outcome) -> None:
+        if self._on_pattern is not None and isinstance(item.frame, Frame) and isinstance(outcome, Posterior):
+            self._on_pattern(item.frame, outcome, item.run.reconstructor.info.answers)
 
     def _emit(self, name: str, doc: Any) -> None:
         for sink in self._sinks:
@@ -292,6 +384,14 @@ def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Out
     if len(frames) == 1:
         return [Failure(frames[0].origin, reason)]
     return [outcome for frame in frames for outcome in _outcomes(reconstructor, [frame])]
+
+
+def _taken(waiting: deque[Outcome], most: int) -> list[Outcome]:
+    """Take the oldest; another thread may append to them meanwhile."""
+    taken: list[Outcome] = []
+    while waiting and len(taken) < most:
+        taken.append(waiting.popleft())
+    return taken
 
 
 def _name(sink: DocumentSink) -> str:

@@ -15,14 +15,18 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     Parameter,
     Posterior,
+    Prediction,
     StitchedObject,
     TransportError,
 )
 
 Message = dict[str, Any]
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What taking a message apart raises when it is well formed and another than expected."""
+
 TOPIC_DOCUMENT, TOPIC_FRAME, TOPIC_STATUS = b"document", b"frame", b"status"
-TOPIC_OBJECT = b"object"
+TOPIC_OBJECT, TOPIC_PATTERN = b"object", b"pattern"
 TOPIC_TALLY, TOPIC_SYNC = b"tally", b"sync"
 
 SYNC = "nfphasing_sync"
@@ -76,6 +80,9 @@ class WorkerStatus:
         counts: frames since the start of the process or the last reset.
         raw_uid: the run whose frame came last.
         latency_s: of the last frame, arrival to result.
+        statistics: frames_lost, messages_refused, peers_refused (since the start of the process);
+            waiting_frames, waiting_documents, open_runs, uptime_s; latency_p50_s, latency_p99_s (of the last
+            thousand frames, absent before the first).
         pid: of the worker process.
         time: when this was said, s since the epoch.
     """
@@ -86,6 +93,7 @@ class WorkerStatus:
     counts: Counts = field(default_factory=Counts)
     raw_uid: str = ""
     latency_s: float = 0.0
+    statistics: Mapping[str, float] = field(default_factory=dict)
     pid: int = 0
     time: float = field(default_factory=time.time)
 
@@ -106,7 +114,7 @@ class WorkerStatus:
             values["counts"] = Counts(**values["counts"])
             values["model"] = None if values["model"] is None else _model_info(values["model"])
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise TransportError(f"not a worker's status: {error}; versions differ") from error
 
 
@@ -120,8 +128,10 @@ class FrameResult:
         verdict: VALID, WARNING, ALARM, or FAILED for a frame that was not reconstructed.
         reason: of the verdict or the failure.
         parameters: name -> (median, standard deviation).
+        intervals: name -> ends of the central 95 %.
         axes: of the density, slowest first.
         mean, std: of the density, its shape; None for a failed frame.
+        band: (3, Q) of a curve, mean and ends of the central 95 % of what the posterior predicts; else None.
     """
 
     raw_uid: str
@@ -134,12 +144,14 @@ class FrameResult:
     ood_score: float = float("nan")
     latency_s: float = 0.0
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     classes: Mapping[str, float] = field(default_factory=dict)
     quantity: str = ""
     units: str = ""
     axes: tuple[Axis, ...] = ()
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
+    band: np.ndarray | None = None
 
     @classmethod
     def of(cls, outcome: Posterior | Failure, frame_id: int, latency_s: float) -> "FrameResult":
@@ -147,7 +159,7 @@ class FrameResult:
         where = (outcome.origin.raw_uid, outcome.origin.seq_num, frame_id)
         if isinstance(outcome, Failure):
             return cls(*where, verdict="FAILED", reason=outcome.reason, latency_s=latency_s)
-        trust = outcome.trust
+        trust, summary = outcome.trust, outcome.summary()
         return cls(
             *where,
             verdict=str(trust.verdict),
@@ -156,13 +168,15 @@ class FrameResult:
             ess_fraction=float("nan") if trust.ess_fraction is None else float(trust.ess_fraction),
             ood_score=float(trust.ood_score),
             latency_s=latency_s,
-            parameters={name: (s.median, s.std) for name, s in outcome.summary().items()},
+            parameters={name: (s.median, s.std) for name, s in summary.items()},
+            intervals={name: (s.q025, s.q975) for name, s in summary.items()},
             classes=dict(outcome.classes),
             quantity=outcome.density.quantity,
             units=outcome.density.units,
             axes=outcome.density.axes,
             mean=np.asarray(outcome.mean),
             std=np.asarray(outcome.std),
+            band=_band(outcome.prediction),
         )
 
     def to_message(self) -> Message:
@@ -181,10 +195,16 @@ class FrameResult:
         try:
             values = dict(message)
             values["axes"] = tuple(Axis(**axis) for axis in values["axes"])
-            values["parameters"] = {k: (float(m), float(s)) for k, (m, s) in values["parameters"].items()}
+            for pairs in ("parameters", "intervals"):
+                values[pairs] = {k: (float(a), float(b)) for k, (a, b) in values[pairs].items()}
             return cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except UNREADABLE as error:
             raise TransportError(f"not a frame's result: {error}; versions differ") from error
+
+
+def _band(prediction: Prediction) -> np.ndarray | None:
+    parts = [np.asarray(part, np.float32) for part in (prediction.mean, prediction.lower, prediction.upper)]
+    return np.stack(parts) if parts[0].ndim == 1 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +252,7 @@ class ObjectResult:
         try:
             axes = tuple(Axis(**axis) for axis in message["axes"])
             return cls(**{**message, "axes": axes})
-        except (KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise TransportError(f"not a stitched object: {error}; versions differ") from error
 
 

@@ -12,7 +12,10 @@ from nfphasing_bluesky.core import Policy, TransportError
 from nfphasing_bluesky.streaming.frames import FrameSpan
 
 DROPPED = "nfphasing_dropped"
-"""Name of the document that tells, ahead of a run's stop, which of its frames were dropped on the way."""
+"""Name of the documents that tell, ahead of a run's stop, which of its frames were dropped on the way."""
+
+_RECORD = 1024
+"""Drops of one run that are told of before its stop: a run may last for weeks."""
 
 Item = tuple[str, dict[str, Any]]
 
@@ -31,8 +34,9 @@ class DocumentQueue:
     """Between a scan that must not wait and a reconstruction that takes its time.
 
     Only documents that carry frames (as `frames_of` says) count towards the size and are ever dropped;
-    start, descriptor, resource, datum and stop documents pass always, in order. Before a run's stop the
-    queue hands out one DROPPED document with the sequence numbers that it dropped of this run.
+    start, descriptor, resource, datum and stop documents pass always, in order, and so do those that later
+    frames of their run need as well. Before a run's stop the queue hands out DROPPED documents with the
+    sequence numbers that it dropped of this run.
 
     Args:
         size: most frame-carrying documents waiting.
@@ -40,6 +44,8 @@ class DocumentQueue:
         frames_of: which frames a document carries; called in order with every document.
         patience_s: longest that `put` waits; then it drops the frame, and does not wait again until
             something was taken. None waits for ever.
+        burst: room for so many that a `put` which had to wait waits for, so that two busy threads take turns
+            now and then, not at every document.
     """
 
     def __init__(
@@ -48,15 +54,18 @@ class DocumentQueue:
         policy: Policy,
         frames_of: Callable[[str, dict[str, Any]], FrameSpan | None],
         patience_s: float | None = None,
+        burst: int = 1,
     ) -> None:
         if size < 1:
             raise TransportError(f"queue size {size}, expected at least 1")
         self._size, self._policy, self._frames_of = size, policy, frames_of
+        self._roomy = size - min(max(1, burst), size)
         self._changed = threading.Condition()
         self._items: OrderedDict[int, Item] = OrderedDict()
         self._frames: OrderedDict[int, FrameSpan] = OrderedDict()
         self._numbers = count()
         self._dropped: defaultdict[str, list[int]] = defaultdict(list)
+        self._overfull: set[str] = set()
         self._received = self._lost = 0
         self._stride, self._phase = 1, 0
         self._patience_s, self._stuck = patience_s, False
@@ -72,14 +81,15 @@ class DocumentQueue:
             if self._closed:
                 raise TransportError("the queue is closed; make a new callback to go on")
             span = self._frames_of(name, doc)
+            droppable = bool(span) and span is not None and not span.needed
             if span:
                 self._received += len(span)
-                if not self._admit():
+                if droppable and not self._admit():
                     self._record(span)
                     return span
             number = next(self._numbers)
             self._items[number] = (name, doc)
-            if span:
+            if span and droppable:
                 self._frames[number] = span
             self._changed.notify_all()
             return span
@@ -96,16 +106,29 @@ class DocumentQueue:
             number, (name, doc) = next(iter(self._items.items()))
             if name == "stop" and self._dropped.get(doc.get("run_start", "")):
                 return DROPPED, self._take_dropped(doc["run_start"])
+            if self._overfull:
+                return DROPPED, self._take_dropped(self._overfull.pop())
             del self._items[number]
             self._stuck = False
             if self._frames.pop(number, None) is not None:
                 self._relax()
-            self._changed.notify_all()
+            if len(self._frames) <= self._roomy:
+                self._changed.notify_all()
             return name, doc
 
     def take_dropped(self) -> list[dict[str, Any]]:
         """Hand out the records of drops in runs that have not stopped, each once."""
         with self._changed:
+            return [self._take_dropped(uid) for uid in list(self._dropped)]
+
+    def abandon(self) -> list[dict[str, Any]]:
+        """Drop everything that waits, and hand out the records of all drops; for a queue that is closed."""
+        with self._changed:
+            for span in self._frames.values():
+                self._record(span)
+            self._frames.clear()
+            self._items.clear()
+            self._changed.notify_all()
             return [self._take_dropped(uid) for uid in list(self._dropped)]
 
     def close(self) -> None:
@@ -136,8 +159,10 @@ class DocumentQueue:
         return True
 
     def _await_room(self) -> bool:
+        if len(self._frames) < self._size:
+            return True
         patience = 0.0 if self._stuck else self._patience_s
-        room = self._changed.wait_for(lambda: self._closed or len(self._frames) < self._size, patience)
+        room = self._changed.wait_for(lambda: self._closed or len(self._frames) <= self._roomy, patience)
         self._stuck = not room
         return room and not self._closed
 
@@ -155,7 +180,11 @@ class DocumentQueue:
 
     def _record(self, span: FrameSpan) -> None:
         self._lost += len(span)
-        self._dropped[span.raw_uid].extend(span.seq_nums)
+        dropped = self._dropped[span.raw_uid]
+        dropped.extend(span.seq_nums)
+        if len(dropped) >= _RECORD:
+            self._overfull.add(span.raw_uid)
 
     def _take_dropped(self, raw_uid: str) -> dict[str, Any]:
+        self._overfull.discard(raw_uid)
         return {"raw_uid": raw_uid, "seq_nums": sorted(self._dropped.pop(raw_uid))}

@@ -8,29 +8,36 @@ import threading
 import time
 from collections.abc import Callable
 
-from nfphasing_bluesky.core import keep_freed_memory
+from nfphasing_bluesky.core import keep_freed_memory, sleep_while_waiting
+from nfphasing_bluesky.streaming.logs import write_json_lines
+from nfphasing_bluesky.streaming.model_watch import Find, model_folder
 from nfphasing_bluesky.streaming.outputs import open_outputs
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from nfphasing_bluesky.streaming.worker import Loader, Worker, load_reconstructor
 
 
-def serve(settings: WorkerSettings, load: Loader = load_reconstructor) -> None:
+def serve(settings: WorkerSettings, load: Loader = load_reconstructor, find: Find = model_folder) -> None:
     """Run a worker in this process until SIGTERM, SIGINT, a `shutdown`, or the end of its parent.
+
+    It then works off what has arrived, for at most `drain_s`, and stores it, for at most `drain_s` more;
+    a second signal cuts the first short.
 
     Raises:
         TransportError: an endpoint is taken.
         StorageError: the catalog cannot be opened.
     """
+    if settings.log == "json":
+        write_json_lines()
     outputs = open_outputs(settings.catalog, settings.files, settings.backup)
     try:
-        worker = Worker(settings, outputs, load)
+        worker = Worker(settings, outputs, load, find)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         if settings.parent_pid is not None:
-            watch_parent(settings.parent_pid, worker.stop)
+            watch_parent(settings.parent_pid, worker.stop, settings.drain_s + 5.0)
         worker.run()
     finally:
-        outputs.close()
+        outputs.close(max(1.0, settings.drain_s))
 
 
 def watch_parent(pid: int, stop: Callable[[], None], grace_s: float = 5.0) -> threading.Thread:
@@ -52,4 +59,5 @@ if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
     keep_freed_memory()
+    sleep_while_waiting()
     serve(WorkerSettings.model_validate_json(sys.argv[1]))

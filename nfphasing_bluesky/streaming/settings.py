@@ -3,12 +3,24 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from nfphasing_bluesky.core import ReconstructionSettings, Settings, SettingsError, StreamSettings
-from nfphasing_bluesky.streaming.endpoints import CONTROL, DOCUMENTS, RESULTS, check_local
+from nfphasing_bluesky.core import (
+    ReconstructionSettings,
+    Settings,
+    SettingsError,
+    StreamSettings,
+    TransportError,
+)
+from nfphasing_bluesky.core.secrets import redacted
+from nfphasing_bluesky.streaming.curve import CurveSettings
+from nfphasing_bluesky.streaming.endpoints import CONTROL, DOCUMENTS, RESULTS, check_endpoint, check_local
+
+
+class SecretError(TransportError):
+    """Settings with a secret in them; no ValueError, or pydantic would show the value."""
 
 
 class WorkerSettings(Settings):
@@ -26,7 +38,15 @@ class WorkerSettings(Settings):
         catalog: folder, tiled URI or profile that derived runs are written to; None writes none.
         files: folder of the arrays; needed when the catalog is a server, which must be able to read it.
         backup: folder that keeps documents until the catalog has them.
+        catch_up_days: raw runs of so many days that `catalog` has, and frames of them that were lost or
+            dropped, are reconstructed while nothing comes in live; None leaves them to `nfphasing replay`.
+            Let one worker of a catalog do it.
+        catch_up_every_s: time between two looks into the catalog.
+        curve: keys; needed for endpoints that other machines can reach, and used for these alone.
+        metrics: HOST:PORT of this machine for Prometheus to scrape; None serves none.
+        log: `json` for log lines that programs read.
         autostart: reconstruct from the beginning; False waits for `start`.
+        drain_s: how long it goes on with what has arrived when it is told to end.
         parent_pid: the worker ends when its parent is no longer this process.
     """
 
@@ -42,14 +62,47 @@ class WorkerSettings(Settings):
     backup: Path | None = None
     reconstruction: ReconstructionSettings = ReconstructionSettings()
     stream: StreamSettings = StreamSettings()
+    catch_up_days: Annotated[float, Field(gt=0)] | None = None
+    catch_up_every_s: Annotated[float, Field(gt=0)] = 60.0
+    curve: CurveSettings | None = None
+    metrics: str | None = None
+    log: Literal["text", "json"] = "text"
     autostart: bool = True
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 0.25
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     parent_pid: int | None = None
 
-    @field_validator("documents", "proxy", "results", "control", "replies")
+    @field_validator("replies")
     @classmethod
     def _local(cls, endpoint: str | None) -> str | None:
         return endpoint if endpoint is None else check_local(endpoint)
+
+    @field_validator("catalog")
+    @classmethod
+    def _no_secret(cls, catalog: str | None) -> str | None:
+        if catalog is not None and redacted(catalog) != catalog:
+            raise SecretError(
+                f"catalog {redacted(catalog)!r} holds a secret, expected none in settings, which are shown; "
+                "put the key into the environment variable TILED_API_KEY"
+            )
+        return catalog
+
+    @field_validator("metrics")
+    @classmethod
+    def _here(cls, address: str | None) -> str | None:
+        if address is not None:
+            check_local(f"tcp://{address}")
+        return address
+
+    @model_validator(mode="after")
+    def _private(self) -> "WorkerSettings":
+        for endpoint in (self.documents, self.results, self.control):
+            check_endpoint(endpoint, self.curve is not None)
+        if self.proxy is not None:
+            check_endpoint(self.proxy, self.curve is not None and self.curve.proxy is not None)
+        if self.catch_up_days is not None and self.catalog is None:
+            raise ValueError("catch_up_days without catalog, expected the catalog that has the raw runs")
+        return self
 
 
 def read_settings(source: str) -> WorkerSettings:
@@ -68,5 +121,5 @@ def read_settings(source: str) -> WorkerSettings:
         return WorkerSettings(**values)
     except (OSError, ValueError, TypeError) as error:
         raise SettingsError(
-            f"worker settings {source[:60]!r}: {error}; see `nfphasing serve --help`"
+            f"worker settings {redacted(source)[:60]!r}: {error}; see `nfphasing serve --help`"
         ) from None

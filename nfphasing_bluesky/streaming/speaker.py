@@ -11,12 +11,15 @@ import zmq
 
 from nfphasing_bluesky.core import NFPhasingError, TransportError
 from nfphasing_bluesky.streaming import wire
+from nfphasing_bluesky.streaming.doorman import Doorman
 from nfphasing_bluesky.streaming.endpoints import bind
 from nfphasing_bluesky.streaming.protocol import TOPIC_STATUS, Verb, WorkerStatus
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
+_STUCK = 256
+"""Messages that are kept for a subscriber that does not read: 130 MB of 256 x 256 means and deviations."""
 _OUTBOX = "inproc://outbox"
 
 
@@ -30,9 +33,10 @@ class Speaker:
         settings: endpoints to bind, time between two heartbeats.
         status: gives the present status.
         obey: called with a verb and its arguments; raises NFPhasingError to refuse.
+        doorman: asks for keys where an endpoint is public.
 
     Raises:
-        TransportError: when an endpoint is taken.
+        TransportError: when an endpoint is taken, or public without keys.
     """
 
     def __init__(
@@ -41,16 +45,21 @@ class Speaker:
         settings: WorkerSettings,
         status: Callable[[], WorkerStatus],
         obey: Callable[[Verb, dict[str, Any]], None],
+        doorman: Doorman | None = None,
     ) -> None:
         self._status, self._obey, self._heartbeat_s = status, obey, settings.heartbeat_s
-        self._context = context
-        self._results = bind(context, zmq.PUB, settings.results)
-        self._control = bind(context, zmq.REP, settings.control)
+        self._context, self._topics = context, frozenset[bytes]()
+        self._results = bind(context, zmq.XPUB, settings.results, _STUCK, doorman)
+        self._control = bind(context, zmq.REP, settings.control, doorman=doorman)
         self._inbox = context.socket(zmq.PULL)
         self._inbox.bind(_OUTBOX)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nfphasing-speaker", daemon=True)
         self._thread.start()
+
+    def is_heard(self, topic: bytes) -> bool:
+        """Return whether anybody has subscribed to a topic; what nobody hears need not be packed."""
+        return any(topic.startswith(wanted) for wanted in self._topics)
 
     def mouthpiece(self) -> zmq.Socket:
         """Make a socket for one thread: multipart messages [topic, payload] sent to it are published."""
@@ -68,11 +77,14 @@ class Speaker:
         poller = zmq.Poller()
         poller.register(self._control, zmq.POLLIN)
         poller.register(self._inbox, zmq.POLLIN)
+        poller.register(self._results, zmq.POLLIN)
         due = 0.0
         while not self._stopping.is_set():
             ready = dict(poller.poll(int(1000 * max(0.0, min(due - time.monotonic(), 0.1))) + 1))
+            if self._results in ready:
+                self._hear()
             if self._inbox in ready:
-                self._results.send_multipart(self._inbox.recv_multipart())
+                self._pass_on()
             if self._control in ready:
                 self._answer()
             if time.monotonic() >= due:
@@ -80,18 +92,32 @@ class Speaker:
                 self._beat()
         with contextlib.suppress(zmq.Again):
             while True:
-                self._results.send_multipart(self._inbox.recv_multipart(zmq.NOBLOCK))
+                self._pass_on()
         self._beat()
         self._results.setsockopt(zmq.LINGER, 200)
         for socket in (self._results, self._control, self._inbox):
             socket.close()
 
+    def _hear(self) -> None:
+        """Note the first subscriber to a topic, and the leave of its last."""
+        with contextlib.suppress(zmq.Again):
+            while message := self._results.recv(zmq.NOBLOCK):
+                if message[0] == 1:
+                    self._topics |= {message[1:]}
+                elif message[0] == 0:
+                    self._topics -= {message[1:]}
+
+    def _pass_on(self) -> None:
+        """Publish one message as it lies in memory: results of images have hundreds of kilobytes."""
+        self._results.send_multipart(self._inbox.recv_multipart(zmq.NOBLOCK, copy=False), copy=False)
+
     def _beat(self) -> None:
+        self._hear()
         self._results.send_multipart([TOPIC_STATUS, wire.pack(self._status().to_message())])
 
     def _answer(self) -> None:
         try:
-            verb, arguments = _request(self._control.recv())
+            verb, arguments = read_request(self._control.recv())
             self._obey(verb, arguments)
             answer = {"ok": True, "status": self._status().to_message()}
         except NFPhasingError as error:
@@ -102,7 +128,12 @@ class Speaker:
         self._control.send(wire.pack(answer))
 
 
-def _request(message: bytes) -> tuple[Verb, dict[str, Any]]:
+def read_request(message: bytes) -> tuple[Verb, dict[str, Any]]:
+    """Read what a client asks for.
+
+    Raises:
+        TransportError: it is no request.
+    """
     request = wire.unpack(message)
     if not isinstance(request, dict) or not isinstance(request.get("arguments", {}), dict):
         raise TransportError("request is not {'verb': ..., 'arguments': {...}}")

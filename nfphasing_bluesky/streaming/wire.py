@@ -23,6 +23,8 @@ MAX_ITEMS = 2_000_000
 """Longest list or mapping that is read."""
 
 MAX_DIMS = 32
+_HEAD_BYTES = 512
+"""No head of an array is longer: 64 characters of dtype and 32 sizes of at most 9 bytes."""
 ARRAY_CODE = 0x4E
 DTYPE_KINDS = "?biufcSUMm"
 
@@ -35,20 +37,27 @@ def pack(value: Any) -> bytes:
     Raises:
         TransportError: for an object dtype, a type with no plain form, or a message over MAX_MESSAGE_BYTES.
     """
+    return bytes(_packed(value).bytes())
+
+
+def _packed(value: Any) -> msgpack.Packer:
+    """Pack a value and leave it in the packer, from whose buffer it need not be copied twice."""
+    packer = msgpack.Packer(default=_plain, use_bin_type=True, autoreset=False)
     try:
-        data = msgpack.packb(value, default=_plain, use_bin_type=True)
+        packer.pack(value)
     except TransportError:
         raise
     except Exception as error:
         raise TransportError(f"cannot serialise {type(value).__name__}: {error}; send plain data") from error
-    if len(data) > MAX_MESSAGE_BYTES:
+    size = len(packer.getbuffer())
+    if size > MAX_MESSAGE_BYTES:
         raise TransportError(
-            f"message has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are sent; write frames to files"
+            f"message has {size} bytes, at most {MAX_MESSAGE_BYTES} are sent; write frames to files"
         )
-    return data
+    return packer
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes | memoryview) -> Any:
     """Read what `pack` wrote. Arrays are writable copies.
 
     Raises:
@@ -68,13 +77,17 @@ def unpack(data: bytes) -> Any:
     except TransportError:
         raise
     except Exception as error:
-        hint = "; it is a pickle, which is refused: set serializer=wire.pack" if data[:1] == b"\x80" else ""
+        hint = (
+            "; it is a pickle, which is refused: set serializer=wire.pack"
+            if bytes(data[:1]) == b"\x80"
+            else ""
+        )
         raise TransportError(f"not a message of this wire: {type(error).__name__}: {error}{hint}") from error
 
 
 def pack_document(name: str, document: Document, prefix: bytes = b"") -> bytes:
     """Frame a document as bluesky's 0MQ publisher does: `prefix name payload`."""
-    return b" ".join([prefix, name.encode(), pack(document)])
+    return b" ".join([prefix, name.encode(), _packed(document).getbuffer()])
 
 
 def unpack_document(message: bytes) -> tuple[str, dict[str, Any]]:
@@ -83,16 +96,18 @@ def unpack_document(message: bytes) -> tuple[str, dict[str, Any]]:
     Raises:
         TransportError: for anything that is not a name and a mapping.
     """
-    parts = bytes(message).split(b" ", 2)
-    if len(parts) != 3:
+    first = message.find(b" ")
+    second = message.find(b" ", first + 1)
+    if first < 0 or second < 0:
         raise TransportError("message has no 'prefix name payload', expected bluesky's framing")
+    word = message[first + 1 : second]
     try:
-        name = parts[1].decode("ascii")
+        name = word.decode("ascii")
     except UnicodeDecodeError as error:
-        raise TransportError(f"document name {parts[1][:40]!r} is not ASCII") from error
+        raise TransportError(f"document name {word[:40]!r} is not ASCII") from error
     if not name.isidentifier() or len(name) > 64:
         raise TransportError(f"document name {name[:40]!r} is not a name such as 'event'")
-    document = unpack(parts[2])
+    document = unpack(memoryview(message)[second + 1 :])
     if not isinstance(document, dict):
         raise TransportError(f"{name} holds a {type(document).__name__}, expected a mapping")
     return name, document
@@ -123,14 +138,17 @@ def _array_ext(array: np.ndarray) -> msgpack.ExtType:
     if array.dtype.kind not in DTYPE_KINDS or array.dtype.hasobject:
         raise TransportError(f"array of dtype {array.dtype} is refused; send numbers or fixed-width text")
     head: bytes = msgpack.packb([array.dtype.str, list(array.shape)])
-    return msgpack.ExtType(ARRAY_CODE, head + array.tobytes())
+    if array.dtype.itemsize == 0:
+        return msgpack.ExtType(ARRAY_CODE, head)
+    body = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return msgpack.ExtType(ARRAY_CODE, b"".join((head, body.data)))
 
 
 def _array_from(code: int, data: bytes) -> np.ndarray:
     if code != ARRAY_CODE:
         raise TransportError(f"extension type {code} is unknown, expected {ARRAY_CODE} (an array)")
-    unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), max_array_len=MAX_DIMS, max_str_len=64)
-    unpacker.feed(data)
+    unpacker = msgpack.Unpacker(max_buffer_size=_HEAD_BYTES, max_array_len=MAX_DIMS, max_str_len=64)
+    unpacker.feed(memoryview(data)[:_HEAD_BYTES])
     head = unpacker.unpack()
     dtype, shape = _checked_head(head)
     body = memoryview(data)[unpacker.tell() :]
@@ -139,7 +157,8 @@ def _array_from(code: int, data: bytes) -> np.ndarray:
         raise TransportError(f"array {shape} of {dtype} needs {expected} bytes, not {len(body)}")
     if expected == 0:
         return np.empty(shape, dtype)
-    return np.frombuffer(body, dtype).reshape(shape).copy()
+    # a copy that keeps Python's lock: to give it away and wait for it again takes longer in a busy worker
+    return np.frombuffer(bytearray(body), dtype).reshape(shape)
 
 
 def _checked_head(head: Any) -> tuple[np.dtype, tuple[int, ...]]:

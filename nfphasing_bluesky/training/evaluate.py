@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
 from nfphasing_bluesky.models import Card
-from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, pooled, tarp
+from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, information, pooled, tarp
 from nfphasing_bluesky.training.pixel_calibration import PixelCalibration
 from nfphasing_bluesky.training.rounds import simulate_usable
 
 CHUNK = 20
+PRIOR_DRAWS = 200
 MIN_CLASS_DRAWS = 100
 FloatArray = NDArray[np.floating]
 
@@ -60,6 +62,7 @@ class Evaluation:
         self.valid: list[bool] = []
         self.seconds: list[float] = []
         self.pixels: dict[str, PixelCalibration] = {}
+        self.information: dict[str, list[float]] = {}
 
     def add(
         self,
@@ -68,14 +71,27 @@ class Evaluation:
         label: int,
         gain: float,
         image: tuple[FloatArray, NDArray[np.bool_]] | None = None,
+        prior: Mapping[str, FloatArray] = MappingProxyType({}),
     ) -> None:
-        """Take in one frame; `image` is the true density, where that is one, and the pixels seen."""
+        """Take in one frame.
+
+        Args:
+            posterior: of the frame.
+            truth: of every parameter.
+            label: true class.
+            gain: nats of the truth over the prior.
+            image: the true density, where that is one, and the pixels seen.
+            prior: draws of every parameter before the measurement, in the true class; empty for none.
+        """
         if image is not None:
             self._add_image(posterior, *image)
         same_class = posterior.labels == label if posterior.labels.size else np.True_
         for name, draws in posterior.parameters.items():
             self.truth.setdefault(name, []).append(np.array(truth[name]))
             self.draws.setdefault(name, []).append(np.where(same_class, draws, np.nan).astype(np.float64))
+            if name in prior:
+                known = information(self.draws[name][-1], prior[name])
+                self.information.setdefault(name, []).append(known)
         self.label.append(label)
         self.classes.append(dict(posterior.classes))
         self.gain.append(gain)
@@ -123,13 +139,32 @@ def run(
         gain = conditioned.distribution.log_prob(draws)
         if runner.modality.has_log_prior:
             gain = gain - runner.modality.log_prior(draws)
+        prior = _prior_draws(runner.modality, batch, draws, seed + done)
         images = _true_images(runner.modality, draws, batch)
         for i, posterior in enumerate(posteriors[: frames - done]):
             truths = {name: float(values[i]) for name, values in truth.items()}
             image = None if images is None else (images[0][i], images[1][i])
-            out.add(posterior, truths, int(draws.label[i]), float(gain[i]), image)
+            before = {name: values[i] for name, values in prior.items()}
+            out.add(posterior, truths, int(draws.label[i]), float(gain[i]), image, before)
         report(len(out.label))
     return out
+
+
+def _prior_draws(modality: Modality, batch: Any, draws: Draws, seed: int) -> dict[str, FloatArray]:
+    """(B, M) values of every parameter before the measurement, in each frame's own class.
+
+    Empty for images, and for modalities whose prior is not known.
+    """
+    if len(modality.density_info.axes) > 1 or not modality.has_log_prior:
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    many = modality.sample_prior(2 * PRIOR_DRAWS * len(modality.classes), generator)
+    of_class = {int(k): (many.label == k).nonzero()[:PRIOR_DRAWS, 0] for k in draws.label.unique()}
+    rows = torch.cat([of_class[int(k)] for k in draws.label])
+    frame = torch.arange(len(draws)).repeat_interleave(PRIOR_DRAWS)
+    chosen = Draws(many.label[rows], many.theta[rows], frame)
+    values = modality.report(chosen, modality.evaluate(chosen, batch).nuisance)
+    return {name: v.view(len(draws), PRIOR_DRAWS).double().numpy() for name, v in values.items()}
 
 
 def _true_images(modality: Modality, draws: Draws, batch: Any) -> tuple[FloatArray, NDArray[np.bool_]] | None:
@@ -215,7 +250,13 @@ def _class_figures(
     evaluation: Evaluation, truth: dict[str, FloatArray], draws: dict[str, FloatArray], mine: FloatArray
 ) -> dict[str, Any]:
     present = [n for n in truth if np.isfinite(truth[n][mine]).any()]
-    parameters = {n: asdict(calibrate(truth[n][mine], _enough(draws[n][mine]))) for n in present}
+    parameters: dict[str, dict[str, float]] = {
+        n: asdict(calibrate(truth[n][mine], _enough(draws[n][mine]))) for n in present
+    }
+    for name in set(present) & set(evaluation.information):
+        known = np.array(evaluation.information[name])[mine]
+        if np.isfinite(known).any():
+            parameters[name]["information_nats"] = float(np.nanmedian(known))
     return {
         "frames": int(mine.sum()),
         "parameters": parameters,

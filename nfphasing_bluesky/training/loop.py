@@ -1,9 +1,10 @@
 """The training loop: simulate, two losses, average of the weights, checkpoints that resume exactly."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import SettingsError
-from nfphasing_bluesky.modalities import Modality
+from nfphasing_bluesky.modalities import Anchors, Modality
 from nfphasing_bluesky.models import load
 from nfphasing_bluesky.training import checkpoint
 from nfphasing_bluesky.training.losses import PhysicsTerm, data_nll, physics
-from nfphasing_bluesky.training.rounds import Labelled, Round, simulate_usable
+from nfphasing_bluesky.training.rounds import (
+    Labelled,
+    Round,
+    RoundFrames,
+    simulate_round,
+    simulate_usable,
+)
 from nfphasing_bluesky.training.settings import TrainSettings
 
 FEW_PARAMETERS = 16
+ROUNDS = "rounds"
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,12 @@ class Trainer:
             if not settings.start:
                 modality.initialise(network, torch.Generator().manual_seed(settings.seed))
             self.network = network.to(self.device)
+        self._start = None
         if settings.start:
             self.network.load_state_dict(load(settings.start).part("network"))
+        if settings.companions:
+            self._check_companions()
+            self._start = copy.deepcopy(self.network).eval().requires_grad_(False)
         if settings.only:
             self._freeze_all_but(settings.only)
         trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -75,6 +87,15 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.skipped = 0
+        self._folder: Path | None = None
+
+    def _check_companions(self) -> None:
+        if self.settings.start and self.modality.has_log_prior and self.modality.symmetry is None:
+            return
+        raise SettingsError(
+            f"companions={self.settings.companions} for {self.modality.name}, expected 0 without a model to "
+            "start from (start=...), whose draws they are, or a modality whose log p(theta) is not known"
+        )
 
     def _freeze_all_but(self, name: str) -> None:
         names = [c.name for c in self.modality.classes]
@@ -95,7 +116,7 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Train to the last step, or until `stop()`; checkpoints and the learning curve go to `folder`."""
-        began = time.perf_counter() - self.seconds
+        began, self._folder = time.perf_counter() - self.seconds, folder
         while self.step < self.settings.steps and not stop():
             log = self._one_step(began)
             if report:
@@ -151,7 +172,7 @@ class Trainer:
 
     def _losses(self, weight: float) -> tuple[Tensor, PhysicsTerm | None]:
         s = self.settings
-        channels, extra, anchors, draws = self._labelled()
+        channels, extra, anchors, draws = self._disturbed(self._labelled())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.bfloat16):
             nll = data_nll(self.network(channels, extra, anchors), draws)
         if weight == 0.0 or self.step % s.physics_every:
@@ -177,8 +198,42 @@ class Trainer:
         s = self.settings
         index, place = divmod(self.step, s.round_batches * s.reuse)
         if self._round is None or self._round[0] != index:
-            self._round = (index, Round(self.modality, s, self._generator(1, index)))
+            generator = self._generator(1, index)
+            frames = self._frames(index % s.rounds) if s.rounds else None
+            if frames is None:
+                frames = simulate_round(self.modality, s, generator, self._start)
+            self._round = (index, Round(frames, s, generator))
         return self._round[1].take(place)
+
+    def _frames(self, index: int) -> RoundFrames:
+        """Frames of a round that comes again: simulated once."""
+        path = None if self._folder is None else self._folder / ROUNDS / f"{index:05d}.safetensors"
+        if path is not None and path.exists():
+            return RoundFrames.load(path, self.device)
+        frames = simulate_round(self.modality, self.settings, self._generator(1, index), self._start)
+        if path is not None:
+            frames.save(path)
+        return frames
+
+    def _disturbed(self, taken: Labelled) -> Labelled:
+        """Add noise to channels, scalars and features of the anchors; the truth stays."""
+        spread = self.settings.noise * self.learning_rate() / self.settings.learning_rate
+        if spread == 0.0:
+            return taken
+        generator = self._generator(3, self.step)
+
+        def noisy(values: Tensor) -> Tensor:
+            noise = torch.randn(values.shape, generator=generator, device=values.device)
+            return values + spread * noise
+
+        anchors = Anchors(len(taken.draws))
+        for k in taken.anchors.kinds:
+            # where there are several answers, every frame has an anchor for each
+            mine = taken.draws.label == k
+            rows = (mine if self.modality.symmetry is None else torch.ones_like(mine)).nonzero()[:, 0]
+            anchor = taken.anchors.get(k, rows)
+            anchors.put(k, rows, replace(anchor, features=noisy(anchor.features)))
+        return taken._replace(channels=noisy(taken.channels), extra=noisy(taken.extra), anchors=anchors)
 
     def _generator(self, stream: int, index: int) -> torch.Generator:
         seed = (self.settings.seed * 4 + stream) * 2**40 + index

@@ -15,6 +15,12 @@ class TrainSettings(Settings):
         batch: simulated frames a step.
         reuse: how often a simulated frame is used.
         round_batches: batches that are simulated together and then gone through `reuse` times.
+        rounds: after so many the first comes again, from the run's folder, where they are kept; 0 for never.
+        noise: standard deviation of what is added to all that the network sees, so that frames it sees often
+            are not learnt by heart; it falls to 0 with the learning rate.
+        companions: draws of the model to start from beside the object of each frame. The frame is then learnt
+            with one or another of them all, chosen by their exact weights, instead of its own object alone;
+            0 for that alone.
         learning_rate: peak, after `warmup` steps; a cosine brings it down to 1 % of that.
         clip: largest norm of the gradient.
         average: decay of the running average of the weights; the average is what is saved.
@@ -35,6 +41,9 @@ class TrainSettings(Settings):
     batch: Annotated[int, Field(ge=2)] = 1024
     reuse: Annotated[int, Field(ge=1)] = 4
     round_batches: Annotated[int, Field(ge=1)] = 16
+    rounds: Annotated[int, Field(ge=0)] = 0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    companions: Annotated[int, Field(ge=0)] = 0
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 200
     clip: Annotated[float, Field(gt=0)] = 5.0

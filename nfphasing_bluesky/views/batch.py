@@ -1,6 +1,7 @@
 """Files on disk to reconstructions on disk: what `nfphasing reconstruct` does."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ from nfphasing_bluesky.core import (
     DetectorGeometry,
     Failure,
     Frame,
+    GrazingGeometry,
     NFPhasingError,
     Origin,
     Posterior,
     Summary,
 )
-from nfphasing_bluesky.core.neighbours import with_neighbours
-from nfphasing_bluesky.documents.integration import integrate, subtract
+from nfphasing_bluesky.documents.integration import subtract
+from nfphasing_bluesky.documents.reduction import reduced
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.storage.readers import read_frames
 from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
+from nfphasing_bluesky.views.cuts import figure_cuts, is_cuts
 from nfphasing_bluesky.views.figures import figure_1d, save_figure
 from nfphasing_bluesky.views.images import figure_2d
 from nfphasing_bluesky.views.scans import is_scan, reconstruct_scan
@@ -114,31 +117,35 @@ def _free_stem(path: Path, taken: set[str]) -> str:
 
 
 def frames_of_files(
-    files: Sequence[Path], reading: Mapping[str, Any], neighbours: int, curves: bool = True
+    files: Sequence[Path],
+    reading: Mapping[str, Any],
+    survey: Callable[[Sequence[Frame]], list[Frame]],
+    curves: bool = True,
 ) -> list[Frame]:
     """Frames of files as a model takes them; those that can't be read are left out.
 
     Args:
         files: to read.
         reading: keyword arguments of `read_frames`.
-        neighbours: how many other frames of its scan each is given.
-        curves: average frames of a detector over rings.
+        survey: gives the frames of each file what a model takes of the others, `Reconstructor.survey`.
+        curves: average frames of a detector over rings, or cut them.
 
     Raises:
         NFPhasingError: a file that can't be read.
     """
     unreadable: list[Failure] = []
     scans = [_read(path, reading, unreadable, curves) for path in files]
-    return [frame for frames in scans for frame in with_neighbours(frames, neighbours)]
+    return [frame for frames in scans for frame in survey(frames)]
 
 
 def _read(
     path: Path, reading: Mapping[str, Any], failures: list[Failure] | None, curves: bool
 ) -> list[Frame]:
-    """Frames of a file; a detector's are averaged over rings for a model of curves."""
+    """Frames of a file; a detector's are reduced for a model of curves."""
     on_failure = None if failures is None else failures.append
     frames = read_frames(path, **reading, on_failure=on_failure)
-    return [integrate(f) if curves and isinstance(f.geometry, DetectorGeometry) else f for f in frames]
+    detectors = DetectorGeometry | GrazingGeometry
+    return [reduced(f) if curves and isinstance(f.geometry, detectors) else f for f in frames]
 
 
 def _store(
@@ -153,10 +160,13 @@ def _store(
     stem = stem.with_name(f"{stem.name}_{reconstructor.info.name}")
     settings = reconstructor.settings
     written = write_posterior(stem.with_name(stem.name + ".h5"), result, frame, reconstructor.info, settings)
-    draw = figure_2d if len(result.density.axes) == 2 else figure_1d
+    draw = figure_cuts if is_cuts(frame) else figure_2d if len(result.density.axes) == 2 else figure_1d
     picture = save_figure(draw(frame, result, reconstructor.info), stem.with_name(stem.name + ".png"))
-    main = next(p for p in reconstructor.info.parameters if p.name in result.parameters)
-    size = Summary.of(result.parameters[main.name], main.unit)
+    there = [p for p in reconstructor.info.parameters if p.name in result.parameters]
+    summaries = {p: Summary.of(result.parameters[p.name], p.unit) for p in there}
+    # of a bare surface the first parameter, a thickness, does not exist
+    main = next((p for p, s in summaries.items() if math.isfinite(s.median)), next(iter(summaries)))
+    size = summaries[main]
     console.print(
         f"{path.name}: {main.label} {size.median:.4g} ± {size.std:.2g} {main.unit}, reduced chi-squared "
         f"{result.trust.reduced_chi2:.3g}, {result.trust.verdict} {result.trust.reason}\n"

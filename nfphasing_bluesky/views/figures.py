@@ -22,7 +22,7 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.views.text import class_line, parameter_lines, pretty_unit, trust_line
 
 LIGHTS = {Verdict.VALID: "#2e7d32", Verdict.WARNING: "#c77700", Verdict.ALARM: "#c62828"}
-_DATA, _FIT, _DENSITY, _GREY = "#37474f", "#d1495b", "#1f5fa8", "#9e9e9e"
+DATA, FIT, _DENSITY, GREY = "#37474f", "#d1495b", "#1f5fa8", "#9e9e9e"
 _MUTED = "#616161"
 _DPI = 100
 _COLUMN_INCH, _ROW_INCH = 5.6, 0.2
@@ -65,14 +65,14 @@ def draw_1d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
     figure.clear()
     halves = figure.add_gridspec(1, 2, wspace=0.04)
     left = halves[0].subgridspec(2, 1, height_ratios=(3.2, 1), hspace=0.02)
-    text = _text_height_inch(posterior, info)
+    text = text_height_inch(posterior, info)
     right = halves[1].subgridspec(2, 1, height_ratios=(_COLUMN_INCH - text, text), hspace=0.02)
     data_axes = figure.add_subplot(left[0])
     residual_axes = figure.add_subplot(left[1], sharex=data_axes)
     draw_data(data_axes, frame, posterior)
     draw_residuals(residual_axes, frame, posterior)
     draw_density(figure.add_subplot(right[0]), posterior)
-    _write_parameters(figure.add_subplot(right[1]), posterior, info)
+    write_parameters(figure.add_subplot(right[1]), posterior, info)
     write_title(figure, posterior, info)
 
 
@@ -103,8 +103,8 @@ def draw_data(axes: Axes, frame: Frame, posterior: Posterior) -> None:
     q, usable = _q(frame), frame.usable
     linear_below = _scale_intensity(axes, frame, posterior)
     if linear_below:
-        axes.axhline(0, color=_GREY, lw=0.7, zorder=0)
-        axes.axhline(linear_below, color=_GREY, lw=0.7, ls=":", zorder=0)
+        axes.axhline(0, color=GREY, lw=0.7, zorder=0)
+        axes.axhline(linear_below, color=GREY, lw=0.7, ls=":", zorder=0)
         note = "linear below the dotted line"
         axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=8, color=_MUTED)
     axes.errorbar(
@@ -114,7 +114,7 @@ def draw_data(axes: Axes, frame: Frame, posterior: Posterior) -> None:
         fmt="o",
         ms=2.2,
         elinewidth=0.6,
-        color=_DATA,
+        color=DATA,
         ecolor="#b0bec5",
         label="measured" if frame.sigma is None else "measured ± σ",
         zorder=1,
@@ -122,19 +122,19 @@ def draw_data(axes: Axes, frame: Frame, posterior: Posterior) -> None:
     left_out = ~usable & np.isfinite(frame.intensity)
     if left_out.any():
         label = f"{np.count_nonzero(left_out)} left out"
-        axes.plot(q[left_out], frame.intensity[left_out], "x", ms=3.5, color=_GREY, label=label, zorder=4)
+        axes.plot(q[left_out], frame.intensity[left_out], "x", ms=3.5, color=GREY, label=label, zorder=4)
     prediction = posterior.prediction
     axes.fill_between(
         q,
         prediction.lower,
         prediction.upper,
-        color=_FIT,
+        color=FIT,
         alpha=0.3,
         lw=0,
         zorder=2,
         label="95 % of predictions",
     )
-    axes.plot(q, prediction.mean, color=_FIT, lw=1.4, zorder=3, label="posterior prediction")
+    axes.plot(q, prediction.mean, color=FIT, lw=1.4, zorder=3, label="posterior prediction")
     if q[0] > 0 and q[-1] / q[0] > _LOG_Q_SPAN:
         axes.set_xscale("log")
     axes.set_ylabel("I (cm⁻¹)" if _absolute(frame) else "I (arb. units)")
@@ -147,9 +147,9 @@ def draw_residuals(axes: Axes, frame: Frame, posterior: Posterior) -> None:
     usable = frame.usable
     sigma = np.ones_like(frame.intensity) if frame.sigma is None else frame.sigma
     residual = (frame.intensity - posterior.prediction.mean)[usable] / sigma[usable]
-    axes.axhspan(-2, 2, color=_GREY, alpha=0.18, lw=0)
-    axes.axhline(0, color=_FIT, lw=1.2)
-    axes.plot(_q(frame)[usable], residual, "o", ms=2.2, color=_DATA)
+    axes.axhspan(-2, 2, color=GREY, alpha=0.18, lw=0)
+    axes.axhline(0, color=FIT, lw=1.2)
+    axes.plot(_q(frame)[usable], residual, "o", ms=2.2, color=DATA)
     largest = float(np.quantile(np.abs(residual), 0.99)) if residual.size else 0.0
     limit = max(4.0, 1.15 * largest)
     beyond = np.count_nonzero(np.abs(residual) > limit)
@@ -173,7 +173,7 @@ def draw_density(axes: Axes, posterior: Posterior) -> None:
         label = f"{len(chosen)} of {len(posterior.samples)} draws" if number == 0 else None
         axes.plot(axis.values, draw, color=_DENSITY, lw=0.5, alpha=0.45, label=label)
     axes.plot(axis.values, posterior.mean, color="black", lw=1.5, label="mean")
-    axes.axhline(0, color=_GREY, lw=0.7, zorder=0)
+    axes.axhline(0, color=GREY, lw=0.7, zorder=0)
     still = np.maximum(np.abs(low95 - low95[-1]), np.abs(high95 - high95[-1]))
     axes.set_xlim(axis.values[0], _end(axis.values, still))
     axes.set_xlabel(axis_label(axis.name, axis.units))
@@ -194,18 +194,18 @@ def _text_rows(posterior: Posterior, info: ModelInfo) -> tuple[int, int]:
     return (count if count <= _ONE_COLUMN else -(-count // 2)), 1 + bool(posterior.classes)
 
 
-def _text_height_inch(posterior: Posterior, info: ModelInfo) -> float:
+def text_height_inch(posterior: Posterior, info: ModelInfo) -> float:
     """Return the height that the text below the density needs."""
     rows, footers = _text_rows(posterior, info)
     return min(3.0, max(1.1, _ROW_INCH * (rows + footers + 2)))
 
 
-def _write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None:
+def write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None:
     """Write parameters in up to two columns, then classes and checks."""
     axes.set_axis_off()
     lines = parameter_lines(posterior, info)
     rows, footers = _text_rows(posterior, info)
-    pitch = 1.0 / max(_text_height_inch(posterior, info) / _ROW_INCH, rows + footers + 1.5)
+    pitch = 1.0 / max(text_height_inch(posterior, info) / _ROW_INCH, rows + footers + 1.5)
     size = 10.0 if len(lines) <= 5 else 9.0
 
     def write(text: str, column: int, row: float, **style: Any) -> None:
@@ -224,7 +224,7 @@ def _write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None
         write(line, number // max(1, rows), 1 + number % max(1, rows), fontsize=size)
     footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
     for number, line in enumerate(footer):
-        write(line, 0, rows + 1.4 + number, fontsize=9, color=_DATA)
+        write(line, 0, rows + 1.4 + number, fontsize=9, color=DATA)
 
 
 def write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:

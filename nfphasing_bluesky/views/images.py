@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import Axis, DensityInfo, Frame, FrameError, ModelInfo, Posterior
 from nfphasing_bluesky.views.figures import axis_label, write_title
 from nfphasing_bluesky.views.patterns import draw_pattern, is_pattern
-from nfphasing_bluesky.views.text import class_line, parameter_lines, pretty_unit, trust_line
+from nfphasing_bluesky.views.text import class_line, handy_unit, parameter_lines, pretty_unit, trust_line
 
 _DPI = 100
 _ROW_CHARACTERS = 170
 _BEYOND = 0.2
 """Per cent of the pixels at either end that may lie beyond the colour scale."""
-
-_PREFIXES = ((1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"), (1.0, "m"))
 
 
 def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
@@ -172,17 +170,10 @@ def colour_limits(image: NDArray) -> tuple[float, float]:
 def image_extent(axes: tuple[Axis, ...]) -> tuple[tuple[float, float, float, float], str]:
     """Return edges left, right, bottom, top of the outermost pixels, in a unit with handy numbers."""
     rows, columns = axes
-    factor, unit = _prefix(float(np.ptp(columns.values)), columns.units)
+    factor, unit = handy_unit(float(np.ptp(columns.values)), columns.units)
     edges = []
     for axis in (columns, rows):
         half = 0.5 * float(axis.values[1] - axis.values[0])
         edges.append(((axis.values[0] - half) / factor, (axis.values[-1] + half) / factor))
     (left, right), (top, bottom) = edges
     return (left, right, bottom, top), unit
-
-
-def _prefix(span: float, units: str) -> tuple[float, str]:
-    if units != "m":
-        return 1.0, units
-    fitting = [p for p in _PREFIXES if p[0] <= span / 2]
-    return fitting[-1] if fitting else _PREFIXES[0]

@@ -85,6 +85,7 @@ def _draw(
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("qx (Å⁻¹)")
     axes.set_ylabel("qy (Å⁻¹)")
+    axes.ticklabel_format(style="sci", scilimits=(-2, 3))
     axes.figure.colorbar(drawn, ax=axes, label=label, shrink=0.9)
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from nfphasing_bluesky.core import Failure, Frame, FrameError, Posterior, PtychographyGeometry, Stitcher
-from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.storage.objects import FrameRecord, scan_trust, write_object
@@ -57,7 +56,7 @@ def reconstruct_scan(
     began = time.perf_counter()
     info, stitcher = reconstructor.info, Stitcher(reconstructor.info.neighbours)
     records = [FrameRecord.of(failure) for failure in failures]
-    complete = with_neighbours(frames, info.neighbours)
+    complete = reconstructor.survey(frames)
     for first in range(0, len(complete), _AT_ONCE):
         batch = complete[first : first + _AT_ONCE]
         for frame, result in zip(batch, reconstructor(batch), strict=True):

@@ -6,17 +6,27 @@ import re
 from nfphasing_bluesky.core import ModelInfo, Posterior, Summary, Trust
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_RARELY_THERE = 0.995
+_RARELY_THERE = 0.95
+_LENGTHS = ((1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"), (1.0, "m"))
 
 
 def pretty_unit(unit: str) -> str:
     """Return a unit for labels: `1/angstrom` becomes `Å⁻¹`, `e/angstrom^3` becomes `e Å⁻³`, `1` nothing."""
     text = re.sub(r"\b(angstroms?|cubic_angstrom)\b", "Å", unit.strip()).replace("**", "^")
+    text = re.sub(r"\bmicrometers?\b", "µm", text)
     numerator, _, denominator = text.partition("/")
     inverse = re.sub(r"[\s()*]+", " ", denominator).strip()
     inverse = " ".join(_power(factor, -1) for factor in inverse.split())
     plain = "" if numerator.strip() == "1" else " ".join(_power(factor, 1) for factor in numerator.split())
     return f"{plain} {inverse}".strip()
+
+
+def handy_unit(span: float, unit: str) -> tuple[float, str]:
+    """Return what to divide coordinates by, and the unit that they then have: metres become nm, µm or mm."""
+    if unit != "m":
+        return 1.0, unit
+    fitting = [length for length in _LENGTHS if length[0] <= span / 2]
+    return fitting[-1] if fitting else _LENGTHS[0]
 
 
 def _power(factor: str, sign: int) -> str:

@@ -11,7 +11,20 @@ import torch
 from rich.console import Console
 
 from nfphasing_bluesky.core import keep_freed_memory
-from tests.benchmarks import holography, images, inference, near_field, ptychography, scans, storing
+from tests.benchmarks import (
+    adaptive,
+    films,
+    galaxi,
+    gisaxs,
+    holography,
+    images,
+    inference,
+    live,
+    near_field,
+    ptychography,
+    scans,
+    storing,
+)
 from tests.benchmarks.figures import Figure, machine, show, write
 
 THREADS = 2
@@ -29,10 +42,19 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "derived runs": lambda: storing.derived_runs(stored),
         "worker memory": lambda: scans.worker_memory(300),
         "wire": lambda: scans.wire_rate((500,), 2_000 if quick else 20_000),
+        "live": lambda: live.sustained(10 if quick else 60),
+        "latency": lambda: live.latency(10 if quick else 60),
+        "storing images": lambda: live.storing(640 if quick else 6400),
+        "ledgers": lambda: live.ledgers(100 if quick else 1000),
+        "endurance": lambda: live.endurance(60 if quick else 300),
         "images": lambda: images.speed(1 if quick else 3),
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
         "ptychography": lambda: ptychography.against_others("ptychography", quick),
         "near-field": lambda: near_field.against_cdtools("ptychography", quick),
+        "films": lambda: films.against_dream(1 if quick else 2),
+        "gisaxs": lambda: gisaxs.against_bornagain(few),
+        "galaxi": galaxi.against_example,
+        "points saved": lambda: adaptive.points_saved(adaptive.QUANTITIES, 1),
         "device": lambda: inference.device_rates(few),
     }
 

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from nfphasing_bluesky.core import Frame, Posterior, ReconstructionSettings, Stitcher
-from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.readers import read_frames
 from tests.benchmarks.figures import Figure
@@ -48,7 +47,7 @@ def against_cdtools(name: str, quick: bool) -> list[Figure]:
 def _compared(model: Reconstructor, frames: Sequence[Frame], case: str, quick: bool) -> list[Figure]:
     corners = np.asarray(np.load(DATA / "p25_nearfield.npz")["reference_pixel_positions_yx"], dtype=float)
     reference = np.load(DATA / "reference_cdtools.npz")["object"]
-    complete = with_neighbours(frames, model.info.neighbours)
+    complete = model.survey(frames)
     order = np.argsort(np.square(corners - corners.mean(0)).sum(1))
     chosen = sorted(order[:QUICK_FRAMES]) if quick else range(len(frames))
     stitcher, chi2 = Stitcher(model.info.neighbours), []

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from nfphasing_bluesky.core import Frame, Posterior, ReconstructionSettings, Stitcher
-from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
@@ -95,7 +94,7 @@ def sparser(scan: Scan) -> Scan:
 def ours(scan: Scan, model: Reconstructor) -> tuple[Object, tuple[int, int]]:
     """Posterior means of all frames, stitched, ALARMs too: how good they are is what is measured."""
     stitcher = Stitcher(model.info.neighbours)
-    frames = with_neighbours(scan.frames, model.info.neighbours)
+    frames = model.survey(scan.frames)
     for first in range(0, len(frames), 16):
         for found in model(frames[first : first + 16]):
             if isinstance(found, Posterior):

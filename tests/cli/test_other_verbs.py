@@ -53,6 +53,11 @@ def test_serve_refuses_wrong_settings_and_names_them(nfphasing, settings, named)
     assert "SettingsError" in done.err and named in done.err and "Traceback" not in done.err
 
 
+def test_serve_refuses_a_secret_in_its_settings_and_does_not_repeat_it(nfphasing):
+    done = nfphasing("serve", '{"catalog": "https://tiled.example?api_key=s3cret"}', "--check")
+    assert done.status == 1 and "TILED_API_KEY" in done.err and "s3cret" not in done.err + done.out
+
+
 def test_replay_of_an_empty_backup_folder(nfphasing, tmp_path):
     (tmp_path / "backup").mkdir()
     done = nfphasing("replay", tmp_path / "backup", "--catalog", tmp_path / "catalog", "--json")

@@ -17,7 +17,7 @@ from nfphasing_bluesky.core import (
     find_modes,
 )
 
-SIX_SEEDS = range(6)
+SEEDS = range(3)
 
 
 def mixture(rng, weights, centres, draws=1000):
@@ -37,7 +37,7 @@ def simplex(rng, count, dimensions, distance):
 @pytest.mark.parametrize("dimensions", [1, 2, 5, 20, 100, 1000])
 @pytest.mark.parametrize("draws", [60, 400])
 def test_a_gaussian_is_one_mode(dimensions, draws):
-    for seed in range(20):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         (mode,) = find_modes(rng.normal(size=(draws, dimensions)))
         assert mode.weight == 1 and mode.members.size == draws
@@ -71,7 +71,7 @@ ONE_PIECE = {
 
 @pytest.mark.parametrize("name", ONE_PIECE)
 def test_what_hangs_together_is_one_mode(name):
-    counts = [len(find_modes(ONE_PIECE[name](np.random.default_rng(s), 1000))) for s in SIX_SEEDS]
+    counts = [len(find_modes(ONE_PIECE[name](np.random.default_rng(s), 1000))) for s in SEEDS]
     assert counts == [1] * len(counts)
 
 
@@ -89,7 +89,7 @@ def test_what_hangs_together_is_one_mode(name):
     ],
 )
 def test_separate_modes_are_found_with_weights_and_means(weights, dimensions, distance):
-    for seed in SIX_SEEDS:
+    for seed in SEEDS:
         rng = np.random.default_rng(seed)
         centres = simplex(rng, len(weights), dimensions, distance)
         draws, label = mixture(rng, weights, centres)
@@ -188,7 +188,7 @@ def test_answers_that_are_known_are_told_apart_where_the_draws_alone_do_not():
 @pytest.mark.parametrize("dimensions", [2, 10, 64, 1000])
 @pytest.mark.parametrize("draws", [40, 256])
 def test_components_of_one_gaussian_are_joined(dimensions, draws):
-    for seed in SIX_SEEDS:
+    for seed in SEEDS:
         rng = np.random.default_rng(seed)
         values = rng.normal(size=(draws, dimensions))
         assert len(find_modes(values, answers=rng.integers(4, size=draws))) == 1

@@ -71,7 +71,8 @@ def test_it_says_where_everything_is_and_draws_each_curve(demo):
 def test_nothing_is_left_running(demo):
     _, _, left = demo
     assert not left
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("nfphasing")]
+    # the threads of torch's parts, nfphasing_0 and on, stay by design (`inference/threads.py`)
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("nfphasing-")]
 
 
 @pytest.mark.slow

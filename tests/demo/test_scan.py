@@ -1,45 +1,21 @@
 """The demo's grid scan: what its documents say is what was simulated."""
 
-import asyncio
-
 import numpy as np
 import pytest
 import torch
-from bluesky import RunEngine
 
-from nfphasing_bluesky.core import Frame, StreamSettings
+from nfphasing_bluesky.core import StreamSettings
 from nfphasing_bluesky.demo import scan, subjects
-from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.modalities import patterns
 from nfphasing_bluesky.storage.ptychography import beam_of
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory):
+def frames(tmp_path_factory, scanned):
     """Frames of the scan, from its documents."""
     shown = subjects.subject("ptychography", tmp_path_factory.mktemp("scan"))
     settings = StreamSettings(probe=shown.stream.probe, data_key=shown.data_key)
-    found: list[Frame] = []
-
-    class Listener:
-        def run_started(self, start):
-            pass
-
-        def frame(self, frame):
-            found.append(frame)
-
-        def run_stopped(self, raw_uid, exit_status, reason):
-            pass
-
-    loop = asyncio.new_event_loop()
-    RE = RunEngine({}, loop=loop, context_managers=[])
-    RE.subscribe(FrameRouter(Listener(), settings, beam=beam_of(settings)))
-    RE(shown.plan(shown.detector), **shown.metadata)
-    thread = RE._th
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
-    return found
+    return scanned(shown, settings, beam=beam_of(settings))
 
 
 def test_places_are_those_of_the_grid(frames):

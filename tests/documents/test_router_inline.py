@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.core import CurveGeometry, DataKeyError, StreamSettings
+from nfphasing_bluesky.core import CurveGeometry, DataKeyError, DocumentError, StreamSettings
 from nfphasing_bluesky.documents.keys import choose_data_key
 from nfphasing_bluesky.documents.router import FrameRouter
 
@@ -49,6 +49,38 @@ def test_event_pages(heard, raw_run, curve_of, q):
     route(heard, run)
     assert [frame.origin.seq_num for frame in heard.frames] == [1, 2, 3]
     np.testing.assert_allclose(heard.frames[2].intensity, curves[2])
+
+
+@pytest.mark.parametrize("at", [None, "now", {}, 10**400])
+def test_an_event_without_a_time_is_a_frame_and_ends_with_its_run(heard, raw_run, at):
+    run = raw_run()
+    run.curve(30.0)
+    run.event(saxs=np.ones(3))  # its companions never come
+    for _, doc in run.documents[2:]:
+        doc["time"] = at
+    run.stop()
+    route(heard, run)
+    (frame,), (failure,) = heard.frames, heard.failures
+    assert np.isnan(frame.origin.time) and np.isnan(failure.origin.time)
+    assert "had not arrived" in failure.reason and heard.stopped == [(run.uid, "success", "")]
+
+
+@pytest.mark.parametrize("number", [None, "1", float("nan"), []])
+def test_an_event_without_a_number_harms_no_other(heard, raw_run, number):
+    run = raw_run()
+    run.event(saxs=np.ones(3))
+    run.documents[-1][1]["seq_num"] = number
+    router = route(heard, *[])
+    for item in run.documents[:-1]:
+        router(*item)
+    with pytest.raises(DocumentError, match="seq_num"):
+        router(*run.documents[-1])
+    run.documents.clear()
+    run.curve(20.0)
+    run.stop()
+    for item in run.documents:
+        router(*item)
+    assert len(heard.frames) == 1 and not heard.failures and heard.stopped == [(run.uid, "success", "")]
 
 
 def test_interleaved_runs_and_other_streams(heard, raw_run, q, curve_of):

@@ -1,16 +1,14 @@
 """Ptychographic scans from documents, of a real RunEngine and composed: places, probe, optics."""
 
-import asyncio
-
 import bluesky.plans as bp
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from ophyd.sim import SynAxis, SynSignal
 
 from nfphasing_bluesky.core import StreamSettings, Window
 from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.documents.scan_frames import Beam
+from tests.engine import running_engine
 from tests.known_object import PROBE, SIDE, counts
 
 PIXEL_M = 2e-8
@@ -20,14 +18,8 @@ IMAGE = counts(np.zeros((1, 2)))[0]
 
 @pytest.fixture
 def engine():
-    loop = asyncio.new_event_loop()
-    RE = RunEngine({}, loop=loop, context_managers=[])
-    yield RE
-    RE.halt() if RE.state != "idle" else None
-    thread = RE._th
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    with running_engine() as RE:
+        yield RE
 
 
 class Stage(SynAxis):

@@ -1,6 +1,5 @@
 """A real RunEngine with real detectors: inline arrays, AreaDetector-style HDF5, ophyd-async HDF5."""
 
-import asyncio
 import threading
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import bluesky.plans as bp
 import h5py
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from event_model import compose_resource
 from ophyd import Component, Device, Signal
 from ophyd.sim import SynSignal
 
 from nfphasing_bluesky.core import Frame, StreamSettings
 from nfphasing_bluesky.documents.router import FrameRouter
+from tests.engine import running_engine
 
 SI = {"wavelength_m": 1e-10, "distance_m": 2.0, "pixel_size_m": [1e-4, 1e-4], "poni_m": [0.0, 0.0]}
 Q = np.linspace(0.004, 0.2, 60)
@@ -23,14 +22,8 @@ Q = np.linspace(0.004, 0.2, 60)
 
 @pytest.fixture
 def engine():
-    loop = asyncio.new_event_loop()
-    RE = RunEngine({}, loop=loop, context_managers=[])
-    yield RE
-    RE.halt() if RE.state != "idle" else None
-    thread = RE._th
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    with running_engine() as RE:
+        yield RE
 
 
 class Curve(SynSignal):

@@ -6,7 +6,7 @@ import torch
 from nfphasing_bluesky.inference.importance import ess_fraction, resample, systematic_resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.modalities import Draws
-from nfphasing_bluesky.modalities.base import Evaluated
+from nfphasing_bluesky.modalities.draws import Evaluated
 
 
 def test_equal_weights_are_all_effective():
@@ -32,10 +32,10 @@ def test_gaussian_proposal_has_the_analytic_efficiency():
 
 
 def test_resampling_follows_the_weights():
-    index = systematic_resample(torch.tensor([0.0, 1.0, 3.0, 4.0], dtype=torch.float64).log(), 0.5)
-    assert torch.bincount(index, minlength=4).tolist() == [0, 0, 2, 2] or index.max() == 3
-    counts = torch.bincount(systematic_resample(torch.tensor([1.0] * 100).double().log(), 0.3), minlength=100)
-    assert (counts == 1).all()
+    log_w = torch.tensor([[0.0, 1.0, 3.0, 4.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64).log()
+    index = systematic_resample(log_w, torch.tensor([0.4, 0.5]))
+    assert torch.bincount(index[0], minlength=4).tolist() == [0, 1, 1, 2]
+    assert index[1].tolist() == [0, 1, 2, 3]
 
 
 def test_frames_with_good_weights_are_resampled_and_others_left_alone():
@@ -55,6 +55,39 @@ def test_frames_with_good_weights_are_resampled_and_others_left_alone():
     torch.testing.assert_close(after.predicted, kept.theta)
     untouched, _ = resample(draws, evaluated, log_w, 1.0, torch.tensor([0.3, 0.3]))
     assert untouched is draws
+
+
+def test_a_good_class_is_resampled_beside_a_poor_one_and_keeps_its_share():
+    # p = N(0, 1) in both classes; q = N(0, 1.4^2) in the first, and far off and narrow in the second
+    n, generator = 4000, torch.Generator().manual_seed(0)
+    label = (torch.rand(n, generator=generator) < 0.5).long()
+    mean, width = torch.tensor([0.0, 4.0]).double()[label], torch.tensor([1.4, 0.02]).double()[label]
+    x = mean + width * torch.randn(n, generator=generator, dtype=torch.float64)
+    log_w = (-0.5 * x**2 + 0.5 * ((x - mean) / width) ** 2 + width.log())[None]
+    log_w[0, label == 1] += 20.0
+    draws = Draws(label, x[:, None], torch.zeros(n).long())
+    evaluated = Evaluated(log_w[0], {}, x[:, None])
+    u = torch.tensor([0.3])
+    as_before, _ = resample(draws, evaluated, log_w, 0.5, u)
+    assert torch.equal(as_before.theta, draws.theta)
+    kept, _ = resample(draws, evaluated, log_w, 0.5, u, by_class=True)
+    assert torch.equal(kept.label, label)
+    first = label == 0
+    assert float(kept.theta[first].std()) == pytest.approx(1.0, abs=0.03)
+    assert float(kept.theta[first].mean()) == pytest.approx(0.0, abs=0.05)
+    few = draws.at(torch.arange(60))
+    alone, _ = resample(few, evaluated.at(torch.arange(60)), log_w[:, :60], 0.5, u, by_class=True)
+    assert torch.equal(alone.theta, few.theta)
+
+
+def test_a_frame_without_any_weight_keeps_its_draws():
+    log_w = torch.zeros(2, 6, dtype=torch.float64)
+    log_w[0] = -torch.inf
+    theta = torch.arange(12.0)[:, None]
+    draws = Draws(torch.zeros(12).long(), theta, torch.arange(2).repeat_interleave(6))
+    u = torch.tensor([0.3, 0.3])
+    kept, _ = resample(draws, Evaluated(log_w.flatten(), {}, theta), log_w, 0.1, u, by_class=True)
+    assert torch.equal(kept.theta, theta)
 
 
 def normal(mean, covariance):

@@ -2,9 +2,10 @@
 
 import torch
 
+from nfphasing_bluesky.inference import possible
 from nfphasing_bluesky.inference.possible import keep_possible
 from nfphasing_bluesky.modalities import Draws
-from nfphasing_bluesky.modalities.base import Evaluated
+from nfphasing_bluesky.modalities.draws import Evaluated
 
 LEVELS = torch.tensor([[0.0, -39.0, -41.0, -5.0, -1e9], [-3e3, -3e3 - 50, -1e5, -3e3 - 1, -torch.inf]])
 
@@ -15,9 +16,11 @@ def made() -> tuple[Draws, Evaluated]:
     return draws, Evaluated(LEVELS.flatten(), {"scale": 10.0 * torch.arange(n)}, torch.arange(n)[:, None])
 
 
-def test_each_frame_keeps_its_own_and_repeats_them_in_turn():
+def test_each_frame_keeps_its_own_and_repeats_them_in_turn(monkeypatch):
     draws, evaluated = made()
-    kept, after = keep_possible(draws, evaluated, 2, 40.0)
+    monkeypatch.setattr(possible, "FEWEST", 2)
+    kept, after, doubts = keep_possible(draws, evaluated, 2, 40.0)
+    assert doubts == ["", ""]
     expected = [0, 1, 3, 3, 1, 5, 8, 5, 8, 5]
     assert kept.theta[:, 0].tolist() == expected
     assert kept.frame.tolist() == [0] * 5 + [1] * 5
@@ -29,5 +32,16 @@ def test_each_frame_keeps_its_own_and_repeats_them_in_turn():
 def test_without_any_there_is_nothing_to_do():
     draws, evaluated = made()
     fine = Evaluated(torch.zeros(LEVELS.numel()), evaluated.nuisance, evaluated.predicted)
-    kept, after = keep_possible(draws, fine, 2, 40.0)
-    assert kept is draws and after is fine
+    kept, after, doubts = keep_possible(draws, fine, 2, 40.0)
+    assert kept is draws and after is fine and not any(doubts)
+
+
+def test_one_draw_never_stands_for_all(monkeypatch):
+    """Where next to none stays, the best do, and the frame says so."""
+    monkeypatch.setattr(possible, "FEWEST", 3)
+    draws, evaluated = made()
+    kept, _, doubts = keep_possible(draws, evaluated, 2, 4.0)
+    # only draw 0 of the first frame is within 4 nats, 3 and 1 come next; two of the second frame are
+    assert kept.theta[:5, 0].tolist() == [0, 1, 3, 3, 1]
+    assert kept.theta[5:, 0].unique().tolist() == [5, 6, 8]
+    assert [bool(d) for d in doubts] == [True, True]

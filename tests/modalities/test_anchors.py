@@ -66,6 +66,20 @@ def test_a_fit_does_not_depend_on_its_batch(sphere_fits):
     assert torch.allclose(alone.factor[0], anchor.factor[7], rtol=1e-3, atol=1e-6)
 
 
+def test_classes_fitted_together_are_fitted_as_alone():
+    subject = modality("saxs1d-particles")
+    generator = torch.Generator().manual_seed(6)
+    batch, _ = subject.simulate(subject.sample_prior(24, generator), generator)
+    rows = {0: torch.arange(24), 1: torch.arange(3, 20), 2: torch.arange(0, 24, 2), 3: torch.tensor([5])}
+    together = subject.anchors(batch)
+    together.prepare(rows)
+    for k, mine in rows.items():
+        found, alone = together.get(k, mine), subject.anchors(batch).get(k, mine)
+        pulls = (found.location - alone.location) / alone.factor.diagonal(dim1=1, dim2=2)
+        assert float((pulls.abs().amax(1) < 1e-2).double().mean()) > 0.9
+        assert found.features.shape == alone.features.shape
+
+
 def test_a_curve_of_another_class_gets_a_wide_anchor():
     subject = modality("saxs1d-particles")
     generator = torch.Generator().manual_seed(8)

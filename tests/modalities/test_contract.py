@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import ModelError
-from nfphasing_bluesky.modalities import REGISTRY, Draws, modality
+from nfphasing_bluesky.modalities import REGISTRY, Anchors, Draws, modality
 from nfphasing_bluesky.models import load, shipped
 
 N = 48
-FITTED = 16
+FITTED = 6
 """Frames that are drawn from: their fits take longer than all the rest."""
 
 
@@ -125,7 +125,7 @@ def test_inner_prior_is_narrower(subject, generator):
 
 
 def test_the_same_seed_simulates_the_same(subject):
-    first, second = (simulated(subject, torch.Generator().manual_seed(3), 8) for _ in range(2))
+    first, second = (simulated(subject, torch.Generator().manual_seed(3), 4) for _ in range(2))
     assert torch.equal(first[1].intensity, second[1].intensity)
     assert torch.equal(first[0].theta, second[0].theta)
 
@@ -137,7 +137,9 @@ def test_the_truth_explains_its_frame(subject, generator):
     # what a scan does not know of itself, as its probe, is not explained
     share = 0.2 if subject.neighbours else 0.5
     assert float(chi2.quantile(share)) == pytest.approx(1.0, abs=0.06)
-    assert float(chi2[chi2 <= chi2.quantile(2 * share)].max()) < 1.6
+    # of few points it is scattered more
+    most = (1 + 4 * (2 / (~batch.mask).flatten(1).sum(1)).sqrt()).clamp_min(1.6)
+    assert float((chi2 / most)[chi2 <= chi2.quantile(2 * share)].max()) < 1.0
 
 
 def test_a_draw_outside_of_the_prior_spoils_no_other(subject, generator):
@@ -204,6 +206,14 @@ def test_drawn_densities_are_those_that_log_prob_gives(subject, generator):
     # within rounding of the edge of its box, float32 can't tell where a draw lies
     assert float((log_q - again).abs().quantile(0.9)) < max(5e-3, 1e-6 * subject.width)
     assert torch.equal(draws.frame, torch.arange(FITTED).repeat_interleave(6))
+
+
+@torch.no_grad()
+def test_embeddings_need_no_fits(subject, generator):
+    _, batch, _ = at_truth(subject, generator)
+    few = batch.at(torch.arange(2))
+    embedding = subject.network()(*subject.context(few), Anchors(2)).embedding
+    assert embedding.ndim == 2 and len(embedding) == 2 and torch.isfinite(embedding).all()
 
 
 def test_no_draw_ever_leaves_the_prior(subject, generator):

@@ -7,12 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
-from nfphasing_bluesky.flows import Box
+from nfphasing_bluesky.core import (
+    CurveGeometry,
+    Frame,
+    FrameError,
+    GeometryError,
+    Origin,
+    ReconstructionSettings,
+    Verdict,
+)
+from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.layer_prior import CLASSES, NAMES, columns
 from nfphasing_bluesky.modalities.reflectivity_fit import FITTED_NODES, slopes
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
+from tests.untrained_layers import untrained_layers
 
 FILM = {
     "thickness_1_angstrom": (60.0, 160.0),
@@ -53,6 +62,56 @@ def test_the_fit_finds_a_film_within_its_bounds(subject):
     )
     for name, value in TRUE.items():
         assert float(found[name]) == pytest.approx(value, rel=0.03), name
+
+
+def test_fits_that_begin_at_draws_leave_a_wrong_minimum(subject):
+    batch = subject.collate([film_frame()], 0.0)
+    width = len(CLASSES[1].free)
+    drawn = torch.rand(1, 64, width, generator=torch.Generator().manual_seed(2))
+    # thickness at its upper bound, as surely as can be
+    wrong = torch.zeros(1, width)
+    wrong[0, 0] = 2.0
+    anchor = Anchor(wrong, 1e-3 * torch.eye(width)[None], torch.zeros(1, 1))
+    fits = subject.fits_again(1, drawn, batch, anchor)
+    assert float(fits.log_share.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+    assert float(fits.log_share[0, -1].exp()) < 1e-6
+    best = fits.location[:, int(fits.log_share[0].argmax())]
+    box = Box(torch.zeros(width), torch.ones(width))
+    theta = torch.nn.functional.pad(box.inverse(best, best)[0], (0, subject.width - width))
+    draws = Draws(torch.tensor([1]), theta, torch.tensor([0]))
+    evaluated = subject.evaluate(draws, batch)
+    assert float(subject.reduced_chi2(batch, evaluated.predicted)) < 1.3
+    found = subject.report(draws, evaluated.nuisance)
+    assert float(found["thickness_1_angstrom"]) == pytest.approx(TRUE["thickness_1_angstrom"], rel=0.03)
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    return untrained_layers(ReconstructionSettings(n_samples=128))
+
+
+def test_intensities_far_above_one_need_no_scale(untrained):
+    """No scale is given with counts: it is fitted, and all else stays as it is."""
+    plain = film_frame()
+    counts = film_frame(intensity=4e6 * plain.intensity, sigma=4e6 * plain.sigma)
+    of_one, of_other = untrained([plain, counts])
+    for name in ("thickness_1_angstrom", "density_1_e_per_cubic_angstrom"):
+        one, other = (p.summary()[name] for p in (of_one, of_other))
+        assert other.median == pytest.approx(one.median, abs=0.3 * one.std)
+    one, other = (p.summary()["scale"].median for p in (of_one, of_other))
+    assert other / one == pytest.approx(4e6, rel=0.02)
+    assert of_other.trust.reduced_chi2 == pytest.approx(of_one.trust.reduced_chi2, rel=0.05)
+
+
+def test_a_curve_that_no_stack_reflects_says_so(untrained):
+    plain = film_frame()
+    rising = film_frame(intensity=plain.intensity[::-1].copy(), sigma=plain.sigma[::-1].copy())
+    fine, wrong = untrained([plain, rising])
+    assert "no draw explains" not in fine.trust.reason
+    assert "no draw explains" in wrong.trust.reason
+    assert wrong.trust.verdict is Verdict.ALARM
+    # draws are those of the network: not one of them over and over
+    assert len(np.unique(wrong.parameters["thickness_1_angstrom"])) > 100
 
 
 def test_bounds_reach_the_network_and_the_possible_classes(subject):

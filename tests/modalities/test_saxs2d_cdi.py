@@ -18,7 +18,7 @@ from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.storage.nexus import write_posterior
-from nfphasing_bluesky.training.rounds import Round
+from nfphasing_bluesky.training.rounds import Round, simulate_round
 from nfphasing_bluesky.training.settings import TrainSettings
 from nfphasing_bluesky.views.images import figure_2d
 from tests.oracles.enumerated_cdi import (
@@ -135,9 +135,10 @@ def test_the_inversion_twin_is_an_answer_of_its_own():
 
 
 def test_a_round_of_training_has_the_anchors_of_every_answer():
-    subject = modality("saxs2d-cdi", {"shape": (4, 4), "starts": 2, "steps": 8, "slots": 3})
+    subject = modality("saxs2d-cdi", {"shape": (5, 4), "starts": 2, "steps": 8, "slots": 3})
     settings = TrainSettings(batch=4, round_batches=2, reuse=1)
-    made = Round(subject, settings, torch.Generator().manual_seed(0)).take(1)
+    generator = torch.Generator().manual_seed(0)
+    made = Round(simulate_round(subject, settings, generator), settings, generator).take(1)
     network = subject.network()
     value = network(made.channels, made.extra, made.anchors).log_prob(made.draws)
     value.mean().backward()
@@ -165,6 +166,17 @@ def test_a_detector_frame_is_cut_about_the_beam_and_knows_its_pixel():
     assert info.shape == (8, 8)
     assert info.axes[0].values[1] == pytest.approx(1.5e-10 * 5.0 / (16 * 75e-6))
     assert info.axes[0].units == "m"
+
+
+def test_a_scale_that_is_not_told_is_found_and_counts_as_beyond_the_calibration():
+    subject = modality("saxs2d-cdi")
+    batch = simulated(subject, 2)
+    image, sigma, mask = (v[1].numpy() for v in (batch.intensity, batch.sigma, batch.mask))
+    untold = subject.collate([Frame(image, detector((16, 16), 8, 8), sigma, mask)], 0.0)
+    assert float(untold.scale / batch.scale[1]) == pytest.approx(1, abs=0.03)
+    low, high = subject.ranges["scale_known"]
+    assert (low <= subject.features(batch)["scale_known"]).all()
+    assert not low <= float(subject.features(untold)["scale_known"]) <= high
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ def scan(propagation, photons: float = 1e8, seed: int = 0) -> tuple[Group, torch
     frames = torch.stack(counts, 1)
     mask, present = torch.zeros_like(frames, dtype=torch.bool), torch.ones(B, 5, dtype=torch.bool)
     middle = torch.full((B, 2), REACH)
-    return Group(frames, mask, probe, offset, fraction, present), cut(canvas, middle, (SIDE, SIDE))
+    return Group(frames, mask, probe, offset, fraction, present, torch.zeros_like(frames[:, 0])), cut(
+        canvas, middle, (SIDE, SIDE)
+    )
 
 
 def error(found: torch.Tensor, truth: torch.Tensor, light: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ def group(seed: int = 0) -> Group:
     mask = torch.rand(B, J, SIDE, SIDE, generator=generator) < 0.1
     present = torch.tensor([[True, True, True], [True, True, False]])
     fraction = torch.rand(B, J, 2, dtype=torch.float64, generator=generator) - 0.5
-    return Group(counts, mask, probe, offset, fraction, present)
+    return Group(counts, mask, probe, offset, fraction, present, torch.zeros_like(counts[:, 0]))
 
 
 def subject() -> tuple[GroupFrames, SmoothPrior, torch.Tensor]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from nfphasing_bluesky.core import Posterior, ReconstructionSettings, Stitcher
-from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.readers import read_frames
 from tests.scan_alignment import aligned, correlations, nrmse, registered
@@ -63,7 +62,12 @@ def p25(folder: Path):
         "effective_pixel_m": "pixel_size_m",
     }
     names["reference_pixel_positions_yx"] = "positions_px"
-    frames = read_frames(folder / "p25_nearfield.npz", renamed=names, probe=folder / "reference_cdtools.npz")
+    frames = read_frames(
+        folder / "p25_nearfield.npz",
+        renamed=names,
+        probe=folder / "reference_cdtools.npz",
+        refine_positions=True,
+    )
     return frames, reference["object"], stored["reference_pixel_positions_yx"]
 
 
@@ -74,7 +78,7 @@ def reconstructed(model: Reconstructor, frames, reference, corner, away=(0.0, 0.
     """
     corner = np.asarray(corner, dtype=float)
     middle = np.argsort(np.square(corner - corner.mean(0) - away).sum(1))[:FRAMES]
-    complete = with_neighbours(frames, model.info.neighbours)
+    complete = model.survey(frames)
     posteriors = model([complete[i] for i in sorted(middle)])
     assert all(isinstance(p, Posterior) for p in posteriors)
     stitcher = Stitcher(model.info.neighbours)
@@ -114,7 +118,7 @@ def test_moonflower(model, shared_data):
 
 def test_measured_near_field(model, shared_data):
     frames, reference, corner = p25(shared_data / FOLDERS["p25"])
-    # positions are nominal, and cdtools refined its own: the object may lie a pixel from where they put it
+    # positions are nominal: refined here, and by cdtools in its own way, so the object may lie a pixel away
     case = reconstructed(model, frames, reference, corner, free=2)
     assert correlations(case.found, case.reference)[0] > 0.8
     # its probe explains the counts to some per cent only, and there are ten thousand a pixel

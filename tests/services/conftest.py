@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,11 @@ from pathlib import Path
 import pytest
 import zmq
 
+from nfphasing_bluesky.demo.tango_services import tango_database
+
 STREAMING = Path(__file__).resolve().parent.parent / "streaming"
-SCRIPTS = Path(sys.executable).parent
+DATABASE_SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "tango-db.sh"
+REAL_DATABASE = Path("/usr/lib/tango/DataBaseds").exists() or "NFPHASING_REQUIRE_ALL" in os.environ
 DEVICE = "test/nfphasing/1"
 
 
@@ -24,12 +26,6 @@ def until(condition, timeout_s=120.0):
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return value
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def end(process):
@@ -50,37 +46,21 @@ def until_fixture():
 
 @pytest.fixture(scope="session")
 def tango_host(tmp_path_factory):
-    """A pytango-db server with a SQLite file; TANGO_HOST points to it."""
-    folder, port = tmp_path_factory.mktemp("tango-database"), free_port()
-    host = f"127.0.0.1:{port}"
-    log = (folder / "log").open("w")
-    process = subprocess.Popen(
-        [SCRIPTS / "PyDatabaseds", "2"],
-        cwd=folder,
-        env={**os.environ, "TANGO_HOST": host},
-        stdout=log,
-        stderr=log,
-    )
-    before = os.environ.get("TANGO_HOST")
-    os.environ["TANGO_HOST"] = host
-    try:
-        assert until(lambda: _database_answers("127.0.0.1", port)), (folder / "log").read_text()
+    """The Tango database that sites run (MariaDB, DataBaseds); pytango-db where that is not installed."""
+    database = _mariadb if REAL_DATABASE else tango_database
+    with database(tmp_path_factory.mktemp("db")) as host, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TANGO_HOST", host)
         yield host
+
+
+@contextlib.contextmanager
+def _mariadb(folder):
+    up = subprocess.run([DATABASE_SCRIPT, "up", folder], capture_output=True, text=True)
+    try:
+        assert up.returncode == 0, up.stderr
+        yield up.stdout.strip().removeprefix("TANGO_HOST=")
     finally:
-        end(process)
-        log.close()
-        os.environ.pop("TANGO_HOST")
-        if before is not None:
-            os.environ["TANGO_HOST"] = before
-
-
-def _database_answers(host, port):
-    import tango
-
-    with contextlib.suppress(tango.DevFailed):
-        tango.Database(host, port)
-        return True
-    return False
+        subprocess.run([DATABASE_SCRIPT, "down", folder], check=True)
 
 
 class WorkerProcess:
@@ -131,34 +111,53 @@ def worker(tmp_path):
 @pytest.fixture
 def server(tango_host, worker, tmp_path):
     """Start an NfPhasing server for the worker's endpoints; returns (process, proxy)."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **properties: stack.enter_context(
+            running_server(tango_host, worker, tmp_path, **properties)
+        )
+
+
+@pytest.fixture
+def scanning(server, worker, until, tmp_path):
+    """A server whose worker stitches scans of the known object."""
+    import numpy as np
     import tango
 
-    from tango_device.registration import register
+    from nfphasing_bluesky.core import StreamSettings
+    from tests.known_object import PROBE
 
-    started = []
+    np.savez(tmp_path / "probe.npz", probe=PROBE)
+    stream = StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", object_every_s=0, check_frames=0)
+    worker.settings = worker.settings.model_copy(update={"model": "known-object", "stream": stream})
+    worker.start()
+    _, proxy = server()
+    assert until(lambda: proxy.state() == tango.DevState.ON), proxy.status()
+    return proxy
 
-    def start(**properties):
-        endpoints = {
-            f"{n}_endpoint": getattr(worker.settings, n) for n in ("documents", "results", "control")
-        }
-        register(
-            DEVICE,
-            properties={**endpoints, "worker": "attach", "model_name": "", **properties},
-            tango_host=tango_host,
-        )
-        log = (tmp_path / "server.log").open("w")
+
+@contextlib.contextmanager
+def running_server(tango_host, worker, folder, /, **properties):
+    """Register the device with the worker's endpoints and run its server; gives (process, proxy)."""
+    import tango
+
+    from nfphasing_bluesky.clients.properties import DEFAULTS
+    from nfphasing_bluesky.clients.registration import register
+
+    endpoints = {f"{n}_endpoint": getattr(worker.settings, n) for n in ("documents", "results", "control")}
+    # another test's server may have left its source or its keys in the database
+    others = {n: default for n, (default, _) in DEFAULTS.items() if n.startswith(("source_", "curve_"))}
+    values = {**endpoints, **others, "worker": "attach", "model_name": "", **properties}
+    register(DEVICE, properties=values, tango_host=tango_host)
+    with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tango_device.server", "1"], stdout=log, stderr=log, cwd=tmp_path
+            [sys.executable, "-m", "tango_device.server", "1"], stdout=log, stderr=log, cwd=folder
         )
-        started.append((process, log))
-        proxy = tango.DeviceProxy(f"tango://{tango_host}/{DEVICE}")
-        assert until(lambda: _answers(proxy)), (tmp_path / "server.log").read_text()
-        return process, proxy
-
-    yield start
-    for process, log in started:
-        end(process)
-        log.close()
+        try:
+            proxy = tango.DeviceProxy(f"tango://{tango_host}/{DEVICE}")
+            assert until(lambda: _answers(proxy)), (folder / "server.log").read_text()
+            yield process, proxy
+        finally:
+            end(process)
 
 
 def _answers(proxy):

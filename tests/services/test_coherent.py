@@ -22,3 +22,10 @@ def test_a_coherent_pattern_is_an_image_of_the_device(server, worker, raw, until
     # the mean of an object and its twin; their difference is what the standard deviation says
     assert np.abs(proxy.density_mean - proxy.density_mean[::-1, ::-1]).max() < 0.15
     assert proxy.density_std.max() > 0.1
+    # the answers themselves: the object and its twin, each as likely as the other
+    assert until(lambda: proxy.pattern_seq_num == 1)
+    weights, best = proxy.mode_weight, proxy.mode_1_mean
+    assert weights.shape == (4,) and weights[0] + weights[1] > 0.8 and weights[1] > 0.2
+    alike = [np.corrcoef(best.ravel(), one.ravel())[0, 1] for one in (u, u[::-1, ::-1])]
+    assert max(alike) > 0.9 and max(alike) > np.corrcoef(proxy.density_mean.ravel(), u.ravel())[0, 1]
+    assert np.corrcoef(proxy.measured.ravel(), counts.ravel())[0, 1] > 0.99

@@ -20,7 +20,7 @@ def guinier(values):
 def test_a_child_worker_reconstructs_with_a_shipped_model_and_ends_with_the_server(
     server, worker, raw, until
 ):
-    process, proxy = server(worker="child", model_name="saxs1d-pr", data_key="det")
+    process, proxy = server(worker="child", model_name="saxs1d-pr", data_key="det", n_samples="32")
     assert until(lambda: proxy.state() == tango.DevState.ON), proxy.status()
     pid = ask(Verb.HEALTH, worker.settings.control, timeout_s=5.0).pid
     worker.send(raw.raw_run(2, poison={1: guinier, 2: guinier}))
@@ -32,6 +32,7 @@ def test_a_child_worker_reconstructs_with_a_shipped_model_and_ends_with_the_serv
     assert 10 < proxy.rg_angstrom < 60 and proxy.rg_angstrom_std > 0
     assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
     assert "torch" in Path(f"/proc/{pid}/maps").read_text()
+    assert '"n_samples":32' in Path(f"/proc/{pid}/cmdline").read_text()
     process.terminate()
     process.wait(15)
     assert until(lambda: not is_alive(pid), 15)

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 import tango
 
-from tango_device.properties import DEFAULTS
-from tango_device.registration import register
+from nfphasing_bluesky.clients.properties import DEFAULTS
+from nfphasing_bluesky.clients.registration import register
 
-TEXT = {"verdict", "density_unit", "reason", "raw_uid", "model", "model_sha256", "State", "Status"}
+TEXT = {
+    "verdict",
+    "density_unit",
+    "density_quantity",
+    "axis_unit",
+    "reason",
+    "raw_uid",
+    "source_state",
+    "model",
+    "model_sha256",
+    "State",
+    "Status",
+}
 
 
 @pytest.fixture

@@ -4,20 +4,8 @@ import numpy as np
 import pytest
 import tango
 
-from nfphasing_bluesky.core import StreamSettings
-from tests.known_object import PROBE, SIDE, deviation, raw_scan
-
-
-@pytest.fixture
-def scanning(server, worker, until, tmp_path):
-    """A server whose worker stitches scans of the known object."""
-    np.savez(tmp_path / "probe.npz", probe=PROBE)
-    stream = StreamSettings(data_key="eiger", probe=tmp_path / "probe.npz", object_every_s=0, check_frames=0)
-    worker.settings = worker.settings.model_copy(update={"model": "known-object", "stream": stream})
-    worker.start()
-    _, proxy = server()
-    assert until(lambda: proxy.state() == tango.DevState.ON), proxy.status()
-    return proxy
+from nfphasing_bluesky.clients.data_array import decode
+from tests.known_object import SIDE, deviation, raw_scan
 
 
 def test_the_object_grows_and_comes_as_images(scanning, worker, until):
@@ -47,16 +35,16 @@ def test_the_object_grows_and_comes_as_images(scanning, worker, until):
     assert proxy.density_mean.shape == proxy.absorption_mean.shape == (SIDE, SIDE)
 
 
-def test_new_states_come_as_events_at_the_rate_of_images(scanning, worker, until):
+def test_new_states_come_as_events_of_the_encoded_image(scanning, worker, until):
     proxy = scanning
     proxy.image_rate_hz = 20.0
     heard = []
-    number = proxy.subscribe_event("object_phase", tango.EventType.CHANGE_EVENT, heard.append)
+    number = proxy.subscribe_event("object_phase_encoded", tango.EventType.CHANGE_EVENT, heard.append)
     worker.send(raw_scan())
-    assert until(
-        lambda: any(
-            not e.err and e.attr_value.value is not None and e.attr_value.value.shape == (60, 72)
-            for e in heard
-        )
-    )
+
+    def shapes():
+        return {decode(e.attr_value.value).shape for e in heard if not e.err and e.attr_value.value}
+
+    assert until(lambda: (60, 72) in shapes())
     proxy.unsubscribe_event(number)
+    proxy.image_rate_hz = 2.0  # it is memorized, and the database is everybody's

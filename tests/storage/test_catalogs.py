@@ -8,6 +8,7 @@ import pytest
 import xarray
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.storage.catalogs import embedded_catalog, open_catalog, runs_of
 from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.queries import density_dataset, raw_of, reconstructions_of
@@ -77,7 +78,15 @@ def test_documents_can_be_replayed_from_the_catalog(catalog, stored):
     assert [event["seq_num"] for event in events] == [1, 2, 3, 4, 5]
 
 
+@pytest.fixture
+def legacy_clients(catalog):
+    """`Broker` switches every client of this process to version 2; switched back for the tests after."""
+    yield
+    assert catalog["processed"].v3 is not None
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:databroker", "ignore::FutureWarning:databroker")
+@pytest.mark.usefixtures("legacy_clients")
 def test_legacy_broker_shows_the_same_run(catalog, stored):
     from databroker import Broker
 
@@ -88,6 +97,9 @@ def test_legacy_broker_shows_the_same_run(catalog, stored):
     medians = [np.median(p.parameters["rg_angstrom"]) for p in stored.posteriors]
     np.testing.assert_array_equal(table["rg_angstrom"], medians)
     assert sorted(header.stream_names) == ["density", "ledger"]
+
+    run = reconstructions_of(catalog, stored.raw.uid)[0]
+    assert np.asarray(run["density"]["rg_angstrom"].read()).tolist() == medians, "the legacy view is catching"
 
 
 _PROFILE = """
@@ -153,3 +165,24 @@ def test_failed_frames_are_found_again(catalog, catalog_folder, tmp_path, experi
     assert dataset["reason"].values[1] == "all points are masked"
     assert np.isnan(dataset["density_mean"][1]).all() and np.isfinite(dataset["density_mean"][2]).all()
     assert run.metadata["stop"]["exit_status"] == "abort"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("GET https://tiled/api?api_key=s3cret&x=1 failed", "GET https://tiled/api?api_key=***&x=1 failed"),
+        ("'https://tiled?API-KEY=s3cret'", "'https://tiled?API-KEY=***'"),
+        ("postgresql://user:s3cret@host/db", "postgresql://user:***@host/db"),
+        ("https://host:8000/a@b is down", "https://host:8000/a@b is down"),
+    ],
+)
+def test_secrets_do_not_get_into_messages(text, clean):
+    assert redacted(text) == clean
+
+
+def test_a_server_that_is_away_is_named_without_its_key(monkeypatch):
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_TIMEOUT", 0.1)
+    with pytest.raises(StorageError, match="cannot be opened") as error:
+        open_catalog("http://127.0.0.1:9/api/v1?api_key=s3cret")
+    assert "s3cret" not in str(error.value) and error.value.__suppress_context__

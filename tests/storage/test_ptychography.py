@@ -195,6 +195,8 @@ def test_a_bad_frame_fails_alone(tmp_path):
         ({"probe": np.stack([PROBE, PROBE])[:, None]}, GeometryError, "one set of modes"),
         ({"mask": np.ones((3, 3))}, FrameError, "mask (3, 3)"),
         ({"mask": np.ones((H, W))}, FrameError, "every pixel is masked"),
+        ({"background": np.ones((3, 3))}, FrameError, "background (3, 3)"),
+        ({"background": np.full((H, W), -1.0)}, FrameError, "not negative"),
         ({"data": None}, FrameError, "no 'data'"),
         ({"wavelength_m": -1e-10}, GeometryError, "expected positive"),
         ({"focus_to_sample_m": 1e-3}, GeometryError, "near field with neither"),

@@ -1,14 +1,11 @@
 """A catalog that fails: nothing is raised, nothing is lost, and replaying twice is harmless."""
 
 import json
-import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +16,7 @@ from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
 from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.queries import density_dataset, reconstructions_of
 from nfphasing_bluesky.storage.sink import CatalogSink
-
-PROFILES = Path(__file__).parents[2] / "profiles" / "tiled"
-KEY = "abcdef0123456789"
+from tests.storage.tiled_server import KEY, PROFILES, tiled_server
 
 
 class BrokenCatalog:
@@ -138,8 +133,60 @@ def test_a_process_that_dies_leaves_a_backup_that_is_closed_honestly(tmp_path, c
         file.write('{"name": "stop", "doc": {"uid": "half a li')
     assert [entry.outcome for entry in replay_backup(tmp_path / "backup", catalog)] == ["stored"]
     (stored,) = reconstructions_of(catalog, made.raw.uid)
-    assert stored.metadata["stop"]["exit_status"] == "abort"
-    assert "ended before" in stored.metadata["stop"]["reason"]
+    stop = stored.metadata["stop"]
+    assert stop["exit_status"] == "abort"
+    assert "ended before" in stop["reason"] and "3 frames, the last is 3" in stop["reason"]
+    assert f"nfphasing replay {made.raw.uid} --missing" in stop["reason"]
+    ledger = stored["ledger"].read()
+    assert [int(ledger[name][0]) for name in ("received", "reconstructed", "failed", "lost")] == [3, 3, 0, 0]
+
+
+def test_a_run_that_is_being_written_is_left_to_its_writer(tmp_path, catalog, experiment):
+    made = experiment(2)
+    documents = []
+    made.derive(lambda name, doc: documents.append((name, doc)), DerivedFiles(tmp_path / "derived"))
+    journal = Journal(tmp_path / "backup", documents[0][1]["uid"])
+    for name, doc in documents[:-1]:
+        journal.write(name, doc)
+    assert [entry.outcome for entry in replay_backup(tmp_path / "backup", catalog)] == ["in use"]
+    journal.write(*documents[-1])
+    assert journal.close()
+    assert [entry.outcome for entry in replay_backup(tmp_path / "backup", catalog)] == ["stored"]
+    (stored,) = reconstructions_of(catalog, made.raw.uid)
+    assert stored.metadata["stop"]["exit_status"] == "success"
+
+
+@pytest.mark.parametrize("how", ["idle", "next run", "next process"])
+def test_a_catalog_that_comes_back_gets_what_it_missed(tmp_path, catalog, catalog_folder, experiment, how):
+    """As a server that is away for a minute: it gets the run by itself, nobody replays anything."""
+
+    class Away:
+        specs, uri, away = (), "http://away", True
+
+        def __getitem__(self, key):
+            if self.away:
+                raise ConnectionError("connection refused")
+            return catalog[key]
+
+    missed, later = experiment(2), experiment(2)
+    away, files = Away(), DerivedFiles(catalog_folder / "derived")
+    sink = CatalogSink(away, tmp_path / "backup", retry_s=0.05 if how == "idle" else 60)
+    missed.derive(sink, files)
+    assert sink.flush(30) and "connection refused" in sink.problems[0]
+    away.away = False
+    if how == "next run":
+        later.derive(sink, files)
+    elif how == "next process":
+        assert sink.close()
+        sink = CatalogSink(away, tmp_path / "backup")
+        sink.recover()
+    deadline = time.monotonic() + 30
+    while sink.flush(30) and sink.problems and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sink.close() and sink.problems == ()
+    assert list((tmp_path / "backup").iterdir()) == []
+    (stored,) = reconstructions_of(catalog, missed.raw.uid)
+    assert stored.metadata["stop"]["exit_status"] == "success"
 
 
 def test_damaged_backups_do_not_stop_the_others(tmp_path, catalog, experiment, caplog):
@@ -182,7 +229,7 @@ print(journal.close())
 def test_a_backup_disk_that_is_full(tmp_path, later):
     """Whole lines only; what did not fit is written when there is room again."""
     done = subprocess.run(
-        [sys.executable, "-c", _FULL, str(tmp_path), later], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _FULL, str(tmp_path), later], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False", "True" if later == "freed" else "False"]
@@ -208,45 +255,8 @@ def test_unreadable_backup(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """A real tiled server, started with profiles/tiled/serve.sh, on a free loopback port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "TILED": str(Path(sys.executable).parent / "tiled"),
-        "TILED_SINGLE_USER_API_KEY": KEY,
-        "NFPHASING_READABLE": str(tmp_path),
-    }
-    log = (tmp_path / "server.log").open("w")
-    command = [
-        str(PROFILES / "serve.sh"),
-        str(tmp_path / "served"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _wait_for(port, process, tmp_path / "server.log")
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.kill()
-        process.wait(10)
-        log.close()
-
-
-def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"tiled ended:\n{log.read_text()[-3000:]}")
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"tiled did not listen:\n{log.read_text()[-3000:]}")
+    with tiled_server(tmp_path) as served:
+        yield served
 
 
 @pytest.fixture

@@ -49,14 +49,13 @@ class Saxs(Device):
 
 @pytest.fixture
 def scan():
-    """Run `count` with callbacks subscribed; returns the raw uid and the time it took, s."""
+    """Run `count` with callbacks subscribed; returns the raw uid."""
 
     def run(callback, n=10, poison=()):
         RE = RunEngine({})
         RE.subscribe(callback)
-        began = time.perf_counter()
         (uid,) = RE(bp.count([Saxs(name="saxs", poison=poison)], num=n))
-        return uid, time.perf_counter() - began
+        return uid
 
     return run
 
@@ -96,7 +95,7 @@ def test_a_scan_is_reconstructed_and_subscribers_hear_of_it(make, scan):
     documents, frames = [], []
     callback.subscribe(lambda name, doc: documents.append((name, doc)))
     callback.subscribe_frames(frames.append)
-    uid, _ = scan(callback, 10)
+    uid = scan(callback, 10)
     assert callback.wait(60)
     assert counts(callback) == (10, 10, 0, 0), frames[0].reason
     assert documents[0][1]["original_run_uid"] == uid and documents[-1][0] == "stop"
@@ -117,18 +116,18 @@ def test_poisoned_frames_fail_with_a_reason_and_the_scan_goes_on(make, scan):
 
 
 def test_a_slow_model_does_not_hold_the_scan(make, scan):
-    callback = make("tiny-line:0.05")
+    callback = make("tiny-line:0.5")
     callback.wait(60)
-    _, slow = scan(callback, 40)
-    median, _ = callback.cost_s()
-    assert slow < 1.0 < 40 * 0.05 and median < 1e-3
+    scan(callback, 8)
+    # what a document costs in time is a benchmark's; here the scan has ended before the model is half through
+    assert counts(callback)[1] < 4
     assert callback.wait(60)
-    assert counts(callback) == (40, 40, 0, 0)
+    assert counts(callback) == (8, 8, 0, 0)
 
 
 @pytest.mark.parametrize("policy", [Policy.LATEST, Policy.SAMPLE])
 def test_drops_are_counted_and_the_ledger_adds_up(make, scan, policy):
-    callback = make("tiny-line:0.02", stream_settings={"policy": policy, "queue_size": 5, "batch_size": 2})
+    callback = make("tiny-line:0.08", stream_settings={"policy": policy, "queue_size": 5, "batch_size": 2})
     callback.wait(60)
     events = []
     callback.subscribe(lambda name, doc: events.append(doc) if name == "event" else None)
@@ -143,8 +142,8 @@ def test_drops_are_counted_and_the_ledger_adds_up(make, scan, policy):
 @pytest.mark.parametrize("make", ["process"], indirect=True)
 def test_the_derived_run_is_in_the_catalog_after_wait(make, scan, tmp_path):
     callback = make(catalog=tmp_path / "catalog")
-    uid, _ = scan(callback, 10, poison=(2,))
-    assert callback.wait(60)
+    uid = scan(callback, 10, poison=(2,))
+    assert callback.wait(240)  # two processes open a catalog first
     client = embedded_catalog(tmp_path / "catalog")
     try:
         (run,) = reconstructions_of(client, uid)
@@ -160,7 +159,7 @@ def test_a_catalog_client_is_written_to_from_this_process(make, scan, tmp_path):
     client = embedded_catalog(tmp_path / "catalog")
     try:
         callback = make(catalog=client, files=tmp_path / "catalog" / "derived")
-        uid, _ = scan(callback, 6)
+        uid = scan(callback, 6)
         assert callback.wait(60)
         (run,) = reconstructions_of(client, uid)
         assert run["density"].read()["density_mean"].shape[0] == 6
@@ -226,7 +225,7 @@ def test_the_child_ends_with_an_interpreter_that_just_exits(tiny_command):
         "print(callback._engine.child.pid, flush=True)\n"
     )
     done = subprocess.run(
-        [tiny_command[0], "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [tiny_command[0], "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
     assert not is_alive(int(done.stdout))
 
@@ -234,6 +233,6 @@ def test_the_child_ends_with_an_interpreter_that_just_exits(tiny_command):
 def test_the_callback_of_a_process_imports_no_torch(tiny_command):
     code = "import sys, nfphasing_bluesky.streaming.callback; print('torch' in sys.modules)"
     done = subprocess.run(
-        [tiny_command[0], "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [tiny_command[0], "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.strip() == "False"

@@ -4,6 +4,8 @@ import pytest
 from event_model import DocumentNames, schema_validators
 
 from nfphasing_bluesky.core import Failure, Policy, StreamSettings
+from nfphasing_bluesky.documents.orphans import completed
+from nfphasing_bluesky.documents.remedy import SOURCE_PLAN
 from nfphasing_bluesky.streaming.frames import FrameIndex
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.streaming.queue import DocumentQueue
@@ -179,6 +181,101 @@ def test_dropped_frames_of_files_are_in_the_ledger(made, raw):
     while (item := queue.get(0)) is not None:
         run.processor(*item)
     assert counts(run.ledgers()[0]) == (5, 0, 3, 2)
+
+
+def lost(documents, raw, numbers):
+    """The documents without the events of these numbers."""
+    return [(n, d) for n, d in documents if n != "event" or d["seq_num"] not in numbers]
+
+
+@pytest.mark.parametrize("numbers", [{1}, {3, 4, 7}, {10}, set(range(1, 11))])
+def test_frames_that_never_arrive_are_counted_as_lost_and_named(made, raw, numbers):
+    run = made()
+    missed = []
+    run.processor._on_missed = lambda uid, why: missed.append((uid, why))
+    items = list(raw.raw_run(10))
+    run.feed(lost(items, raw, numbers))
+    (ledger,), (stop,) = run.ledgers(), run.named("stop")
+    assert counts(ledger) == (10 - len(numbers), 10 - len(numbers), 0, 0)
+    assert ledger["lost"] == len(numbers) and stop["exit_status"] == "fail"
+    assert f"{len(numbers)} frames never arrived" in stop["reason"]
+    assert f"nfphasing replay {items[0][1]['uid']} --missing" in stop["reason"]
+    ((missed_uid, why),) = missed
+    assert missed_uid == items[0][1]["uid"] and f"{len(numbers)} of its frames never arrived" in why
+    assert f"nfphasing replay {missed_uid} --missing" in why
+    if numbers == {3, 4, 7}:
+        assert "(3 to 4, 7)" in stop["reason"]
+
+
+def test_nobody_is_sent_to_a_catalog_for_frames_that_none_has(made, raw):
+    """Those of a Tango device's image attribute, whose documents are made for the worker alone."""
+    run = made()
+    missed = []
+    run.processor._on_missed = lambda uid, why: missed.append(why)
+    documents = list(raw.raw_run(5))
+    start = {**documents[0][1], "plan_name": SOURCE_PLAN, "source": "tango:test/detector/1/image"}
+    run.feed(lost([("start", start), *documents[1:]], raw, {2}))
+    (derived,), (stop,) = run.named("start"), run.named("stop")
+    assert derived["nfphasing"]["source"] == "tango:test/detector/1/image"
+    for words in (missed[0], stop["reason"]):
+        assert "replay" not in words and "no catalog has the frames of tango:test/detector/1/image" in words
+    killed = completed([item for item in run.documents if item[0] != "stop"])
+    assert "no catalog has the frames of tango:test/detector/1/image" in killed[-1][1]["reason"]
+    assert "replay" not in killed[-1][1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ({"num_events": {"primary": 2**64 - 1}}, 2**40 - 3),
+        ({"num_events": {"primary": "many"}}, 0),
+        ({"num_events": [3]}, 0),
+        ({"exit_status": "weird", "reason": ["?"]}, 0),
+        ({"exit_status": {}, "reason": None}, 0),
+    ],
+)
+def test_whatever_a_stop_document_says_the_derived_run_ends(made, raw, said, lost):
+    run = made()
+    *documents, (name, stop) = raw.raw_run(3)
+    run.feed([*documents, (name, {**stop, **said})])
+    (ledger,), (derived,) = run.ledgers(), run.named("stop")
+    assert counts(ledger) == (3, 3, 0, 0) and ledger["lost"] == lost
+    assert derived["exit_status"] == ("fail" if lost or "exit_status" in said else "success")
+    assert run.processor.open_runs == 0
+
+
+def test_a_lost_descriptor_loses_every_frame(made, raw):
+    run = made().feed([item for item in raw.raw_run(4) if item[0] != "descriptor"])
+    assert run.ledgers()[0]["lost"] == 4 and run.named("stop")[0]["exit_status"] == "fail"
+
+
+def test_events_without_frames_are_not_lost(made, raw):
+    """A stream of motor positions alone, when no data key was asked for."""
+    run = made(stream="primary")
+    start = event_model.compose_run()
+    keys = {"x": {"source": "test", "dtype": "number", "shape": []}}
+    bundle = start.compose_descriptor(name="primary", data_keys=keys)
+    run.processor = StreamProcessor(
+        StreamSettings(), run.store, run.processor._sinks, reconstructor=run.reconstructor
+    )
+    run.feed([("start", start.start_doc), ("descriptor", bundle.descriptor_doc)])
+    run.feed([("event", bundle.compose_event(data={"x": 1.0}, timestamps={"x": 0.0}))])
+    run.feed([("stop", start.compose_stop())])
+    assert run.ledgers()[0]["lost"] == 0 and run.named("stop")[0]["exit_status"] == "success"
+
+
+def test_a_run_whose_beginning_was_missed_is_named_at_its_end(made, raw):
+    run = made()
+    missed = []
+    run.processor._on_missed = lambda uid, why: missed.append((uid, why))
+    items = list(raw.raw_run(3))
+    run.feed(items[2:])
+    ((missed_uid, why),) = missed
+    assert missed_uid == items[0][1]["uid"] and "its beginning was not received" in why and not run.documents
+    assert f"nfphasing replay {missed_uid} --missing" in why
+    derived = list(made().feed(raw.raw_run(1)).documents)
+    run.feed(derived)
+    assert len(missed) == 1
 
 
 def test_a_sink_that_raises_is_named_and_loses_no_frame(made, raw):

@@ -1,13 +1,11 @@
 """A ptychographic scan through the processor: neighbours, the derived run and its object, tiled."""
 
-import asyncio
 from pathlib import Path
 
 import bluesky.plans as bp
 import h5py
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from event_model import DocumentNames, schema_validators
 from ophyd.sim import SynAxis, SynSignal
 
@@ -17,6 +15,7 @@ from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.queries import object_dataset
 from nfphasing_bluesky.storage.sink import CatalogSink
 from nfphasing_bluesky.streaming.processor import StreamProcessor
+from tests.engine import running_engine
 from tests.known_object import PROBE, SHAPE, SIDE, KnownObject, counts, deviation
 
 PIXEL_M = 2e-8
@@ -34,8 +33,6 @@ class Stage(SynAxis):
 @pytest.fixture(scope="module")
 def raw():
     """Documents of a grid scan over the known object, with one dark frame."""
-    loop = asyncio.new_event_loop()
-    RE = RunEngine({}, loop=loop, context_managers=[])
     step_um = STEP_PX * PIXEL_M * 1e6
     slow, fast = Stage(name="sam_y"), Stage(name="sam_x")
     shots = []
@@ -48,16 +45,13 @@ def raw():
 
     camera = SynSignal(name="eiger", func=shot)
     documents = []
-    RE.subscribe(lambda name, doc: documents.append((name, doc)))
     last = ((ROWS - 1) * step_um, (COLUMNS - 1) * step_um)
-    RE(
-        bp.grid_scan([camera], slow, 0, last[0], ROWS, fast, 0, last[1], COLUMNS, snake_axes=True),
-        nfphasing={"geometry": {"object_pixel_m": PIXEL_M, "wavelength_m": 1e-10}},
-    )
-    thread = RE._th
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    with running_engine() as RE:
+        RE.subscribe(lambda name, doc: documents.append((name, doc)))
+        RE(
+            bp.grid_scan([camera], slow, 0, last[0], ROWS, fast, 0, last[1], COLUMNS, snake_axes=True),
+            nfphasing={"geometry": {"object_pixel_m": PIXEL_M, "wavelength_m": 1e-10}},
+        )
     return documents
 
 

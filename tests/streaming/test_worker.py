@@ -14,7 +14,14 @@ from nfphasing_bluesky.streaming.child import Child, is_alive
 from nfphasing_bluesky.streaming.client import Listener, ask
 from nfphasing_bluesky.streaming.endpoints import check_local, connect
 from nfphasing_bluesky.streaming.outputs import Outputs
-from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
+from nfphasing_bluesky.streaming.protocol import (
+    TOPIC_DOCUMENT,
+    TOPIC_FRAME,
+    TOPIC_OBJECT,
+    TOPIC_PATTERN,
+    Verb,
+    WorkerState,
+)
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from nfphasing_bluesky.streaming.worker import Worker
 
@@ -204,6 +211,62 @@ def test_a_slow_model_under_latest_drops_and_the_ledger_adds_up(running, raw):
     assert received == 60 == reconstructed + dropped and dropped > 10 and failed == 0
 
 
+def test_what_has_arrived_is_worked_off_before_the_end(running, raw):
+    run = running(model="tiny-line:0.02", stream={"batch_size": 4})
+    run.send(raw.raw_run(20))
+    assert until(lambda: run.worker.status().counts.received > 4)
+    run.worker.stop()
+    run.thread.join(20)
+    assert until(lambda: any(name == "stop" for name, _ in run.documents))
+    (stop,) = [doc for name, doc in run.documents if name == "stop"]
+    assert stop["exit_status"] == "success" and [f.seq_num for f in run.frames] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_end_comes_within_the_limit_and_what_was_left_is_in_the_ledger(running, raw, twice):
+    drain = {"drain_s": 60.0} if twice else {"drain_s": 0.3}
+    run = running(model="tiny-line:0.1", stream={"batch_size": 1}, **drain)
+    run.send(raw.raw_run(60))
+    assert until(lambda: run.worker.status().counts.received == 60)
+    began = time.monotonic()
+    run.worker.stop()
+    if twice:
+        run.worker.stop()
+    run.thread.join(20)
+    assert time.monotonic() - began < 5
+    assert until(lambda: any(name == "stop" for name, _ in run.documents))
+    (stop,) = [doc for name, doc in run.documents if name == "stop"]
+    assert stop["exit_status"] == "abort" and "shut down" in stop["reason"]
+    (ledger,) = [d["data"] for n, d in run.documents if n == "event" and "dropped" in d["data"]]
+    assert ledger["received"] == 60 == ledger["reconstructed"] + ledger["dropped"] and ledger["dropped"] > 40
+
+
+def test_a_subscriber_that_never_reads_holds_nobody_up(running, raw):
+    run = running(stream={"batch_size": 64})
+    stuck = connect(run.context, zmq.SUB, run.settings.results, 1)
+    time.sleep(0.1)
+    for _ in range(4):
+        run.send(raw.raw_run(400))
+    assert until(lambda: run.counts() == (1600, 1600, 0, 0))
+    assert until(lambda: len(run.frames) == 1600)
+    stuck.close()
+
+
+def test_what_nobody_asks_for_is_not_published(running, raw):
+    run = running()
+    speaker, topics = run.worker._speaker, (TOPIC_DOCUMENT, TOPIC_FRAME, TOPIC_OBJECT, TOPIC_PATTERN)
+    assert [speaker.is_heard(topic) for topic in topics] == [True, True, False, False]
+    patterns = []
+    other = Listener(run.settings.results, on_pattern=patterns.append).start()
+    assert until(lambda: speaker.is_heard(TOPIC_PATTERN))
+    run.send(raw.raw_run(3))
+    assert until(lambda: run.counts() == (3, 3, 0, 0) and len(run.frames) == 3 and patterns)
+    other.close()
+    assert until(lambda: not speaker.is_heard(TOPIC_PATTERN)) and speaker.is_heard(TOPIC_FRAME)
+    run.listener.close()
+    assert until(lambda: not any(speaker.is_heard(topic) for topic in topics))
+
+
 def test_it_answers_while_it_computes(running, raw):
     run = running(model="tiny-line:0.5", stream={"batch_size": 1})
     run.send(raw.raw_run(3))
@@ -267,7 +330,7 @@ def test_a_child_ends_politely_and_closes_its_runs(endpoints, raw, tiny_command,
         assert until(lambda: _state(endpoints) is WorkerState.ON, 30)
         assert is_alive(child.pid)
     finally:
-        child.close()
+        child.close(30)
     assert not child.running and not is_alive(child.pid) and child._process.returncode == 0
 
 

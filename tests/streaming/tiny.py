@@ -4,6 +4,8 @@ Run as a program it is a worker with this reconstructor: `python tiny.py [--slow
 """
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +44,18 @@ IMAGE_INFO = ModelInfo(
     ),
     (Parameter("offset_rad", "rad", "Offset"),),
 )
+LARGE_INFO = ModelInfo(
+    "tiny-large",
+    "plane",
+    "1",
+    "2" * 64,
+    DensityInfo(
+        "plane",
+        "rad",
+        (Axis("y", np.linspace(0, 1, 48), "micrometer"), Axis("x", np.linspace(0, 2, 64), "micrometer")),
+    ),
+    IMAGE_INFO.parameters,
+)
 
 
 class LineReconstructor:
@@ -55,19 +69,21 @@ class LineReconstructor:
 
     def __call__(self, frames, n_samples=None, seed=None):
         self.batches.append(len(frames))
-        time.sleep(self._seconds[0] + self._seconds[1] * len(frames))
+        if pause := self._seconds[0] + self._seconds[1] * len(frames):
+            time.sleep(pause)
         return [self._one(frame) for frame in frames]
 
     def _one(self, frame):
         if not frame.usable.all():
             raise FloatingPointError("NaN reached the model")
-        if frame.intensity[0] < 0:
+        intensity = frame.intensity.ravel()
+        if intensity[0] < 0:
             return Failure(frame.origin, "negative intensity")
-        x = np.linspace(0, 1, frame.intensity.size)
-        sigma = np.ones(x.size) if frame.sigma is None else frame.sigma
+        x = np.linspace(0, 1, intensity.size)
+        sigma = np.ones(x.size) if frame.sigma is None else frame.sigma.ravel()
         design = np.stack([np.ones_like(x), x], axis=1) / sigma[:, None]
         covariance = np.linalg.inv(design.T @ design)
-        mean = covariance @ design.T @ (frame.intensity / sigma)
+        mean = covariance @ design.T @ (intensity / sigma)
         rng = np.random.default_rng([self.settings.seed, frame.origin.seq_num])
         draws = rng.multivariate_normal(mean, covariance, self.settings.n_samples)
         return self._posterior(frame, draws, mean, sigma, x)
@@ -78,7 +94,7 @@ class LineReconstructor:
         shape = (-1, *[1] * grid.ndim)
         samples = draws[:, 0].reshape(shape) + draws[:, 1].reshape(shape) * grid
         fit = mean[0] + mean[1] * x
-        chi2 = float(np.mean(((frame.intensity - fit) / sigma) ** 2))
+        chi2 = float(np.mean(((frame.intensity.ravel() - fit) / sigma) ** 2))
         verdict = Verdict.VALID if chi2 < 3 else Verdict.WARNING if chi2 < 10 else Verdict.ALARM
         reason = "" if verdict is Verdict.VALID else f"reduced chi-squared {chi2:.1f}, expected about 1"
         names = [p.name for p in self.info.parameters]
@@ -89,21 +105,33 @@ class LineReconstructor:
             samples,
             {name: draws[:, i] for i, name in enumerate(names)},
             {p.name: p.unit for p in self.info.parameters},
-            Prediction(fit, fit - 2 * sigma, fit + 2 * sigma),
+            Prediction(
+                *(part.reshape(frame.intensity.shape) for part in (fit, fit - 2 * sigma, fit + 2 * sigma))
+            ),
             Trust(chi2, 0.9, 0.1, verdict, reason),
             origin=frame.origin,
             latency_s=0.001,
         )
 
 
+def find(model):
+    """Find a folder that a test made, which stands for a model's."""
+    return Path(model) if Path(model).is_dir() else None
+
+
 def load(model, device, settings):
-    """Load `known-object` or one of the `tiny-` ones, also slowed: `tiny-line:0.05` takes 50 ms a frame."""
+    """Load `known-object`, a folder with a `version` in it, or one of the `tiny-` ones.
+
+    These can be slowed: `tiny-line:0.05` takes 50 ms a frame.
+    """
+    if find(model):
+        return LineReconstructor(settings, replace(INFO, version=(find(model) / "version").read_text()))
     if model == "known-object":
         from tests.known_object import KnownObject
 
         return KnownObject(settings)
     name, _, seconds = model.partition(":")
-    infos = {"tiny-line": INFO, "tiny-image": IMAGE_INFO}
+    infos = {"tiny-line": INFO, "tiny-image": IMAGE_INFO, "tiny-large": LARGE_INFO}
     if name not in infos:
         raise ModelError(f"no model {model!r}, expected one of {sorted(infos)}")
     return LineReconstructor(settings, infos[name], seconds_per_frame=float(seconds or 0))
@@ -111,11 +139,10 @@ def load(model, device, settings):
 
 if __name__ == "__main__":
     import sys
-    from pathlib import Path
 
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
     from nfphasing_bluesky.streaming.serve import serve
     from nfphasing_bluesky.streaming.settings import WorkerSettings
 
-    serve(WorkerSettings.model_validate_json(sys.argv[-1]), load=load)
+    serve(WorkerSettings.model_validate_json(sys.argv[-1]), load=load, find=find)

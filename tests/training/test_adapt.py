@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 
 from nfphasing_bluesky.core import FrameError, SettingsError
+from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import Draws, modality, ptychography
 from nfphasing_bluesky.modalities.patterns import estimate
@@ -75,14 +76,17 @@ def measured(tmp_path_factory):
     """The frames of a scan."""
     scan = write_scan(tmp_path_factory.mktemp("scan") / "scan.npz")
     subject = modality("ptychography", NETWORK)
-    return subject.collate(frames_of_files([scan], {}, subject.neighbours), 0.0)
+    everyone = subject.neighbours
+    return subject.collate(frames_of_files([scan], {}, lambda frames: with_neighbours(frames, everyone)), 0.0)
 
 
 def test_objects_are_measured_like_the_frames(measured):
     subject = modality("ptychography", NETWORK)
     draws = subject.sample_like(measured, 10, torch.Generator().manual_seed(0))
     assert isinstance(draws, PatchDraws)
-    assert torch.equal(draws.conditions.probe, measured.probe[:1].expand(10, -1, -1, -1))
+    scans = len(draws.canvas)
+    assert scans == 2 and draws.scan.tolist() == 6 * [0] + 4 * [1]
+    assert torch.equal(draws.conditions.probe, measured.probe[:1].expand(scans, -1, -1, -1))
     offsets = {tuple(o.flatten().tolist()) for o in measured.offset}
     assert {tuple(o.flatten().tolist()) for o in draws.conditions.offset} <= offsets
     assert len(draws.theta.unique(dim=0)) == 10

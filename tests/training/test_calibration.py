@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.training.calibration import coverage, crps, ks_distance, ranks, tarp
+from nfphasing_bluesky.training.calibration import coverage, crps, information, ks_distance, ranks, tarp
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,14 @@ def test_crps_leaves_out_draws_of_other_classes():
     mixed[:3, 100:600] = draws
     truth = np.array([0.3, -1.0, 2.0, 0.0])
     assert crps(truth, mixed) == pytest.approx(crps(truth[:3], draws), rel=1e-9)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.1, 1e-3])
+def test_information_is_that_of_the_widths(width):
+    rng = np.random.default_rng(0)
+    found = [information(0.3 * (1 - width) + width * rng.random(500), rng.random(200)) for _ in range(20)]
+    assert np.mean(found) == pytest.approx(-np.log(width), abs=0.25)
+
+
+def test_information_of_a_parameter_without_draws_is_not_known():
+    assert np.isnan(information(np.full(100, np.nan), np.arange(100.0)))

@@ -1,0 +1,9 @@
+"""Secrets that must not get into messages and logs."""
+
+import re
+
+
+def redacted(text: str) -> str:
+    """Return a text without the secrets in the URIs in it: API keys, and passwords before the host."""
+    text = re.sub(r"(?i)(api[_-]?key=)[^&\s'\"]+", r"\1***", text)
+    return re.sub(r"(://[^/\s:@]*:)[^/\s@]+@", r"\1***@", text)

@@ -1,0 +1,116 @@
+"""Draws on the way from the flow to the posterior, as far as their weights carry.
+
+With weights w = p / q the draws, resampled in proportion to w^b, are of q^(1-b) p^b: those of q for b = 0,
+those of the posterior for b = 1. Where few of the draws have nearly all of the weight, b = 1 would show the
+luckiest of them, as narrow as if it were the only one possible; so b ends where a share of the draws still
+counts.
+
+Where no draw explains the frame, the weights tell which of them is the least wrong, not what is right: there
+the flow stays as it is, which has learnt what to expect where fits fail. And where b stays below 1, a part of
+the draws remains the flow's all the same, for the minimum that neither fits nor draws have found.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.flows import GOLDEN
+from nfphasing_bluesky.inference.importance import ess_fraction, systematic_resample
+from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality
+from nfphasing_bluesky.modalities.draws import Evaluated
+
+OF_THE_FLOW = 0.25
+HALVINGS = 30
+NOT_EXPLAINED = "no draw explains the frame, so these are what the network expects where fits fail"
+
+
+@dataclass(frozen=True)
+class Tempered:
+    """Draws of B frames, S of each.
+
+    Args:
+        draws: those of one frame together.
+        evaluated: of the draws.
+        predicted: (B * S, ...) of the draws without those that stay the flow's: the fit to be looked at.
+        doubts: what is wrong with each frame, in words; empty where nothing is.
+    """
+
+    draws: Draws
+    evaluated: Evaluated
+    predicted: Tensor
+    doubts: list[str]
+
+
+def power_of(log_w: Tensor, least: float) -> Tensor:
+    """(B,) largest b in 0..1 at which weights w^b of (B, S) have an effective sample size of `least` S."""
+    low, high = torch.zeros_like(log_w[:, 0]), torch.ones_like(log_w[:, 0])
+    whole = ess_fraction(log_w) >= least
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        enough = ess_fraction(_to_the(middle, log_w)) >= least
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return torch.where(whole, 1.0, low)
+
+
+def _to_the(power: Tensor, log_w: Tensor) -> Tensor:
+    """Log of w^b, where a weight of nothing stays nothing."""
+    return torch.where(torch.isneginf(log_w), log_w, power[:, None] * log_w)
+
+
+def temper(
+    modality: Modality,
+    distribution: DrawDistribution,
+    batch: Any,
+    drawn: tuple[Draws, Evaluated, Tensor],
+    noise: tuple[Tensor, Tensor, Tensor],
+    least: float,
+    chi2_explains: float,
+) -> Tempered:
+    """Temper the draws of B frames.
+
+    Args:
+        modality: of the frames.
+        distribution: that they were drawn from.
+        batch: B frames.
+        drawn: S draws of each, what they say, and their (B, S) log weights.
+        noise: standard normals (B, S, .) of draws and (B * S, .) of `evaluate`, uniform numbers (B,).
+        least: effective sample size, over S, that the weights keep.
+        chi2_explains: largest reduced chi-squared of the best draw of a frame that is explained.
+    """
+    draws, evaluated, log_w = drawn
+    latent, tail, u = noise
+    b, s = log_w.shape
+    explained = _best_chi2(modality, batch, evaluated, b) <= chi2_explains
+    power = torch.where(explained, power_of(log_w, least), 0.0)
+    # rows of the draws, then of the flow's own
+    rows = torch.arange(b * s, 2 * b * s, device=log_w.device).view(b, s).clone()
+    fitted = rows.clone()
+    weight = _to_the(power, log_w)
+    flows_own = (GOLDEN * torch.arange(s, device=log_w.device)).frac() < OF_THE_FLOW
+    of = explained.nonzero()[:, 0]
+    fitted[of] = of[:, None] * s + systematic_resample(weight[of], u.to(weight.device)[of])
+    rows[of] = torch.where(flows_own & (power[of] < 1)[:, None], rows[of], fitted[of])
+    own, _ = distribution.without_fits().draw(latent)
+    both = _joined(draws, own), _joined_values(evaluated, modality.evaluate(own, batch, tail))
+    doubts = ["" if good else NOT_EXPLAINED for good in explained.tolist()]
+    chosen = rows.flatten()
+    return Tempered(both[0].at(chosen), both[1].at(chosen), both[1].predicted[fitted.flatten()], doubts)
+
+
+def _best_chi2(modality: Modality, batch: Any, evaluated: Evaluated, frames: int) -> Tensor:
+    """(B,) reduced chi-squared of the likeliest draw of each frame."""
+    level = evaluated.log_likelihood.view(frames, -1).nan_to_num(-torch.inf)
+    best = level.argmax(1) + level.shape[1] * torch.arange(frames, device=level.device)
+    return modality.reduced_chi2(batch, evaluated.predicted[best])
+
+
+def _joined(one: Draws, other: Draws) -> Draws:
+    return Draws(*(torch.cat([getattr(one, f), getattr(other, f)]) for f in ("label", "theta", "frame")))
+
+
+def _joined_values(one: Evaluated, other: Evaluated) -> Evaluated:
+    nuisance = {name: torch.cat([value, other.nuisance[name]]) for name, value in one.nuisance.items()}
+    likelihood = torch.cat([one.log_likelihood, other.log_likelihood])
+    return Evaluated(likelihood, nuisance, torch.cat([one.predicted, other.predicted]))

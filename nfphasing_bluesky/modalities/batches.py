@@ -1,0 +1,68 @@
+"""What batches have in common: tensors with one row a frame, of which some are picked, on some device."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.core import Frame, Prediction
+
+
+class Rows:
+    """Base of frozen dataclasses: tensors of N rows each, such dataclasses; what is neither is for all."""
+
+    def at(self, index: Tensor) -> Self:
+        """Return the rows that an index or a boolean mask picks."""
+        return self._each(lambda value: value.at(index) if isinstance(value, Rows) else value[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return them on another device."""
+        return self._each(lambda value: value.to(device))
+
+    def _each(self, change: Callable[[Any], Any]) -> Self:
+        values = vars(self).items()
+        return type(self)(**{n: change(v) if isinstance(v, Tensor | Rows) else v for n, v in values})
+
+
+class Measured(Rows):
+    """Base of batches: what was measured, with its errors.
+
+    Attributes:
+        intensity, sigma: (B, ...), sigma a standard deviation.
+        mask: (B, ...) bool, True = do not use.
+    """
+
+    intensity: Tensor
+    sigma: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.intensity)
+
+    @property
+    def weight(self) -> Tensor:
+        """(B, ...) 1/sigma^2, zero where masked."""
+        return torch.where(self.mask, 0.0, self.sigma.clamp_min(1e-30).reciprocal() ** 2)
+
+    @property
+    def root_weight(self) -> Tensor:
+        """(B, ...) 1/sigma, float64, zero where masked."""
+        return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal())
+
+
+def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
+    """(B,) mean squared residual over sigma of (B, ...) patterns, over the points that are not masked.
+
+    Infinite for a prediction that is not finite, which fits nothing.
+    """
+    usable = ~batch.mask
+    pull = torch.where(usable, (batch.intensity - predicted) / batch.sigma, 0.0).double()
+    chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
+    return chi2.nan_to_num(torch.inf)
+
+
+def cut_to(frame: Frame, prediction: Prediction) -> Prediction:
+    """Take off what a batch was padded with."""
+    shape = tuple(slice(0, n) for n in frame.intensity.shape)
+    return Prediction(prediction.mean[shape], prediction.lower[shape], prediction.upper[shape])

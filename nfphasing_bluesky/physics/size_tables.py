@@ -1,0 +1,142 @@
+"""Schulz averages of functions of size from tables: for very many particles at once.
+
+An average depends on x = q times the mean size and on the relative standard deviation p alone. Times the
+power of x at which it falls off it stays of order one; along x it is kept as one cubic a cell, through the
+cell's Chebyshev nodes, and along p it is interpolated by cubics. A row of the table, of one p, serves all x
+of a particle. The table is float32: values are good to 1e-5 of the envelope, and to 1e-3 in the deepest
+minima. `schulz` and `disc` hold the functions themselves.
+
+Letters: N particles, X cells of x, P values of p.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.physics import schulz
+from nfphasing_bluesky.physics.disc import DiscTable
+from nfphasing_bluesky.physics.kept import kept
+
+P_MAX = 0.4
+"""Largest relative standard deviation that rows can be had for."""
+
+X_MAX = 1024.0
+"""Largest q times size in a table; beyond it an average falls off as it does there."""
+
+_CELL = 1 / 8
+_P_SCALE, _P_STEP = 0.01, 0.03
+"""Values of p lie at `_P_SCALE` times the sinh of multiples of `_P_STEP`: evenly, then logarithmically."""
+_FEWEST = 128
+
+Average = Callable[[Tensor, Tensor], Tensor]
+"""(x (M,), p (P,)) -> (P, M) averages, float64."""
+
+
+class SizeRows:
+    """An average of N particles, each with its own p, at any x.
+
+    Args:
+        average: of order one at all x.
+        polydispersity: (N,) p, up to `P_MAX`.
+        x_top: what holds the largest x that will be asked for.
+    """
+
+    def __init__(self, average: Average, polydispersity: Tensor, x_top: Tensor) -> None:
+        top = float(x_top.detach().nan_to_num(0.0, posinf=X_MAX).max())
+        self.cells, self.beyond = _cells(top), top > X_MAX
+        table = _table(average, self.cells, polydispersity.device).to(polydispersity.dtype)
+        position = torch.asinh(polydispersity / _P_SCALE) / _P_STEP + 1
+        cell = position.detach().nan_to_num(1.0).floor().clamp(1, len(table) - 3)
+        weight = _cubic((position - cell)[:, None])
+        index = cell.long()[:, None] + _around(cell.device)
+        rows = torch.nn.functional.embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+        self.flat = rows.flatten()
+
+    def __call__(self, row: Tensor, x: Tensor) -> Tensor:
+        """Averages at x, any shape, of the particles `row`, an int32 that broadcasts against x."""
+        position = x * (1 / _CELL)
+        if self.beyond:
+            position = position.clamp(max=self.cells)
+        cell = position.detach().int().clamp_(0, self.cells - 1)
+        f = (position - cell).flatten()
+        index = (cell + row * (4 * self.cells)).flatten()
+        last = self.flat.numel() - 3 * self.cells
+        c = [self.flat[k * self.cells : k * self.cells + last].index_select(0, index) for k in range(4)]
+        value = torch.addcmul(c[2], c[3], f)
+        value = torch.addcmul(c[1], value, f)
+        return torch.addcmul(c[0], value, f).view_as(x)
+
+
+def sphere(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """E[t^6 Phi(x t)^2] / E[t^6], Phi the amplitude of a sphere. Arguments as for `SizeRows`."""
+    rows = SizeRows(_sphere, polydispersity, x_top)
+    return lambda row, x: rows(row, x) / (1 + x.square()).square()
+
+
+def disc(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """E[t^4 (2 J1(x t) / (x t))^2] / E[t^4]. Arguments as for `SizeRows`."""
+    rows = SizeRows(_disc, polydispersity, x_top)
+
+    def at(row: Tensor, x: Tensor) -> Tensor:
+        base = 1 + x.square()
+        return rows(row, x) / (base * base.sqrt())
+
+    return at
+
+
+def _sphere(x: Tensor, p: Tensor) -> Tensor:
+    average = schulz.sphere_average(x.expand(len(p), -1), schulz.relative_variance(p)[:, None])
+    return average * (1 + x.square()).square()
+
+
+def _disc(x: Tensor, p: Tensor) -> Tensor:
+    rows = torch.arange(len(p), device=x.device)
+    average = DiscTable(schulz.relative_variance(p), float(x.max()))(rows, x.expand(len(p), -1))
+    return average * (1 + x.square()) ** 1.5
+
+
+def _cells(x_top: float) -> int:
+    """Cells of a table that reaches x_top: powers of two, and one and a half times these."""
+    need = x_top / _CELL + 1
+    if not need > _FEWEST:
+        return _FEWEST
+    most = 1 << math.ceil(math.log2(min(need, X_MAX / _CELL)))
+    return most * 3 // 4 if need <= most * 3 // 4 else most
+
+
+@kept(64)
+def _table(average: Average, cells: int, device: torch.device) -> Tensor:
+    """(P, 4 X) coefficients 0 to 3 of the cubics of all cells.
+
+    The first p is one step below 0, where everything is as one step above.
+    """
+    steps = torch.arange(math.ceil(math.asinh(P_MAX / _P_SCALE) / _P_STEP) + 4, device=device) - 1.0
+    p = _P_SCALE * torch.sinh(_P_STEP * steps.double()).abs()
+    nodes = 0.5 - 0.5 * np.cos((np.arange(4) + 0.5) * math.pi / 4)
+    to_coefficients = torch.as_tensor(np.linalg.inv(np.vander(nodes, increasing=True)), device=device)
+    starts = torch.arange(cells, dtype=torch.float64, device=device)[:, None]
+    x = ((starts + torch.as_tensor(nodes, device=device)) * _CELL).flatten()
+    rows = []
+    for some in p.split(16):
+        values = average(x, some).unflatten(1, (cells, 4))
+        rows.append((values @ to_coefficients.T).mT.flatten(1).float())
+    return torch.cat(rows)
+
+
+@kept(8)
+def _around(device: torch.device) -> Tensor:
+    return torch.arange(-1, 3, device=device)
+
+
+def _cubic(f: Tensor) -> Tensor:
+    """(N, 4) weights of the four neighbours at -1, 0, 1, 2 of points (N, 1) in [0, 1] (Lagrange)."""
+    parts = (
+        f * (f - 1) * (2 - f) / 6,
+        (f + 1) * (f - 1) * (f - 2) / 2,
+        (f + 1) * f * (2 - f) / 2,
+        (f + 1) * f * (f - 1) / 6,
+    )
+    return torch.cat(parts, 1)

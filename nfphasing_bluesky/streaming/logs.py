@@ -1,0 +1,46 @@
+"""Log lines that programs read: one JSON object each, with the run that they are about."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+RAW_UID: ContextVar[str] = ContextVar("nfphasing_raw_uid", default="")
+
+
+@contextmanager
+def about(raw_uid: str) -> Iterator[None]:
+    """Say of which raw run the lines are that are logged inside, in this thread."""
+    token = RAW_UID.set(raw_uid)
+    try:
+        yield
+    finally:
+        RAW_UID.reset(token)
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one JSON object: time, level, logger, message, raw_uid, pid, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        if raw_uid := RAW_UID.get():
+            line["raw_uid"] = raw_uid
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def write_json_lines() -> None:
+    """Make every handler of the root logger write JSON lines; one to stderr, where there is none."""
+    logging.basicConfig()
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonLines())

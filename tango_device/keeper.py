@@ -1,0 +1,78 @@
+"""Keeps a worker running as a child: starts it again after a pause that grows with each fall."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from nfphasing_bluesky.streaming.child import Child
+from nfphasing_bluesky.streaming.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+STEADY_S = 30.0
+"""A child that lived so long is taken for sound: the next pause is the first one again."""
+
+
+class Keeper:
+    """Starts a worker and starts it again when it ends.
+
+    Args:
+        settings: of the worker.
+        start: makes the child; another in tests.
+    """
+
+    def __init__(self, settings: WorkerSettings, start: Callable[[WorkerSettings], Child] = Child) -> None:
+        self._settings, self._start = settings, start
+        self._child: Child | None = None
+        self._falls, self._born, self._due = 0, 0.0, 0.0
+        self._pid: int | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Start the worker where it does not run and the pause is over."""
+        with self._lock:
+            if self._closed or (self._child is not None and self._child.running):
+                return
+            now = time.monotonic()
+            if self._child is not None:
+                self._note_fall(now)
+            if now >= self._due:
+                self._born = now
+                self._child = self._start(self._settings)
+                self._pid = self._child.pid
+
+    @property
+    def told(self) -> str:
+        """What happens to the worker, for people."""
+        if self._pid is None:
+            return "It is being started."
+        wait = max(0.0, self._due - time.monotonic())
+        when = f"in {wait:.0f} s" if wait > 1 else "now"
+        return (
+            f"It is being restarted {when}, after {self._falls} falls in a row: "
+            "the server's log says why it ends; a port that is taken is the usual reason."
+            if self._falls > 1
+            else f"It is being restarted {when}."
+        )
+
+    def owns(self, pid: int) -> bool:
+        """Return whether this process is the last child; True while there was none."""
+        return self._pid in (None, pid)
+
+    def close(self) -> None:
+        """End the worker, and start none again."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.close()
+                self._child = None
+
+    def _note_fall(self, now: float) -> None:
+        steady = now - self._born > STEADY_S
+        self._falls = 1 if steady else self._falls + 1
+        pause = min(FIRST_PAUSE_S * 2 ** (self._falls - 1), LONGEST_PAUSE_S)
+        self._due, self._child = now + pause, None
+        logger.error("the worker ended after %.0f s; it is started again in %.0f s", now - self._born, pause)

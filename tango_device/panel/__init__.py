@@ -1,0 +1,1 @@
+"""The panel: `nfphasing-panel DEVICE`. Needs the extra `gui`."""

@@ -1,0 +1,34 @@
+"""The hour at 50 frames a second in a minute: what a worker holds does not grow from run to run."""
+
+from nfphasing_bluesky.streaming.client import ask
+from nfphasing_bluesky.streaming.protocol import Counts, Verb
+from tests.benchmarks import live
+
+
+def test_a_worker_holds_no_more_after_many_runs_than_after_some():
+    with live.worker() as (settings, pid, push):
+
+        def status():
+            return ask(Verb.HEALTH, settings.control, 30)
+
+        def run(runs, frames):
+            for _ in range(runs):
+                images = live.Images()
+                for message in images.head:
+                    push.send(message)
+                for number in range(1, frames + 1):
+                    push.send(images.event(number))
+                push.send(images.stop(frames))
+
+        def settled(frames):
+            now = status()
+            return now.counts == Counts(frames, frames, 0, 0) and now.statistics["open_runs"] == 0
+
+        run(30, 10)
+        live.until(lambda: settled(300))
+        before = live.held(pid)
+        run(60, 10)
+        live.until(lambda: settled(900))
+        size, threads, files = (after - was for after, was in zip(live.held(pid), before, strict=True))
+    assert (threads, files) == (0, 0)
+    assert size < 0.1 * before[0]

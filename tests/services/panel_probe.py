@@ -1,0 +1,114 @@
+"""Opens the panel on a device, and writes what it looks like: `python panel_probe.py DEVICE FRAME FOLDER`.
+
+`panel.png` is the whole window; `seen.npz` holds the colour at the centre of each pixel of u and of its
+standard deviation, as they stand on the screen, and the words beside them. With a fourth argument, a model,
+its buttons are pressed: that model is loaded, then Stop, Start and Reset; `seen.npz` says what came of each.
+"""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+warnings.filterwarnings("ignore", "libpyside", RuntimeWarning)
+
+from taurus.external.qt import Qt  # noqa: E402
+from taurus.qt.qtgui.application import TaurusApplication  # noqa: E402
+
+from tango_device.panel.plots import BAND, dark_on_white  # noqa: E402
+from tango_device.panel.window import Panel  # noqa: E402
+
+
+def colours(panel, plot):
+    """(H, W, 3) colours on the screen where each pixel of an image lies."""
+    screen = panel.plots.grab().toImage()
+    height, width = plot.image.image.shape
+    seen = np.zeros((height, width, 3), int)
+    for row in range(height):
+        for column in range(width):
+            scene = plot.image.mapToScene(Qt.QPointF(column + 0.5, row + 0.5))
+            colour = screen.pixelColor(panel.plots.mapFromScene(scene))
+            seen[row, column] = colour.red(), colour.green(), colour.blue()
+    return seen
+
+
+def banded(panel):
+    """How many pixels of the screen have the colour of an error band on white."""
+    screen = panel.plots.grab().toImage().convertToFormat(Qt.QImage.Format_RGB888)
+    rows = np.frombuffer(screen.constBits(), np.uint8).reshape(screen.height(), screen.bytesPerLine())
+    pixels = rows[:, : 3 * screen.width()].reshape(screen.height(), -1, 3).astype(int)
+    share = BAND[3] / 255
+    wanted = [255 + share * (part - 255) for part in BAND[:3]]
+    return int((np.abs(pixels - wanted) < 3).all(axis=-1).sum())
+
+
+def corners(panel, plot):
+    """Where the first pixel and the last lie in the window: column, row of the screen."""
+    height, width = plot.image.image.shape
+    places = [plot.image.mapToScene(Qt.QPointF(*p)) for p in ((0.5, 0.5), (width - 0.5, height - 0.5))]
+    return [[panel.plots.mapFromScene(p).x(), panel.plots.mapFromScene(p).y()] for p in places]
+
+
+def wait_for(application, condition):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not condition():
+        application.processEvents()
+        time.sleep(0.02)
+
+
+def pressed(application, panel, name, then):
+    """Press a button, wait for its answer and until the panel shows `then`; what it says and shows."""
+    (button,) = (one for one in panel.findChildren(Qt.QPushButton) if one.text() == name)
+    before = panel._answer.text()
+    button.click()
+    wait_for(application, lambda: panel._answer.text() != before and not panel._answer.text().endswith("..."))
+    wait_for(application, then)
+    return [panel._answer.text(), panel.state.text()]
+
+
+def give_orders(application, panel, model):
+    """Load a model, then Stop, Start and Reset, with the mouse."""
+    panel.models.setEditText(model)
+    state = panel.state.text
+    return [
+        pressed(application, panel, "Load model", lambda: panel._model == model),
+        pressed(application, panel, "Stop", lambda: "STANDBY" in state()),
+        pressed(application, panel, "Start", lambda: ">ON<" in state()),
+        pressed(application, panel, "Reset", lambda: "received 0 " in panel.counters.text()),
+        [panel.counters.text(), panel.models.currentText()],
+    ]
+
+
+def main(device, frame, folder, model=None):
+    application = TaurusApplication(["probe"], cmd_line_parser=None)
+    dark_on_white()
+    panel = Panel(device)
+    panel.show()
+    wait_for(application, lambda: f"frame {frame} " in panel.frame.text())
+    for _ in range(20):
+        application.processEvents()
+        time.sleep(0.02)
+    panel.grab().save(str(folder / "panel.png"))
+    cells = [
+        [panel.parameters.item(row, column).text() for column in range(3)]
+        for row in range(panel.parameters.rowCount())
+    ]
+    images = {}
+    if hasattr(panel.mean, "image"):
+        images = {"mean": colours(panel, panel.mean), "std": colours(panel, panel.std)}
+        images |= {"corners": corners(panel, panel.mean), "levels": panel.mean.bar.levels()}
+        images["axis"] = panel.mean.getAxis("bottom").labelText
+        images["bars"] = [plot.bar.getAxis("left").labelText for plot in (panel.mean, panel.std)]
+        images["title"] = panel.mean.titleLabel.text
+    else:
+        images = {"banded": banded(panel)}
+    words = {name: getattr(panel, name).text() for name in ("state", "light", "reason", "counters", "frame")}
+    orders = [] if model is None else give_orders(application, panel, model)
+    np.savez(folder / "seen.npz", orders=orders, cells=cells, models=panel.models.count(), **images, **words)
+    panel.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])

@@ -1,0 +1,203 @@
+"""Addresses that other machines reach: with CURVE keys or not at all."""
+
+import logging
+import socket as sockets
+import stat
+import threading
+import time
+
+import pytest
+import zmq
+
+from nfphasing_bluesky.core import StreamSettings, TransportError
+from nfphasing_bluesky.streaming import wire
+from nfphasing_bluesky.streaming.client import Listener, ask, ask_with_keys
+from nfphasing_bluesky.streaming.curve import CurveSettings, client_keys, make_keys, server_keys
+from nfphasing_bluesky.streaming.endpoints import check_endpoint, connect
+from nfphasing_bluesky.streaming.outputs import Outputs
+from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
+from nfphasing_bluesky.streaming.settings import WorkerSettings
+from nfphasing_bluesky.streaming.worker import Worker
+
+
+def until(condition, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return value
+
+
+def free_port():
+    with sockets.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """Folder of keys for a worker and its client alice, and of another worker with mallory."""
+    folder = tmp_path_factory.mktemp("keys")
+    make_keys(folder / "ours", ("alice",))
+    make_keys(folder / "theirs", ("mallory",))
+    return folder
+
+
+@pytest.fixture
+def public(keys, raw, tiny):
+    """A worker on all interfaces, with keys; returns its settings and addresses to connect to."""
+    ports = {name: free_port() for name in ("documents", "results", "control")}
+    curve = CurveSettings(secret=keys / "ours/worker.key_secret", clients=keys / "ours/clients")
+    settings = WorkerSettings(
+        model="tiny-line",
+        stream=StreamSettings(data_key="det"),
+        curve=curve,
+        heartbeat_s=0.05,
+        **{name: f"tcp://0.0.0.0:{port}" for name, port in ports.items()},
+    )
+    worker = Worker(settings, Outputs(raw.MemoryStore()), tiny.load)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    yield {name: f"tcp://127.0.0.1:{port}" for name, port in ports.items()}
+    worker.stop()
+    thread.join(15)
+    assert not thread.is_alive()
+
+
+def test_a_client_with_a_key_gets_everything_and_others_nothing(public, keys, raw, caplog):
+    alice = client_keys(keys / "ours/alice.key_secret", keys / "ours/worker.key")
+    mallory = client_keys(keys / "theirs/mallory.key_secret", keys / "ours/worker.key")
+    wrong = client_keys(keys / "ours/alice.key_secret", keys / "theirs/worker.key")
+    assert until(lambda: ask_with_keys(Verb.HEALTH, public["control"], alice, 5.0).state is WorkerState.ON)
+    frames = []
+    listener = Listener(public["results"], on_frame=frames.append, keys=alice).start()
+    context = zmq.Context()
+    push = connect(context, zmq.PUSH, public["documents"], keys=alice)
+    try:
+        assert until(lambda: listener.silence_s < 1)
+        for item in raw.raw_run(4):
+            push.send(wire.pack_document(*item))
+        assert until(lambda: len(frames) == 4)
+    finally:
+        listener.close()
+        context.destroy(linger=0)
+    for strangers in (mallory, wrong):
+        with pytest.raises(TransportError, match="refused the connection: it asks for CURVE keys"):
+            ask_with_keys(Verb.HEALTH, public["control"], strangers, 1.0)
+    with pytest.raises(TransportError, match="CURVE keys"):
+        ask(Verb.HEALTH, public["control"], 1.0)
+    with caplog.at_level(logging.WARNING):
+        assert until(lambda: "a peer was turned away" in caplog.text)
+    assert "not among those that may connect" in caplog.text
+    secret = alice.secret.decode()
+    assert secret not in caplog.text and secret not in repr(alice)
+
+
+def test_a_key_that_is_added_later_is_let_in(public, keys):
+    make_keys(keys / "ours", ("bob",))
+    bob = client_keys(keys / "ours/bob.key_secret", keys / "ours/worker.key")
+
+    def let_in():
+        try:
+            return ask_with_keys(Verb.HEALTH, public["control"], bob, 1.0)
+        except TransportError:
+            return None
+
+    try:
+        assert until(let_in)
+    finally:
+        (keys / "ours/clients/bob.key").unlink()
+        (keys / "ours/bob.key_secret").unlink()
+
+
+def test_keys_are_their_owners_alone_and_made_once(tmp_path):
+    written = make_keys(tmp_path / "keys", ("alice", "bl-11"))
+    assert {path.name for path in written} == {
+        "worker.key", "worker.key_secret", "alice.key", "alice.key_secret", "bl-11.key", "bl-11.key_secret",
+    }  # fmt: skip
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in written)
+    assert make_keys(tmp_path / "keys", ("alice",)) == []
+    for name in ("../eve", "a/b", "", "worker"):
+        with pytest.raises(TransportError, match="client name"):
+            make_keys(tmp_path / "keys", (name,))
+
+
+def test_keys_that_will_not_do_are_named(tmp_path):
+    make_keys(tmp_path, ("alice",))
+    secret, clients = tmp_path / "worker.key_secret", tmp_path / "clients"
+    with pytest.raises(TransportError, match="no CURVE key"):
+        server_keys(CurveSettings(secret=tmp_path / "none", clients=clients))
+    with pytest.raises(TransportError, match="no secret key"):
+        server_keys(CurveSettings(secret=tmp_path / "worker.key", clients=clients))
+    with pytest.raises(TransportError, match="no folder"):
+        server_keys(CurveSettings(secret=secret, clients=tmp_path / "none"))
+    secret.chmod(0o640)
+    with pytest.raises(TransportError, match="read by others"):
+        server_keys(CurveSettings(secret=secret, clients=clients))
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://*:5577", "tcp://0.0.0.0:5577", "tcp://192.168.1.2:1", "ipc:///x"]
+)
+def test_with_keys_any_address_will_do(endpoint, tmp_path):
+    assert check_endpoint(endpoint, encrypted=True) == endpoint
+    curve = {"secret": tmp_path / "k", "clients": tmp_path}
+    assert WorkerSettings(documents=endpoint, curve=curve).documents == endpoint
+    if not endpoint.startswith("ipc"):
+        with pytest.raises(TransportError, match="nfphasing keys"):
+            WorkerSettings(proxy=endpoint, curve=curve)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["udp://1.2.3.4:5", "tcp://host", "tcp://host:port", "tcp://:5577", "5577"]
+)
+def test_what_is_no_address_is_refused_with_keys_too(endpoint):
+    with pytest.raises(TransportError, match="expected tcp"):
+        check_endpoint(endpoint, encrypted=True)
+
+
+def greeting_and_ready() -> bytes:
+    """What a ZMTP 3.0 PUSH peer without security says first."""
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+    ready = b"\x05READY\x0bSocket-Type" + (4).to_bytes(4, "big") + b"PUSH"
+    return greeting + b"\x04" + bytes([len(ready)]) + ready
+
+
+def test_a_message_of_two_gigabytes_is_refused_by_its_size_before_it_comes(raw, tiny, tmp_path):
+    """The peer announces it on a raw socket; the worker hangs up and allocates nothing."""
+    port = free_port()
+    settings = WorkerSettings(
+        model="tiny-line",
+        stream=StreamSettings(data_key="det"),
+        documents=f"tcp://127.0.0.1:{port}",
+        results=f"ipc://{tmp_path}/results",
+        control=f"ipc://{tmp_path}/control",
+    )
+    worker = Worker(settings, Outputs(raw.MemoryStore()), tiny.load)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        with sockets.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            peer.sendall(greeting_and_ready())
+            received = b""
+            while b"READY" not in received:
+                received += peer.recv(4096)
+            peer.sendall(b"\x02" + (2 * 1024**3).to_bytes(8, "big") + b" event ")
+            assert until(lambda: _receive(peer) == b"")
+        assert until(lambda: worker.status().state is WorkerState.ON)
+        with zmq.Context() as context:
+            push = connect(context, zmq.PUSH, settings.documents)
+            for item in raw.raw_run(2):
+                push.send(wire.pack_document(*item))
+            assert until(lambda: worker.status().counts.reconstructed == 2)
+            push.close()
+    finally:
+        worker.stop()
+        thread.join(15)
+
+
+def _receive(peer):
+    try:
+        return peer.recv(4096)
+    except ConnectionResetError:
+        return b""

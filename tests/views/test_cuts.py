@@ -1,0 +1,89 @@
+"""The figure of two cuts: every point where it was measured, both bands, and what is no pair of cuts."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nfphasing_bluesky.core import (
+    Axis,
+    CurveGeometry,
+    DensityInfo,
+    Frame,
+    FrameError,
+    GrazingCutsGeometry,
+    ModelInfo,
+    Origin,
+    Parameter,
+    Posterior,
+    Prediction,
+    Trust,
+    Verdict,
+)
+from nfphasing_bluesky.views.cuts import figure_cuts, is_cuts
+
+Q_Y, EXITS = np.linspace(0.01, 0.1, 30), np.linspace(0.001, 0.02, 40)
+
+
+@pytest.fixture
+def measured() -> Frame:
+    geometry = GrazingCutsGeometry(Q_Y, EXITS, (0.002, 0.003), (0.02, 0.021), 1e-10, math.radians(0.4))
+    values = np.exp(-np.linspace(0, 3, 70))
+    mask = np.zeros(70, bool)
+    mask[3] = True
+    return Frame(values, geometry, 0.1 * values, mask, Origin("cuts"))
+
+
+@pytest.fixture
+def found(measured) -> tuple[Posterior, ModelInfo]:
+    z = np.linspace(-100, 300, 41)
+    density = DensityInfo("rho_e(z)", "e/angstrom^3", (Axis("z", z, "angstrom"),))
+    draws = 0.7 / (1 + np.exp(-z / 10)) + 0.01 * np.arange(8)[:, None]
+    mean = 1.1 * measured.intensity
+    posterior = Posterior(
+        density=density,
+        mean=draws.mean(0),
+        std=draws.std(0),
+        samples=draws,
+        parameters={"radius_angstrom": np.linspace(40, 60, 8)},
+        units={"radius_angstrom": "angstrom"},
+        prediction=Prediction(mean, 0.9 * mean, 1.2 * mean),
+        trust=Trust(1.0, None, 0.1, Verdict.VALID, ""),
+        classes={},
+        labels=np.empty(0, int),
+        origin=measured.origin,
+        latency_s=0.1,
+    )
+    info = ModelInfo(
+        name="gisaxs1d",
+        modality="gisaxs1d",
+        version="0",
+        sha256="0" * 64,
+        density=density,
+        parameters=(Parameter("radius_angstrom", "angstrom", "radius"),),
+        classes=(),
+    )
+    return posterior, info
+
+
+def test_both_cuts_show_their_points_and_predictions(measured, found):
+    figure = figure_cuts(measured, *found)
+    in_plane, ratio, upwards, _, density, _ = figure.axes
+    handles, labels = in_plane.get_legend_handles_labels()
+    points = dict(zip(labels, handles, strict=True))["measured ± σ"].lines[0]
+    kept = np.delete(np.arange(30), 3)
+    np.testing.assert_array_equal(points.get_xdata(), Q_Y[kept])
+    np.testing.assert_array_equal(points.get_ydata(), measured.intensity[:30][kept])
+    np.testing.assert_allclose(ratio.lines[-1].get_ydata(), 1 / 1.1)
+    np.testing.assert_allclose(upwards.lines[-1].get_xdata(), np.degrees(EXITS))
+    np.testing.assert_allclose(upwards.lines[-1].get_ydata(), 1.1 * measured.intensity[30:])
+    assert "0.115 to 0.172" in in_plane.get_title() and "0.02 to 0.021" in upwards.get_title()
+    assert density.get_xlabel() == "z (Å)"
+
+
+def test_a_curve_is_no_pair_of_cuts(measured, found):
+    q = np.linspace(0.01, 0.1, 70)
+    curve = Frame(measured.intensity, CurveGeometry(q), measured.sigma)
+    assert is_cuts(measured) and not is_cuts(curve)
+    with pytest.raises(FrameError, match="CurveGeometry"):
+        figure_cuts(curve, *found)
