@@ -1,27 +1,11 @@
 import queue
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tango
 
-from nfphasing_bluesky.clients.properties import DEFAULTS
 from nfphasing_bluesky.clients.registration import register
-
-TEXT = {
-    "verdict",
-    "density_unit",
-    "density_quantity",
-    "axis_unit",
-    "reason",
-    "raw_uid",
-    "source_state",
-    "model",
-    "model_sha256",
-    "State",
-    "Status",
-}
 
 
 @pytest.fixture
@@ -72,33 +56,6 @@ class Events:
             self._proxy.unsubscribe_event(number)
 
 
-def test_every_attribute_command_and_property_describes_itself(attached, database):
-    _, proxy = attached
-    infos = {info.name: info for info in proxy.attribute_list_query()}
-    assert {"density_mean", "density_std", "axis", "offset_inv_cm", "offset_inv_cm_std"} <= set(infos)
-    for name, info in infos.items():
-        if name in ("State", "Status"):
-            continue
-        assert info.description not in ("", "No description"), name
-        assert info.label and info.label != name, name
-        assert info.format, name
-        assert bool(info.unit) is (name not in TEXT), name
-    assert infos["density_mean"].max_dim_x == 16 and infos["density_mean"].unit == "1/cm"
-    commands = {c.cmd_name: c for c in proxy.command_list_query()}
-    assert {"Start", "Stop", "LoadModel", "Reset"} <= set(commands)
-    for name in ("Start", "Stop", "LoadModel", "Reset"):
-        assert commands[name].out_type_desc not in ("", "Uninitialised"), name
-    assert commands["LoadModel"].in_type_desc not in ("", "Uninitialised")
-    listed = database.get_device_property_list(proxy.dev_name(), "*")
-    assert set(DEFAULTS) <= set(listed.value_string)
-
-
-def test_the_server_process_holds_no_torch(attached):
-    process, _ = attached
-    maps = Path(f"/proc/{process.pid}/maps").read_text()
-    assert "tango" in maps and "torch" not in maps
-
-
 def test_frames_arrive_as_events_with_the_quality_of_their_verdict(attached, worker, raw):
     _, proxy = attached
     events = Events(proxy, "frame_id", "verdict", "offset_inv_cm", "density_mean", "State")
@@ -122,25 +79,6 @@ def test_frames_arrive_as_events_with_the_quality_of_their_verdict(attached, wor
     assert proxy.raw_uid == items[0][1]["uid"] and proxy.seq_num == 6 and proxy.latency > 0
     assert proxy.model == "tiny-line" and len(proxy.axis) == 16
     events.close()
-
-
-def test_the_counters_add_up(attached, worker, raw, until):
-    _, proxy = attached
-    worker.send(raw.raw_run(20, poison={5: lambda v: -v}))
-    names = [f"frames_{what}" for what in ("received", "reconstructed", "dropped", "failed")]
-    assert until(lambda: [getattr(proxy, name) for name in names] == [20, 19, 0, 1])
-    assert proxy.Reset() in ("ON", "RUNNING")  # the run may still be open
-    assert until(lambda: [getattr(proxy, name) for name in names] == [0, 0, 0, 0])
-
-
-def test_stop_and_start(attached, worker, raw, until):
-    _, proxy = attached
-    assert proxy.Stop().startswith("STANDBY")
-    assert until(lambda: proxy.state() == tango.DevState.STANDBY) and "Start" in proxy.status()
-    worker.send(raw.raw_run(3))
-    assert until(lambda: proxy.frames_dropped == 3)
-    assert proxy.Start().startswith("ON")
-    assert until(lambda: proxy.state() == tango.DevState.ON)
 
 
 def test_load_model_changes_the_attributes_to_those_of_the_model(attached, worker, raw, until):
