@@ -75,7 +75,8 @@ class LineReconstructor:
         while self._gate is not None and not self._gate.exists():
             self._gate.with_suffix(".waiting").touch()
             time.sleep(0.01)
-        time.sleep(self._seconds_per_frame * len(frames))
+        if self._seconds_per_frame:
+            time.sleep(self._seconds_per_frame * len(frames))
         return [self._one(frame) for frame in frames]
 
     def _one(self, frame):
