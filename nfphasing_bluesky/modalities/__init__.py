@@ -1,6 +1,6 @@
 """One file a modality behind one protocol, and their registry."""
 
-from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SurveysScans
+from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SeesFrames, SurveysScans
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.network import DrawDistribution, NetworkSettings
 from nfphasing_bluesky.modalities.registry import REGISTRY, modality
@@ -16,6 +16,7 @@ __all__ = [
     "FitsAgain",
     "Modality",
     "NetworkSettings",
+    "SeesFrames",
     "SurveysScans",
     "modality",
 ]

@@ -46,7 +46,7 @@ class GisaxsFrames(SurfaceParticles):
     hopeless_nats = 60.0
     whole_frames = True
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 256, "round_batches": 16, "reuse": 1, "average": 0.998, "physics_weight": 0.0}
+        {"batch": 256, "round_batches": 16, "reuse": 2, "average": 0.998, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
