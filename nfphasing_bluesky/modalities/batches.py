@@ -14,13 +14,14 @@ class Rows:
 
     def at(self, index: Tensor) -> Self:
         """Return the rows that an index or a boolean mask picks."""
-        return self._each(lambda value: value.at(index) if isinstance(value, Rows) else value[index])
+        return self.each(lambda value: value.at(index) if isinstance(value, Rows) else value[index])
 
     def to(self, device: torch.device | str) -> Self:
         """Return them on another device."""
-        return self._each(lambda value: value.to(device))
+        return self.each(lambda value: value.to(device))
 
-    def _each(self, change: Callable[[Any], Any]) -> Self:
+    def each(self, change: Callable[[Any], Any]) -> Self:
+        """Return them with every tensor, and whatever else has rows, changed by a function."""
         values = vars(self).items()
         return type(self)(**{n: change(v) if isinstance(v, Tensor | Rows) else v for n, v in values})
 

@@ -138,14 +138,14 @@ def test_the_profile_holds_the_electrons_of_its_particles(kind):
     theta = 0.1 + 0.6 * torch.rand(4, len(CLASSES[kind].free), generator=torch.Generator().manual_seed(1))
     theta[:, 3] = 0.9
     sample = sample_of(theta.double(), kind, 16)
-    z, density = torch.linspace(-800, 1200, 4001).double(), torch.full((4,), 3.0, dtype=torch.float64)
+    z, density = torch.linspace(-800, 1200, 20001).double(), torch.full((4,), 3.0, dtype=torch.float64)
     matrix = sample.stack.density[:, sample.layer]
     excess = (profile(sample, density, z) - profile(sample, matrix, z)).sum(1) * (z[1] - z[0])
     bodies = sample.particles.bodies
     fraction = torch.linspace(0, 1, 401, dtype=torch.float64)
     volume = math.pi * bodies.disc_radius(fraction).square().mean(2) * bodies.height
     mean = (sample.particles.share * volume).sum(1) * 2 / math.sqrt(3) / sample.order.distance.square()
-    torch.testing.assert_close(excess, mean * (3.0 - matrix), rtol=0.02, atol=1e-3)
+    torch.testing.assert_close(excess, mean * (3.0 - matrix), rtol=0.03, atol=1e-3)
 
 
 def test_frames_that_cannot_be_used_say_why(subject, frame):
