@@ -261,7 +261,7 @@ def _figures(
     if frames[0].place is not None:
         return (_object_figure(reconstructor, frames, stored, folder / "object.png"),)
     frames = [frame for frame in frames if frame.origin.seq_num in chosen]
-    if len(reconstructor.info.density.axes) == 1:
+    if reconstructor.info.takes_curves:
         frames = [frame if frame.intensity.ndim == 1 else reduced(frame) for frame in frames]
     paths = []
     for frame, result in zip(frames, reconstructor(frames), strict=True):

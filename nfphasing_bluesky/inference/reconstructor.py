@@ -45,6 +45,7 @@ from nfphasing_bluesky.modalities import (
     Evaluated,
     FitsAgain,
     Modality,
+    SeesFrames,
     SurveysScans,
     modality,
 )
@@ -119,6 +120,7 @@ class Reconstructor:
             classes=tuple(c.name for c in modality.classes) if len(modality.classes) > 1 else (),
             neighbours=modality.neighbours,
             answers=0 if modality.symmetry is None else ANSWERS,
+            whole_frames=isinstance(modality, SeesFrames),
         )
 
     @property

@@ -1,6 +1,6 @@
 """One file a modality behind one protocol, and their registry."""
 
-from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SurveysScans
+from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SeesFrames, SurveysScans
 from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.network import DrawDistribution, NetworkSettings
@@ -18,6 +18,7 @@ __all__ = [
     "Modality",
     "NetworkSettings",
     "Rows",
+    "SeesFrames",
     "SurveysScans",
     "modality",
 ]

@@ -63,6 +63,22 @@ def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
     return chi2.nan_to_num(torch.inf)
 
 
+def noise_channels(mean: Tensor, noise: Tensor, filled: Tensor) -> Tensor:
+    """(B, 4, N) what a network sees of maps: logarithms of value and noise over the mean, their ratio, mask.
+
+    Args:
+        mean: (B, N) of each point.
+        noise: (B, N) its standard deviation.
+        filled: (B, N) bool, points that count.
+    """
+    share = filled.to(mean)
+    scale = ((share * mean).sum(1) / share.sum(1).clamp_min(1)).abs().clamp_min(1e-300)[:, None]
+    ratio = mean / noise
+    log_noise = (noise / scale).log()
+    images = [(log_noise + torch.asinh(ratio / 2)) / 4, log_noise / 4, torch.asinh(ratio / 2) / 4]
+    return torch.stack([torch.where(filled, image, 0.0) for image in images] + [share], 1).float()
+
+
 def cut_to(frame: Frame, prediction: Prediction) -> Prediction:
     """Take off what a batch was padded with."""
     shape = tuple(slice(0, n) for n in frame.intensity.shape)

@@ -1,7 +1,5 @@
 """A Tango server whose worker is on another machine, and asks for keys."""
 
-import socket
-
 import pytest
 import tango
 import zmq
@@ -9,12 +7,7 @@ import zmq
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.curve import CurveSettings, client_keys, make_keys
 from nfphasing_bluesky.streaming.endpoints import connect
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.waiting import free_port
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""A model folder whose network has never been trained: what a modality knows without weights."""
+
+from pathlib import Path
+
+import torch
+
+from nfphasing_bluesky import __version__
+from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.models import Card, save
+
+
+def untrained(name: str, folder: Path) -> Path:
+    """Write the folder and return it; without a reference of embeddings nothing is out of distribution."""
+    made = modality(name)
+    torch.manual_seed(0)
+    tensors = {f"network.{k}": v for k, v in made.network().state_dict().items()}
+    tensors |= {f"prior.{k}": v for k, v in made.state().items()}
+    card = Card(
+        name=f"{name}-untrained",
+        modality=name,
+        code_version=__version__,
+        sha256="0" * 64,
+        network=made.settings.model_dump(mode="json"),
+        ranges=dict(made.ranges),
+    )
+    save(folder, card, tensors)
+    return folder
