@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from nfphasing_bluesky.inference import Reconstructor
 
-MODEL_S, RECONSTRUCTION_S, TANGO_S = 120.0, 120.0, 20.0
+MODEL_S, RECONSTRUCTION_S, TANGO_S = 240.0, 240.0, 60.0
 REPLAY_TOLERANCE = 1e-3
 
 Report = Callable[[str], None]
