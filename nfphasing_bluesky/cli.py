@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nfphasing_bluesky import options, worker_verbs
 from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory, sleep_while_waiting
-from nfphasing_bluesky.options import Json, finite, print_json
+from nfphasing_bluesky.options import Json, finite, print_json, run_settings
 
 app = typer.Typer(
     name="nfphasing",
@@ -94,6 +94,10 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="of weights, simulation and noise")] = None,
     start: Annotated[str | None, typer.Option(help="model whose weights to start from")] = None,
     only: Annotated[str | None, typer.Option(help="class whose flow alone is trained")] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="any other setting of a run, as companions=16; repeat it"),
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -110,7 +114,7 @@ def train(
         "seed": seed,
     }
     changes |= {"start": start, "only": only}
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = run_settings(other) | {name: value for name, value in changes.items() if value is not None}
     result = train_with_progress(modality, folder, given, minutes=minutes, device=device, console=stderr)
     if as_json:
         print_json(finite(result))

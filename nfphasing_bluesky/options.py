@@ -47,11 +47,22 @@ def pairs(texts: list[str] | None) -> dict[str, str] | None:
     return {theirs: ours for theirs, _, ours in parts}
 
 
+def run_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Setting -> value, of NAME=VALUE; a value is read as JSON where it is some, else as text."""
+    out: dict[str, Any] = {}
+    for name, value in properties(texts).items():
+        try:
+            out[name] = json.loads(value)
+        except json.JSONDecodeError:
+            out[name] = value
+    return out
+
+
 def properties(texts: list[str] | None) -> dict[str, str]:
     """Name -> value, of NAME=VALUE; the value may be empty and hold any character."""
     parts = [text.partition("=") for text in texts or ()]
     if wrong := [name for name, sign, _ in parts if not (name and sign)]:
-        raise typer.BadParameter(f"{wrong[0]!r}, expected NAME=VALUE, as model_name=saxs1d-pr")
+        raise typer.BadParameter(f"{wrong[0]!r}, expected NAME=VALUE")
     return {name.strip(): value for name, _, value in parts}
 
 

@@ -13,7 +13,18 @@ server=${TANGO_DATABASEDS:-/usr/lib/tango/DataBaseds}
 
 fail() { echo "tango-db: $*" >&2; exit 1; }
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+free_port() { # below those that the system gives to whoever asks for any: nobody takes it meanwhile
+  python3 -c '
+import random, socket
+for port in random.sample(range(10000, 20000), 100):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+    print(port)
+    break'
+}
 
 alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
@@ -28,9 +39,9 @@ end() {
 wait_for() { # WHAT LOG COMMAND...
   local what=$1 log=$2
   shift 2
-  for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
+  for _ in $(seq 1200); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
   down
-  fail "$what did not come up within 30 s; $log ends with: $(tail -n 3 "$log" | tr '\n' ' ')"
+  fail "$what did not come up within two minutes; $log ends with: $(tail -n 3 "$log" | tr '\n' ' ')"
 }
 
 sql() { mariadb --no-defaults --socket="$folder/mariadb.sock" --user=root "$@"; }

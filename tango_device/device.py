@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tango import AttrQuality, AutoTangoAllowThreads, DevState, Except
+from tango import AttrQuality, AutoTangoAllowThreads, DeviceProxy, DevState, Except, Util
 from tango.server import Device, attribute, command, device_property
 
 from nfphasing_bluesky import __version__
@@ -69,6 +69,7 @@ class NfPhasing(Device):
     """
 
     _rate_hz = 2.0
+    _ready = False
 
     worker = _property("worker")
     model_name = _property("model_name")
@@ -190,6 +191,19 @@ class NfPhasing(Device):
     def Reset(self) -> str:  # noqa: N802
         """Set the counters to zero, forget past errors, and try again to load a model that failed."""
         return self._order(Verb.RESET)
+
+    def ready(self) -> bool:
+        """Open the socket that events leave by; False while the server is still starting.
+
+        Tango opens it for the first subscriber. It also counts a device that nobody subscribed to as
+        subscribed to when the machine was booted, for ten minutes: an attribute that is added meanwhile is
+        told through a socket that is not there, and the server dies (cppTango 10.3.3, its issue 631).
+        """
+        if not self._ready and not Util.instance().is_svr_starting():
+            admin = DeviceProxy(f"dserver/{Util.instance().get_ds_name()}")
+            admin.ZmqEventSubscriptionChange([self.get_name(), "State", "subscribe", "change", "6"])
+            self._ready = True
+        return self._ready
 
     def push(self, name: str, *reading: Any) -> None:
         """Push a change event of an attribute."""

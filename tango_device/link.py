@@ -16,7 +16,7 @@ from tango_device.keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_S = 0.8
+_ANSWER_S = 2.0
 _WAITING_AT_MOST = 256
 
 

@@ -33,6 +33,9 @@ Reading = tuple[Any, float, AttrQuality]
 class Face(Protocol):
     """What is needed of the Tango device."""
 
+    def ready(self) -> bool:
+        """Say whether attributes may be added and events pushed."""
+
     def push(self, name: str, *reading: Any) -> None:
         """Push a change event of an attribute."""
 
@@ -132,9 +135,13 @@ class Showing:
         with EnsureOmniThread():
             while not self._stopping.is_set():
                 try:
-                    self._step()
+                    if self._face.ready():
+                        self._step()
+                    else:
+                        self._stopping.wait(_TICK_S)
                 except DevFailed:
                     logger.exception("Tango refused a push; the device goes on")
+                    self._stopping.wait(_TICK_S)
                 except Exception:
                     logger.exception("the device could not show what the worker says; it goes on")
 

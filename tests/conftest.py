@@ -14,8 +14,14 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_configure() -> None:
-    """Tests allocate as the program's own processes do."""
+    """Tests allocate as the program's own processes do, and look at the same examples every time."""
     keep_freed_memory()
+    if importlib.util.find_spec("hypothesis"):
+        from hypothesis import HealthCheck, settings
+
+        slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+        settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=slow)
+        settings.load_profile("same")
 
 
 def require(condition: object, reason: str) -> None:

@@ -194,7 +194,8 @@ class ModelInfo:
     """What a loaded model is and infers; everything documents and Tango need to declare their data keys.
 
     `neighbours` is the number of other frames of the scan that it looks at to reconstruct one, `answers` how
-    many of a frame's modes a derived run keeps, the heaviest; 0 where there is one answer.
+    many of a frame's modes a derived run keeps, the heaviest; 0 where there is one answer. `whole_frames`
+    says that it takes frames of a detector as they are, though its density has one axis.
     """
 
     name: str
@@ -206,3 +207,9 @@ class ModelInfo:
     classes: tuple[str, ...] = ()
     neighbours: int = 0
     answers: int = 0
+    whole_frames: bool = False
+
+    @property
+    def takes_curves(self) -> bool:
+        """Whether frames of a detector are reduced for it: averaged over rings, or cut."""
+        return len(self.density.axes) == 1 and not self.whole_frames

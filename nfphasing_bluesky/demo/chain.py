@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from nfphasing_bluesky.inference import Reconstructor
 
-MODEL_S, RECONSTRUCTION_S, TANGO_S = 120.0, 120.0, 20.0
+MODEL_S, RECONSTRUCTION_S, TANGO_S = 240.0, 240.0, 60.0
 REPLAY_TOLERANCE = 1e-3
 
 Report = Callable[[str], None]
@@ -261,7 +261,7 @@ def _figures(
     if frames[0].place is not None:
         return (_object_figure(reconstructor, frames, stored, folder / "object.png"),)
     frames = [frame for frame in frames if frame.origin.seq_num in chosen]
-    if len(reconstructor.info.density.axes) == 1:
+    if reconstructor.info.takes_curves:
         frames = [frame if frame.intensity.ndim == 1 else reduced(frame) for frame in frames]
     paths = []
     for frame, result in zip(frames, reconstructor(frames), strict=True):

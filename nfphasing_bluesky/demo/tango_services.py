@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEVICE = "demo/nfphasing/1"
 INSTANCE = "demo"
-DATABASE_S, SERVER_S = 60.0, 60.0
+DATABASE_S, SERVER_S = 120.0, 120.0
 _LISTENING = re.compile(r"listening on: host=\S+, port=(\d+)")
 _REGISTER = (
     "import json, sys; from nfphasing_bluesky.clients.registration import register; "

@@ -1,9 +1,8 @@
 """Frames behind Resource and Datum documents, through event-model's Filler and the installed handlers."""
 
 import contextlib
-import logging
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import event_model
@@ -13,20 +12,26 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import DocumentError
 from nfphasing_bluesky.documents.keys import Document
 
-log = logging.getLogger(__name__)
-
 RETRIES_S = (0.05, 0.1, 0.2, 0.5)
 
 
-def discover_handlers() -> dict[str, Any]:
-    """Load the handlers that installed packages announce under `databroker.handlers`, spec -> class."""
-    handlers = {}
-    for entry in entry_points(group="databroker.handlers"):
-        try:
-            handlers[entry.name] = entry.load()
-        except Exception as error:  # one broken plug-in must not take the others away
-            log.warning("handler %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
-    return handlers
+class AnnouncedHandler:
+    """A handler that a package announces, imported when the first resource asks for it.
+
+    The usual ones bring pandas, dask and numba: two seconds of every worker's start.
+    """
+
+    def __init__(self, entry: EntryPoint) -> None:
+        self._entry = entry
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        """Open a resource; what is wrong with the package shows here, and takes no other handler away."""
+        return self._entry.load()(*arguments, **more)
+
+
+def discover_handlers() -> dict[str, AnnouncedHandler]:
+    """Return the handlers that installed packages announce under `databroker.handlers`, by spec."""
+    return {entry.name: AnnouncedHandler(entry) for entry in entry_points(group="databroker.handlers")}
 
 
 class ResourceAssets:

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +16,17 @@ from nfphasing_bluesky.core import (
     Failure,
     Frame,
     ModelInfo,
-    NFPhasingError,
     Origin,
     Posterior,
     Prediction,
     ReconstructionSettings,
     SettingsError,
-    refuse_bounds,
 )
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
+from nfphasing_bluesky.inference.collated import Collated, collate, in_parts, most_frames, padded
 from nfphasing_bluesky.inference.device import pick_device
+from nfphasing_bluesky.inference.graphs import CALLS_BEFORE, replay
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
@@ -34,6 +35,7 @@ from nfphasing_bluesky.inference.seeds import generator_of, normal_of, uniform_o
 from nfphasing_bluesky.inference.summaries import bands, mean_and_std
 from nfphasing_bluesky.inference.tempered import temper
 from nfphasing_bluesky.inference.threads import side_by_side
+from nfphasing_bluesky.inference.transfers import sent_ahead, to_host
 from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import (
     Anchors,
@@ -43,6 +45,7 @@ from nfphasing_bluesky.modalities import (
     Evaluated,
     FitsAgain,
     Modality,
+    SeesFrames,
     SurveysScans,
     modality,
 )
@@ -54,14 +57,11 @@ Result = Posterior | Failure
 # Draws whose effective sample size is shown: enough, whatever n_samples is.
 WEIGHED = 64
 
+# Batches that a GPU is prepared for; `padded` fills others up to one of these.
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
 # Modes that a derived run keeps of a frame with several answers.
 ANSWERS = 4
-
-# Draws times points that go through the forward model at once: bounds the memory, not the batch.
-VALUES_AT_ONCE = 2_000_000
-
-# Frames that a core of its own is worth: with fewer, Python's threads wait for each other.
-WORTH_A_CORE = 8
 
 
 class Drawn(NamedTuple):
@@ -108,6 +108,8 @@ class Reconstructor:
         self.settings = settings or ReconstructionSettings()
         self.device = pick_device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
+        if self.device.type == "cuda":
+            replay(self.network)
         self.info = ModelInfo(
             name=card.name,
             modality=card.modality,
@@ -118,6 +120,7 @@ class Reconstructor:
             classes=tuple(c.name for c in modality.classes) if len(modality.classes) > 1 else (),
             neighbours=modality.neighbours,
             answers=0 if modality.symmetry is None else ANSWERS,
+            whole_frames=isinstance(modality, SeesFrames),
         )
 
     @property
@@ -163,29 +166,34 @@ class Reconstructor:
                 number alone, not on the batch the frame came in.
         """
         began = time.perf_counter()
+        order = in_parts(frames, self.modality, n_samples or self.settings.n_samples, self.device)
 
-        def reconstruct(part: Sequence[Frame]) -> list[Result]:
-            usable, batch, results = self._collate(part)
-            if usable:
-                origins = [part[i].origin for i in usable]
-                own = [part[i] for i in usable]
-                made = self.reconstruct(batch, origins, n_samples, seed, began, len(frames), own)
-                placed = (
-                    replace(p, place=frame.place, light=frame.light, trust=doubted(p.trust, frame.doubt))
-                    for p, frame in zip(made, own, strict=True)
-                )
-                results |= dict(zip(usable, placed, strict=True))
-            return [results[i] for i in range(len(part))]
+        def collated(rows: Sequence[int]) -> Collated:
+            return collate([frames[i] for i in rows], self.modality, self.info, self.sigma_floor)
 
-        alike: dict[Hashable, list[int]] = {}
-        for i, frame in enumerate(frames):
-            alike.setdefault(self.modality.batch_key(frame), []).append(i)
-        parts = [
-            part for rows in alike.values() for part in self._parts([frames[i] for i in rows], n_samples)
-        ]
-        done = [result for part in side_by_side(reconstruct, parts, self.device) for result in part]
-        order = [i for rows in alike.values() for i in rows]
-        return [result for _, result in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
+        def reconstruct(work: Collated) -> list[Result]:
+            return self._reconstruct_part(work, n_samples, seed, began, len(frames))
+
+        if self.device.type == "cpu":
+            done = side_by_side(lambda rows: reconstruct(collated(rows)), order)
+        else:
+            work = (padded(collated(rows)) for rows in order)
+            done = [reconstruct(piece) for piece in sent_ahead(work, self.device)]
+        results = dict(zip(chain.from_iterable(order), chain.from_iterable(done), strict=True))
+        return [results[i] for i in range(len(frames))]
+
+    def _reconstruct_part(
+        self, work: Collated, n_samples: int | None, seed: int | None, began: float, share: int
+    ) -> list[Result]:
+        results: dict[int, Result] = dict(work.failed)
+        if work.usable:
+            own = [work.frames[i] for i in work.usable]
+            made = self.reconstruct(work.batch, [f.origin for f in own], n_samples, seed, began, share, own)
+            results |= {
+                i: replace(p, place=frame.place, light=frame.light, trust=doubted(p.trust, frame.doubt))
+                for i, p, frame in zip(work.usable, made, own, strict=True)
+            }
+        return [results[i] for i in range(len(work.frames))]
 
     def survey(self, frames: Sequence[Frame]) -> list[Frame]:
         """Return the frames of a whole scan as the model takes them best: each knows of the others.
@@ -195,36 +203,6 @@ class Reconstructor:
         """
         complete = with_neighbours(frames, self.info.neighbours)
         return self.modality.survey(complete) if isinstance(self.modality, SurveysScans) else complete
-
-    def _collate(self, frames: Sequence[Frame]) -> tuple[list[int], Any, dict[int, Result]]:
-        """Indices of the frames that can be used, their batch, and why the others can't."""
-        everyone = list(range(len(frames)))
-        try:
-            if not self.modality.takes_bounds:
-                refuse_bounds(frames, self.info.name)
-            return everyone, self.modality.collate(frames, self.sigma_floor), {}
-        except NFPhasingError as error:
-            if len(frames) == 1:
-                return [], None, {0: Failure(frames[0].origin, f"{type(error).__name__}: {error}")}
-        failed = {i: reason[0] for i in everyone if (reason := self._collate([frames[i]])[2])}
-        usable = [i for i in everyone if i not in failed]
-        _, batch, _ = self._collate([frames[i] for i in usable]) if usable else ([], None, {})
-        return usable, batch, failed
-
-    def _parts(self, frames: Sequence[Frame], n_samples: int | None) -> list[Sequence[Frame]]:
-        """Split frames so that each part's draws times points stay below `VALUES_AT_ONCE`.
-
-        On the processor there is a part for every core, or a multiple of that, if there are frames enough.
-        """
-        if isinstance(self.modality, FitsAgain) and self.modality.one_by_one:
-            return [frames[i : i + 1] for i in range(len(frames))]
-        points = max((frame.intensity.size for frame in frames), default=1)
-        size = max(1, VALUES_AT_ONCE // ((n_samples or self.settings.n_samples) * points))
-        if self.device.type == "cpu":
-            cores = max(1, min(torch.get_num_threads(), len(frames) // WORTH_A_CORE))
-            rounds = -(-len(frames) // (size * cores))
-            size = max(1, -(-len(frames) // max(1, rounds * cores)))
-        return [frames[i : i + size] for i in range(0, len(frames), size)]
 
     @torch.no_grad()
     def reconstruct(
@@ -254,7 +232,7 @@ class Reconstructor:
             "predicted": drawn.predicted,
             **{f"parameter.{k}": v for k, v in self.modality.report(draws, evaluated.nuisance).items()},
         }
-        split = {k: v.view(len(batch), s, *v.shape[1:]).cpu() for k, v in tensors.items()}
+        split = to_host({k: v.view(len(batch), s, *v.shape[1:]) for k, v in tensors.items()})
         classes = self._classes(distribution, draws.label.view(len(batch), s))
         labels = draws.label.view(len(batch), s).cpu().numpy()
         agreement = self.modality.agreement(batch, anchors)
@@ -335,7 +313,10 @@ class Reconstructor:
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Reconstruct a simulated frame, and make what the fits of every class need."""
+        """Reconstruct a simulated frame, and make what the fits of every class need.
+
+        On a GPU, also record the network for every size of a batch.
+        """
         generator = torch.Generator().manual_seed(0)
         batch, _ = self.modality.simulate(self.modality.sample_prior(2, generator), generator)
         batch = batch.to(self.device)
@@ -343,6 +324,12 @@ class Reconstructor:
         for k in range(len(self.modality.classes)):
             anchors.get(k, torch.zeros(1, dtype=torch.long, device=self.device))
         self.reconstruct(batch, [Origin(), Origin()])
+        if self.device.type == "cuda":
+            points = batch.intensity[0].numel()
+            most = most_frames(points, self.modality, self.settings.n_samples, self.device)
+            for size in [size for size in SIZES if size <= most] * CALLS_BEFORE:
+                rows = torch.arange(size, device=self.device) % len(batch)
+                self.reconstruct(batch.at(rows), [Origin()] * size)
 
     @torch.no_grad()
     def condition(self, batch: Any, origins: Sequence[Origin], seed: int) -> Conditioned:

@@ -16,10 +16,10 @@ Part = TypeVar("Part")
 Made = TypeVar("Made")
 
 
-def side_by_side(function: Callable[[Part], Made], parts: Sequence[Part], device: torch.device) -> list[Made]:
-    """Apply a function to each part, in order; on a GPU, or a single core, one after the other."""
+def side_by_side(function: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
+    """Apply a function to each part, in order; on a single core one after the other."""
     cores = torch.get_num_threads()
-    if device.type != "cpu" or cores == 1:
+    if cores == 1:
         return [function(part) for part in parts]
     try:
         if len(parts) > 1:

@@ -1,6 +1,7 @@
 """One file a modality behind one protocol, and their registry."""
 
-from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SurveysScans
+from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SeesFrames, SurveysScans
+from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.network import DrawDistribution, NetworkSettings
 from nfphasing_bluesky.modalities.registry import REGISTRY, modality
@@ -16,6 +17,8 @@ __all__ = [
     "FitsAgain",
     "Modality",
     "NetworkSettings",
+    "Rows",
+    "SeesFrames",
     "SurveysScans",
     "modality",
 ]

@@ -5,6 +5,7 @@ it happens in the coordinates y of the flow's box, in which uniform priors are s
 themselves are in `fits`.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
@@ -108,12 +109,17 @@ class Library:
         self.y, self.background = y, background
         self.shape = shape.T.contiguous()
         self.square = self.shape.square()
+        self._there = {y.device: self}
 
-    def on(self, device: torch.device) -> None:
-        """Move to a device, once."""
-        if self.y.device != device:
-            self.y, self.shape = self.y.to(device), self.shape.to(device)
-            self.square = self.square.to(device)
+    def on(self, device: torch.device) -> "Library":
+        """Return the same on a device; made once for each, because others may be using this one."""
+        if device not in self._there:
+            moved = copy.copy(self)
+            moved.y, moved.shape, moved.square = (
+                value.to(device) for value in (self.y, self.shape, self.square)
+            )
+            self._there[device] = moved
+        return self._there[device]
 
     def misfit(self, weight: Tensor, intensity: Tensor) -> Tensor:
         """(B, M) chi^2 but for a constant of each curve."""
@@ -149,10 +155,10 @@ class CurveLibrary(Library):
 
     def best(self, batch: CurveBatch, count: int) -> Tensor:
         """(B, count, D) objects whose curves fit best, scale and background solved for."""
-        self.on(batch.q.device)
+        own = self.on(batch.q.device)
         bins = bin_curve(batch.q, batch.intensity, batch.sigma, batch.mask, self.grid)
         variance = bins.variance + (LIBRARY_ERROR * bins.intensity).square()
         weight = torch.where(bins.filled, variance.clamp_min(1e-30).reciprocal(), 0.0)
         parts = zip(weight.split(CHUNK), bins.intensity.split(CHUNK), strict=True)
-        chosen = [self.misfit(w, y).topk(count, dim=1, largest=False).indices for w, y in parts]
-        return self.y[torch.cat(chosen)]
+        chosen = [own.misfit(w, y).topk(count, dim=1, largest=False).indices for w, y in parts]
+        return own.y[torch.cat(chosen)]

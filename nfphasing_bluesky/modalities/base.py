@@ -265,6 +265,16 @@ class SurveysScans(Protocol):
 
 
 @runtime_checkable
+class SeesFrames(Protocol):
+    """A modality that takes frames of a detector as they are, though u has one axis."""
+
+    @property
+    def whole_frames(self) -> bool:
+        """True."""
+        ...
+
+
+@runtime_checkable
 class FitsAgain(Protocol):
     """A modality of so many minima that draws of its flow are worth a fit, and fits may miss the right one.
 

@@ -14,13 +14,14 @@ class Rows:
 
     def at(self, index: Tensor) -> Self:
         """Return the rows that an index or a boolean mask picks."""
-        return self._each(lambda value: value.at(index) if isinstance(value, Rows) else value[index])
+        return self.each(lambda value: value.at(index) if isinstance(value, Rows) else value[index])
 
     def to(self, device: torch.device | str) -> Self:
         """Return them on another device."""
-        return self._each(lambda value: value.to(device))
+        return self.each(lambda value: value.to(device))
 
-    def _each(self, change: Callable[[Any], Any]) -> Self:
+    def each(self, change: Callable[[Any], Any]) -> Self:
+        """Return them with every tensor, and whatever else has rows, changed by a function."""
         values = vars(self).items()
         return type(self)(**{n: change(v) if isinstance(v, Tensor | Rows) else v for n, v in values})
 
@@ -60,6 +61,22 @@ def gaussian_chi2(batch: Any, predicted: Tensor) -> Tensor:
     pull = torch.where(usable, (batch.intensity - predicted) / batch.sigma, 0.0).double()
     chi2 = (pull**2).flatten(1).sum(1) / usable.flatten(1).sum(1).clamp_min(1)
     return chi2.nan_to_num(torch.inf)
+
+
+def noise_channels(mean: Tensor, noise: Tensor, filled: Tensor) -> Tensor:
+    """(B, 4, N) what a network sees of maps: logarithms of value and noise over the mean, their ratio, mask.
+
+    Args:
+        mean: (B, N) of each point.
+        noise: (B, N) its standard deviation.
+        filled: (B, N) bool, points that count.
+    """
+    share = filled.to(mean)
+    scale = ((share * mean).sum(1) / share.sum(1).clamp_min(1)).abs().clamp_min(1e-300)[:, None]
+    ratio = mean / noise
+    log_noise = (noise / scale).log()
+    images = [(log_noise + torch.asinh(ratio / 2)) / 4, log_noise / 4, torch.asinh(ratio / 2) / 4]
+    return torch.stack([torch.where(filled, image, 0.0) for image in images] + [share], 1).float()
 
 
 def cut_to(frame: Frame, prediction: Prediction) -> Prediction:

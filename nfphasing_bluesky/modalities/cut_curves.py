@@ -17,6 +17,7 @@ from torch import Tensor
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, GrazingCutsGeometry, Prediction
 from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.modalities.curves import log_uniform
+from nfphasing_bluesky.physics.grazing_bins import crowded_places
 from nfphasing_bluesky.physics.noise import random_missing_ranges, uneven_sigma
 
 IN_PLANE, OUT_OF_PLANE = 48, 72
@@ -143,11 +144,6 @@ def _averaged(
     missing = count - at.size
     padded = [np.pad(v, (0, missing), mode="edge") for v in (at, value, sigma)]
     return *padded, np.pad(~good, (0, missing), constant_values=True)
-
-
-def crowded_places(count: int, crowded: float) -> np.ndarray:
-    """(count,) places from 0 to 1, even in the inverse hyperbolic sine: denser at first."""
-    return np.sinh(np.linspace(0, np.arcsinh(crowded), count)) / crowded
 
 
 def usable(batch: CutsBatch) -> Tensor:

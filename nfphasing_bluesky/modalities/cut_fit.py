@@ -8,8 +8,6 @@ slopes that keep what a coordinate does not change.
 Letters: B pairs, P draws of each, C fits, D coordinates, Q points.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -17,10 +15,10 @@ from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities.anchors import Target
 from nfphasing_bluesky.modalities.cut_curves import CutsBatch
 from nfphasing_bluesky.modalities.cut_model import Detail, cuts, moved_cuts
-from nfphasing_bluesky.modalities.fits import FITTED_AT_ONCE, fit
-from nfphasing_bluesky.modalities.linear import BackgroundPrior, condition
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.particle_prior import CLASSES
 from nfphasing_bluesky.modalities.slopes import differences
+from nfphasing_bluesky.modalities.surface_fits import best_places, fit_from, in_box
 from nfphasing_bluesky.modalities.unit_box import unit_box
 
 FITTED = Detail(8, 3, 1)
@@ -51,34 +49,16 @@ def target(k: int, background: BackgroundPrior, device: torch.device) -> Target:
     )
 
 
-@dataclass(frozen=True)
-class Given:
-    """Fits that begin where they are told: (B, 1, D) in box coordinates."""
-
-    places: Tensor
-
-    def best(self, batch: CutsBatch, count: int) -> Tensor:
-        """Return the places."""
-        return self.places
-
-
 def best_draws(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPrior, count: int) -> Tensor:
     """(B, count, D) those of draws (B, P, D) in 0..1 that come closest."""
-    each = drawn.shape[1]
-    shape = cuts(drawn.flatten(0, 1).float(), k, batch.q.repeat_interleave(each, 0), ROUGH)
-    error = batch.sigma.square() + (ROUGH_ERROR * batch.intensity).square()
-    weight = torch.where(batch.mask, 0.0, error.clamp_min(1e-30).reciprocal())
-    evidence = condition(shape, batch.intensity, weight, background).log_evidence.view(-1, each)
-    best = evidence.nan_to_num(-torch.inf).topk(count, dim=1).indices
-    return drawn.gather(1, best[:, :, None].expand(-1, -1, drawn.shape[2]))
+
+    def roughly_computed(theta: Tensor, packed: Tensor) -> Tensor:
+        return cuts(theta, k, packed, ROUGH)
+
+    return best_places(roughly_computed, drawn, batch, background, count, ROUGH_ERROR)
 
 
 def fit_again(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPrior) -> Anchor:
     """Fits (B * FITS,) of class k, those of one pair together, that begin at the best of draws (B, P, D)."""
-    starts = best_draws(k, drawn, batch, background, FITS).double()
-    places = unit_box(starts.shape[2], starts.device)(starts, starts)[0].clamp(-3.0, 3.0)
-    rows = torch.arange(len(batch), device=starts.device).repeat_interleave(FITS)
-    own, several, flat = target(k, background, starts.device), batch.at(rows), places.flatten(0, 1)[:, None]
-    parts = torch.arange(len(rows)).split(FITTED_AT_ONCE)
-    fits = [fit(own, Given(flat[part]), several.at(part)) for part in parts]
-    return Anchor(*(torch.cat([getattr(f, n) for f in fits]) for n in ("location", "factor", "features")))
+    starts = best_draws(k, drawn, batch, background, FITS)
+    return fit_from(target(k, background, starts.device), in_box(starts), batch)

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from nfphasing_bluesky.flows import Anchor, EncoderSettings, FlowSettings, LogGrid
+from nfphasing_bluesky.flows import EncoderSettings, FlowSettings, LogGrid
 from nfphasing_bluesky.flows.resample import CHANNELS
 from nfphasing_bluesky.modalities.draws import Anchors
 from nfphasing_bluesky.modalities.network import (
@@ -55,13 +54,3 @@ class CutsPosterior(CurvePosterior):
         """Condition on (B, C, N) channels and (B, E) scalars; anchors are those of the prior."""
         found = super().forward(channels, extra, anchors)
         return CutsDistribution(found.mixture, found.embedding, found.anchors, found.width)
-
-
-def no_anchors(frames: int) -> Anchors:
-    """The prior: nothing is fitted."""
-
-    def find(k: int, rows: Tensor) -> Anchor:
-        nothing = torch.zeros(len(rows), len(CLASSES[k].free), device=rows.device)
-        return Anchor(nothing, torch.diag_embed(nothing + 1), nothing[:, :0])
-
-    return Anchors(frames, find)

@@ -148,7 +148,7 @@ class _Fit:
 
 def fit(target: Target, library: Starts[M], batch: M) -> Anchor:
     """Anchor of every measurement of a batch. Each one's depends on that one alone."""
-    return fit_together([Wanted(target, library, torch.arange(len(batch)))], batch)[0]
+    return fit_together([Wanted(target, library, torch.arange(len(batch), device=batch.q.device))], batch)[0]
 
 
 @torch.no_grad()

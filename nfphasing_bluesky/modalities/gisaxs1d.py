@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
+from nfphasing_bluesky.core import Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, LocalFits, resample_curve
 from nfphasing_bluesky.modalities import cut_curves, cut_fit
 from nfphasing_bluesky.modalities.curves import log_uniform
@@ -24,26 +24,22 @@ from nfphasing_bluesky.modalities.cut_network import (
     OUT_OF_PLANE_GRID,
     SETTINGS,
     CutsPosterior,
-    no_anchors,
 )
-from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
+from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.loose_scale import Measured, loosened
 from nfphasing_bluesky.modalities.network import NetworkSettings
 from nfphasing_bluesky.modalities.particle_prior import (
     CLASSES,
     PARAMETERS,
     PARTICLE_DENSITY,
+    ParticleSample,
     profile,
     sample_of,
 )
-from nfphasing_bluesky.modalities.unit_box import UnitBox
-
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-DEPTHS_ANGSTROM = (-1000.0, 1400.0, 481)
+from nfphasing_bluesky.modalities.surface_particles import SurfaceParticles
 
 
-class GisaxsCuts(UnitBox):
+class GisaxsCuts(SurfaceParticles):
     """The modality."""
 
     name = "gisaxs1d"
@@ -52,21 +48,15 @@ class GisaxsCuts(UnitBox):
     width = max(len(c.free) for c in CLASSES)
     simulation = CutSimulation()
     background = BackgroundPrior(1e-5, 0.3)
-    noise_columns = 3
     sigma_floor = 0.03
     hopeless_nats = math.inf
-    takes_bounds = False
-    one_by_one = True
-    disagreement = ""
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 256, "round_batches": 16, "reuse": 1, "average": 0.998, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         self.settings = settings or SETTINGS
-        self.axis = torch.linspace(*DEPTHS_ANGSTROM[:2], int(DEPTHS_ANGSTROM[2]))
-        axis = Axis("z", self.axis.double().numpy(), "angstrom")
-        self.density_info = DensityInfo("rho_e(z)", "e/angstrom^3", (axis,))
+        super().__init__()
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "GisaxsCuts":
@@ -78,16 +68,21 @@ class GisaxsCuts(UnitBox):
         """Feature -> range that the simulated pairs cover."""
         return cut_curves.feature_ranges(self.simulation)
 
-    def pattern(self, draws: Draws, packed: Tensor) -> Tensor:
-        """(N, Q) scattering of each draw at its points and beam (N, Q + 6), of root mean square 1."""
-        out = torch.zeros(len(draws), packed.shape[1] - 6, dtype=draws.theta.dtype, device=packed.device)
-        for k, spec in enumerate(CLASSES):
-            chosen = (draws.label == k).nonzero()[:, 0]
-            if chosen.numel():
-                # a draw outside of the prior, which has no probability anyway, counts as one on its edge
-                theta = draws.theta[chosen, : len(spec.free)].clamp(0.0, 1.0)
-                out = out.index_copy(0, chosen, cuts(theta, k, packed[chosen], FINE))
-        return out
+    def scattering(self, theta: Tensor, kind: int, packed: Tensor) -> Tensor:
+        """(N, Q) of samples of one class."""
+        return cuts(theta, kind, packed, FINE)
+
+    def points(self, packed: Tensor) -> int:
+        """Q."""
+        return packed.shape[1] - 6
+
+    def sample_of(self, theta: Tensor, kind: int, sizes: int) -> ParticleSample:
+        """Samples of theta (N, D) in 0..1."""
+        return sample_of(theta, kind, sizes)
+
+    def profile(self, theta: Tensor, kind: int, particle_density: Tensor, z_angstrom: Tensor) -> Tensor:
+        """(N, Z) electron density."""
+        return profile(sample_of(theta, kind, FINE.sizes), particle_density, z_angstrom)
 
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[CutsBatch, Mapping[str, Tensor]]:
         """Measure N samples, each with a geometry of its own; also the truth of every parameter."""
@@ -128,64 +123,11 @@ class GisaxsCuts(UnitBox):
         scalars = torch.stack([*vertical, *angles, *across, ratio.to(k)], 1).to(first.channels)
         return torch.cat([first.channels, second.channels], 2), scalars
 
-    def anchors(self, batch: CutsBatch) -> Anchors:
-        """The prior: nothing is fitted."""
-        return no_anchors(len(batch))
-
     def fits_again(self, k: int, drawn: Tensor, batch: CutsBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at draws, each as probable as the Gaussian around it says."""
         found = cut_fit.fit_again(k, drawn, batch, self.background)
         location, factor = (v.view(len(batch), -1, *v.shape[1:]) for v in (found.location, found.factor))
         return self._weighed(k, location, factor, batch)
-
-    def agreement(self, batch: CutsBatch, anchors: Anchors) -> Tensor:
-        """(B,) NaN: the chi-squared tells what is no such sample."""
-        return batch.intensity.new_full((len(batch),), torch.nan)
-
-    def forward(self, draws: Draws, batch: CutsBatch) -> Tensor:
-        """(N, Q) scattering of each draw at its frame's points, of root mean square 1."""
-        return self.pattern(draws, batch.q[draws.frame])
-
-    def evaluate(self, draws: Draws, batch: CutsBatch, noise: Tensor | None = None) -> Evaluated:
-        """Run draws through the forward model; scale and background by their exact conditional.
-
-        Of draws that don't explain their frame the scale is what `loose_scale` says. Without noise these are
-        central, and the particles' densities spread evenly over their prior.
-        """
-        linear, shape = self._condition(draws, batch)
-        tight, beta = linear.draw(noise)
-        background, rows = tight * beta, draws.frame
-        measured = Measured(batch.intensity[rows], batch.sigma[rows], ~batch.mask[rows])
-        scale = loosened(shape, tight, background, measured, None if noise is None else noise[:, 1])
-        beta = background / scale
-        predicted = (scale[:, None] * shape + background[:, None]).to(shape.dtype)
-        even = (torch.arange(len(draws), device=scale.device) * GOLDEN_RATIO + 0.5).remainder(1.0).to(scale)
-        place = even if noise is None else torch.special.ndtr(noise[:, 2].to(scale))
-        material = PARTICLE_DENSITY.at(place)
-        return Evaluated(linear.log_evidence, {"scale": scale, "beta": beta, "material": material}, predicted)
-
-    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
-        """(N, Z) electron density, averaged over the area, at each depth below the surface, e/angstrom^3."""
-        z = self.axis.to(draws.theta)
-        out = draws.theta.new_zeros(len(draws), len(z))
-        for k, spec in enumerate(CLASSES):
-            chosen = (draws.label == k).nonzero()[:, 0]
-            if chosen.numel():
-                sample = sample_of(draws.theta[chosen, : len(spec.free)], k, FINE.sizes)
-                out[chosen] = profile(sample, nuisance["material"][chosen].to(out), z)
-        return out
-
-    def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Values of every reported parameter; NaN where a class lacks it."""
-        missing = torch.full_like(draws.theta[:, 0], torch.nan)
-        out = {p.name: missing.clone() for p in PARAMETERS}
-        for k, spec in enumerate(CLASSES):
-            chosen = (draws.label == k).nonzero()[:, 0]
-            if chosen.numel():
-                for name, value in sample_of(draws.theta[chosen, : len(spec.free)], k, 2).values.items():
-                    out[name][chosen] = value.to(missing.dtype)
-        out["particle_density_e_per_cubic_angstrom"] = nuisance["material"].to(missing.dtype)
-        return out | self._linear(nuisance, missing)
 
     def on_frame(
         self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction

@@ -1,5 +1,6 @@
 """Where fits of patterns begin: objects in units of 1/q_top, so that one library serves all q."""
 
+import copy
 from dataclasses import dataclass
 from math import log, pi
 
@@ -109,15 +110,14 @@ class PatternLibrary:
 
     def best(self, batch: FittedPatterns, count: int) -> Tensor:
         """(B, count, D) objects inside of the box whose patterns fit best, in the box's coordinates."""
-        library = self.library
-        library.on(batch.q.device)
+        library = self.library.on(batch.q.device)
         weight = batch.root_weight.square().view(-1, polar.RINGS, polar.SECTORS)
         total = _joined(weight)
         safe = torch.where(total > 0, total, 1.0)
         intensity = _joined(weight * batch.intensity.view_as(weight)) / safe
         variance = safe.reciprocal() + (ERROR * intensity).square()
         known = torch.where(total > 0, variance.reciprocal(), 0.0).float()
-        box = self.box.to(batch.q.device)
+        box = copy.deepcopy(self.box).to(batch.q.device)
         found = []
         parts = (v.split(CHUNK) for v in (known, intensity.float(), batch.source.q_top[batch.q].log()))
         for w, y, log_top in zip(*parts, strict=True):

@@ -2,7 +2,7 @@
 
 The noise is Gaussian. Counts are Poisson, but a bin joins many pixels, and then scale and background, in
 which the model is linear, can be integrated out exactly; sigma comes from the counts of a bin and its
-neighbours (`polar.expected_counts`). Frames that are no counts any more bring their own sigma.
+neighbours (`noise.local_counts`). Frames that are no counts any more bring their own sigma.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ from nfphasing_bluesky.core import (
     plane_of,
 )
 from nfphasing_bluesky.modalities import polar
-from nfphasing_bluesky.modalities.batches import Measured
+from nfphasing_bluesky.modalities.batches import Measured, noise_channels
 from nfphasing_bluesky.modalities.curves import R_E_ANGSTROM, log_uniform
 from nfphasing_bluesky.physics.counting import beam_stop_disc, module_gaps
-from nfphasing_bluesky.physics.noise import poisson_counts
+from nfphasing_bluesky.physics.noise import local_counts, poisson_counts
 
 Q_TOP = (0.05, 0.2)
 """Largest q of a pattern, 1/angstrom; pixels beyond the upper one are not looked at."""
@@ -100,7 +100,7 @@ def binned(
     total = polar.joined_parts(polar.turned(sums, steps)).sum(3)
     n = own.pixels.clamp_min(1.0)
     if variances is None:
-        level = polar.expected_counts(total, own.pixels)
+        level = local_counts(total, own.pixels, circular=True)
         variance = level / n
     else:
         level = total / n
@@ -253,14 +253,9 @@ def context(batch: PatternBatch) -> tuple[Tensor, Tensor]:
     empty = total <= 0
     safe = torch.where(empty, 1.0, total)
     mean, noise = joined(weight * batch.intensity) / safe, safe.rsqrt()
-    filled = (~empty).double()
-    scale = ((filled * mean).sum(1) / filled.sum(1).clamp_min(1)).abs().clamp_min(1e-300)[:, None]
-    ratio = mean / noise
-    log_mean = (noise / scale).log() + torch.asinh(ratio / 2)
-    images = [log_mean / 4, (noise / scale).log() / 4, torch.asinh(ratio / 2) / 4]
-    channels = torch.stack([torch.where(empty, 0.0, image) for image in images] + [filled], 1)
+    channels = noise_channels(mean, noise, ~empty)
     extra = [batch.axis, 2 * (batch.q_top / 0.1).log(), _signal_to_noise(batch).clamp_min(1.0).log() / 4 - 1]
-    return channels.float(), torch.stack(extra, 1).float()
+    return channels, torch.stack(extra, 1).float()
 
 
 def features(batch: PatternBatch) -> Mapping[str, Tensor]:

@@ -91,12 +91,13 @@ PARTICLE_DENSITY = Quantity("particle_density", 0.3, 4.7, log=True)
 """It scatters as the scale does: nothing is learnt of it, and it is drawn from its prior."""
 
 
-def _class(name: str, quantities: tuple[Quantity, ...]) -> ClassSpec:
+def unit_class(name: str, quantities: tuple[Quantity, ...]) -> ClassSpec:
+    """Class whose free parameters are places between the bounds of quantities."""
     free = tuple(q.name for q in quantities)
     return ClassSpec(name, free, (0.0,) * len(free), (1.0,) * len(free))
 
 
-CLASSES = (_class("supported", SUPPORTED), _class("buried", BURIED))
+CLASSES = (unit_class("supported", SUPPORTED), unit_class("buried", BURIED))
 
 PARAMETERS = (
     Parameter("radius_angstrom", "angstrom", "radius"),
@@ -147,24 +148,36 @@ class ParticleSample:
 
 def sample_of(theta: Tensor, kind: int, sizes: int) -> ParticleSample:
     """Samples of theta (N, D) in 0..1; differentiable."""
-    quantities = QUANTITIES[kind]
+    v = values_at(theta, QUANTITIES[kind])
+    stack, layer, room = surroundings(v)
+    bodies = _bodies(v, sizes, room)
+    order = order_of(v)
+    offset = torch.deg2rad(v["incidence_offset_degree"])
+    return ParticleSample(stack, layer, bodies, order, offset, reported(v, stack, order))
+
+
+def values_at(theta: Tensor, quantities: tuple[Quantity, ...]) -> dict[str, Tensor]:
+    """Name -> (N,) values at places theta (N, D); the median particle fits into its film, if it has one."""
     v = {q.name: q.at(theta[:, i]) for i, q in enumerate(quantities)}
-    if kind == 0:
-        stack, layer, room = _bare(v), 0, None
-    else:
-        # the median particle fits into its film
+    if "film_thickness" in v:
         most = (0.5 * FULL * v["film_thickness"] / v["aspect"]).clamp_max(PARTICLES[0].upper)
         place = theta[:, 0]
         v["radius"] = PARTICLES[0].lower * ((most / PARTICLES[0].lower).log().clamp_min(0.05) * place).exp()
-        stack, layer, room = _films(v), 1, v["film_thickness"]
-    bodies = _bodies(v, sizes, room)
+    return v
+
+
+def surroundings(v: dict[str, Tensor]) -> tuple[Stack, int, Tensor | None]:
+    """Stack, the layer of it that holds the particles, and that layer's thickness (N,), if it has one."""
+    return (_films(v), 1, v["film_thickness"]) if "film_thickness" in v else (_bare(v), 0, None)
+
+
+def order_of(v: dict[str, Tensor]) -> Paracrystal:
+    """Places of the particles in the plane."""
     distance = 2 * v["radius"] * v["relative_distance"]
     disorder = distance * v["relative_disorder"]
     coupling = MOST_COUPLING * v["root_coupling"].square()
     damping = distance * v["relative_damping"]
-    order = Paracrystal(distance, disorder, damping, coupling=coupling)
-    offset = torch.deg2rad(v["incidence_offset_degree"])
-    return ParticleSample(stack, layer, bodies, order, offset, _reported(v, stack, order))
+    return Paracrystal(distance, disorder, damping, coupling=coupling)
 
 
 def _bare(v: dict[str, Tensor]) -> Stack:
@@ -190,6 +203,15 @@ def _legendre(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _bodies(v: dict[str, Tensor], sizes: int, room: Tensor | None) -> Spheroids:
+    radius, tall, share = sizes_of(v, sizes, room)
+    middle = -0.5 * tall
+    if room is not None:
+        middle = 0.5 * tall + v["depth"][:, None] * (room[:, None] - tall)
+    return Spheroids(radius, tall, share, middle)
+
+
+def sizes_of(v: dict[str, Tensor], sizes: int, room: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Radius, height and share (N, S) of log-normal sizes, cut off at `REACH`, and where the room ends."""
     place, weight = (x.to(v["radius"]) for x in _legendre(sizes))
     reach = torch.full_like(v["radius"], REACH)
     height = 2 * v["radius"] * v["aspect"]
@@ -199,15 +221,11 @@ def _bodies(v: dict[str, Tensor], sizes: int, room: Tensor | None) -> Spheroids:
     standard = 0.5 * ((reach - REACH)[:, None] + (reach + REACH)[:, None] * place)
     share = weight * torch.exp(-0.5 * standard.square())
     factor = torch.exp(v["spread"][:, None] * standard)
-    tall = height[:, None] * factor
-    middle = -0.5 * tall
-    if room is not None:
-        middle = 0.5 * tall + v["depth"][:, None] * (room[:, None] - tall)
-    radius = v["radius"][:, None] * factor
-    return Spheroids(radius, tall, share / share.sum(1, keepdim=True), middle)
+    return v["radius"][:, None] * factor, height[:, None] * factor, share / share.sum(1, keepdim=True)
 
 
-def _reported(v: dict[str, Tensor], stack: Stack, order: Paracrystal) -> dict[str, Tensor]:
+def reported(v: dict[str, Tensor], stack: Stack, order: Paracrystal) -> dict[str, Tensor]:
+    """Name -> (N,) parameters as they are reported, but for what is linear."""
     height = 2 * v["radius"] * v["aspect"]
     out = {
         "radius_angstrom": v["radius"],
@@ -236,19 +254,25 @@ def _reported(v: dict[str, Tensor], stack: Stack, order: Paracrystal) -> dict[st
 
 
 def covered(sample: ParticleSample, z_angstrom: Tensor) -> Tensor:
-    """(N, Z) share of the area that particles take at depth z (Z,) below the surface, at most 1.
-
-    Particles are as many as on a hexagonal lattice of their distance.
-    """
-    number = 2 / math.sqrt(3) / sample.order.distance.square()
+    """(N, Z) share of the area that particles take at depth z (Z,) below the surface, at most 1."""
     b = sample.bodies
     place = (z_angstrom[:, None] - b.middle[:, None]) / (0.5 * b.height[:, None])
     area = math.pi * b.radius.square()[:, None] * (1 - place.square()).clamp_min(0.0)
-    return (number[:, None] * (b.share[:, None] * area).sum(2)).clamp_max(1.0)
+    return share_of_area(sample.order, (b.share[:, None] * area).sum(2))
+
+
+def share_of_area(order: Paracrystal, area: Tensor) -> Tensor:
+    """(N, Z) share that cross sections (N, Z), angstrom^2, take of particles on a hexagonal lattice."""
+    number = 2 / math.sqrt(3) / order.distance.square()
+    return (number[:, None] * area).clamp_max(1.0)
 
 
 def profile(sample: ParticleSample, particle_density: Tensor, z_angstrom: Tensor) -> Tensor:
     """(N, Z) electron density, averaged over the area, at depth z (Z,) below the surface, e/angstrom^3."""
-    around = bounded_profile(sample.stack, z_angstrom)
-    matrix = sample.stack.density[:, sample.layer, None]
-    return around + covered(sample, z_angstrom) * (particle_density[:, None] - matrix)
+    return filled(sample.stack, sample.layer, covered(sample, z_angstrom), particle_density, z_angstrom)
+
+
+def filled(stack: Stack, layer: int, taken: Tensor, particle_density: Tensor, z_angstrom: Tensor) -> Tensor:
+    """(N, Z) density of a stack in whose layer particles take a share (N, Z) of the area."""
+    matrix = stack.density[:, layer, None]
+    return bounded_profile(stack, z_angstrom) + taken * (particle_density[:, None] - matrix)

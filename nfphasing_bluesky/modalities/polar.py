@@ -20,7 +20,6 @@ FINE = SECTORS * SPLIT
 NODES = (0.5 - sqrt(3) / 4, 0.5, 0.5 + sqrt(3) / 4)
 """Places within a ring where the model is computed: the Chebyshev points, in ring widths."""
 
-TRUSTED = 100.0
 """Counts of a bin beyond which its own number says more of its variance than its neighbours'."""
 
 
@@ -199,20 +198,3 @@ def principal_axis(pixels: Tensor, mean: Tensor, azimuth: Tensor) -> Tensor:
 def whole_steps(axis: Tensor) -> Tensor:
     """(B,) int64, the axis in fine sectors, 0..F-1."""
     return (axis * (FINE / pi)).round().long() % FINE
-
-
-def expected_counts(counts: Tensor, pixels: Tensor) -> Tensor:
-    """(B, R, A) counts per pixel as a bin and its neighbours tell, for its variance.
-
-    A bin with few counts is given the mean of the eight around it, not its own: or chance would give weight
-    to low counts, and pull the fit there. One with many is given its own. Empty surroundings are given their
-    ring's.
-    """
-    ring = (counts.sum(2, keepdim=True) + 1) / pixels.sum(2, keepdim=True).clamp_min(1.0)
-
-    def around(values: Tensor) -> Tensor:
-        padded = torch.cat([values[:, :, -1:], values, values[:, :, :1]], 2)[:, None]
-        return torch.nn.functional.avg_pool2d(padded, 3, 1, (1, 0), divisor_override=1)[:, 0]
-
-    near = (around(counts) - counts + 1) / (around(pixels) - pixels + 1 / ring)
-    return (counts + TRUSTED) / (pixels + TRUSTED / near)

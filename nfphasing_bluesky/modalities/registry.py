@@ -8,6 +8,7 @@ from torch import Tensor
 from nfphasing_bluesky.core import ModelError
 from nfphasing_bluesky.modalities.base import Modality
 from nfphasing_bluesky.modalities.gisaxs1d import GisaxsCuts
+from nfphasing_bluesky.modalities.gisaxs2d import GisaxsFrames
 from nfphasing_bluesky.modalities.holography import Holography
 from nfphasing_bluesky.modalities.ptychography import Ptychography
 from nfphasing_bluesky.modalities.reflectivity import Reflectivity
@@ -27,6 +28,7 @@ REGISTRY: Mapping[str, type[Modality]] = {
         SaxsCoherent,
         Reflectivity,
         GisaxsCuts,
+        GisaxsFrames,
     )
 }
 

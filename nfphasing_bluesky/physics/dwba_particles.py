@@ -23,15 +23,16 @@ Dimension letters: N samples, A levels, H rows, W columns, S sizes, M discs, Z d
 of q_parallel.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.physics import chebyshev
-from nfphasing_bluesky.physics.form_factors import Bodies, quadrature
-from nfphasing_bluesky.physics.grazing import GrazingPixels, wave_up
+from nfphasing_bluesky.physics.dwba_amplitudes import coupled_means, size_amplitudes, span
+from nfphasing_bluesky.physics.dwba_rays import waves_in
+from nfphasing_bluesky.physics.form_factors import Bodies
+from nfphasing_bluesky.physics.grazing import GrazingPixels
 from nfphasing_bluesky.physics.lateral_order import Paracrystal, structure_factor
 from nfphasing_bluesky.physics.phasors import phasor
 from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Fields, Stack
@@ -48,8 +49,8 @@ class Particles:
         absorption: (N,) in the same unit.
         number: (N,) particles per area, 1/angstrom^2.
         layer: that they are in, all of them: 0 is the medium of the beam, over the surface.
-        base: (N,) depth of their bases below the upper edge of the layer, of the medium below the surface
-            (0 for particles on it), angstrom. A particle must not leave its layer.
+        base: (N,), or (N, S) of each size, depth of their bases below the upper edge of the layer, of the
+            medium below the surface (0 for particles on it), angstrom. A particle must not leave its layer.
         order: where they sit; None for anywhere.
     """
 
@@ -85,23 +86,22 @@ def check_inside(particles: Particles, stack: Stack) -> None:
     media = stack.layers + 2
     if not 0 <= particles.layer < media:
         raise ValueError(f"particles are in layer {particles.layer}, expected 0 to {media - 1}")
-    height = particles.bodies.height.amax(1)
-    slack = 1e-6 * height + 1e-9
-    base = particles.base
+    bottom, tall = span(particles.bodies, particles.base)
+    slack = 1e-6 * tall + 1e-9
     if particles.layer == 0:
-        if bool((base > slack).any()):
+        if bool((bottom > slack).any()):
             raise ValueError(
-                f"particles over the surface reach {float(base.max()):.4g} angstrom below it; give their "
+                f"particles over the surface reach {float(bottom.max()):.4g} angstrom below it; give their "
                 "base a depth of 0 or less"
             )
         return
-    if bool((base - height < -slack).any()):
+    if bool((bottom - tall < -slack).any()):
         raise ValueError(
-            f"particles in layer {particles.layer} reach {float((height - base).max()):.4g} angstrom over "
+            f"particles in layer {particles.layer} reach {float((tall - bottom).max()):.4g} angstrom over "
             "its upper edge; put them deeper, or make them smaller"
         )
     if particles.layer < media - 1:
-        over = base - stack.thickness[:, particles.layer - 1]
+        over = bottom - stack.thickness[:, particles.layer - 1]
         if bool((over > slack).any()):
             raise ValueError(
                 f"particles in layer {particles.layer} reach {float(over.max()):.4g} angstrom below its "
@@ -133,18 +133,12 @@ def particle_scattering(
 
 def size_moments(particles: Particles, incoming: Fields, outgoing: Fields, pixels: GrazingPixels) -> Moments:
     """Moments at `pixels.q_nodes`, angstrom^6."""
-    bodies = particles.bodies
-    waves = 0.5 * float(bodies.height.detach().max()) * _largest_k(particles.layer, incoming, outgoing)
+    bodies, excess = particles.bodies, _coupled_excess(particles)
     turns = pixels.largest_q * float(bodies.radius.detach().max())
-    depths = chebyshev.enough(waves)
-    discs = math.ceil(0.5 * (depths + chebyshev.enough(turns))) + 2
-    excess = _coupled_excess(particles)
     lengths = chebyshev.enough(2 * (turns + pixels.largest_q * _largest(excess))) // 2 + 8
     q = pixels.q_nodes(lengths)
-    illumination = _illumination(particles, incoming, outgoing, depths).to(pixels.dtype)
-    piled = _piled_discs(particles, q, depths, discs).to(pixels.dtype)
-    # (N, 2, A, S, K): all sizes in one matrix product
-    amplitude = (illumination @ piled.flatten(2)).unflatten(2, piled.shape[2:]).unflatten(1, (2, -1))
+    waves = waves_in(incoming, particles.layer), waves_in(outgoing, particles.layer)
+    amplitude = size_amplitudes(bodies, particles.base, *waves, q, pixels.dtype)
     share = particles.share.to(pixels.dtype)
     weighted = share[:, None, None, :, None] * amplitude
     square = (weighted * amplitude).sum((1, 3))
@@ -153,17 +147,12 @@ def size_moments(particles: Particles, incoming: Fields, outgoing: Fields, pixel
     if excess is None:
         return Moments(square, weighted.sum(3).square().sum(1))
     phase = excess.to(pixels.dtype)[..., None] * q.to(pixels.dtype)
-    coupled, step = _coupled(weighted, share, phase)
+    coupled, step = coupled_means(weighted, share, phase)
     return Moments(square, None, coupled, step)
 
 
 def _largest(excess: Tensor | None) -> float:
     return 0.0 if excess is None else float(excess.detach().abs().max())
-
-
-def _largest_k(layer: int, incoming: Fields, outgoing: Fields) -> float:
-    """Of the wave vectors of both waves in the layer, the largest sum, 1/angstrom."""
-    return sum(float(wave.wave_vector[:, layer].detach().abs().max()) for wave in (incoming, outgoing))
 
 
 def _coupled_excess(particles: Particles) -> Tensor | None:
@@ -173,46 +162,6 @@ def _coupled_excess(particles: Particles) -> Tensor | None:
     radius = particles.bodies.radius
     mean = (particles.share * radius).sum(1, keepdim=True)
     return particles.order.coupling[:, None] * (radius - mean)
-
-
-def _illumination(particles: Particles, incoming: Fields, outgoing: Fields, depths: int) -> Tensor:
-    """(N, 2 A, Z) psi_i psi_f at the depths that the highest particle spans, real over imaginary part."""
-    tallest = particles.bodies.height.amax(1).double()
-    over_base = 0.5 * (1 + chebyshev.nodes(depths).to(tallest.device)) * tallest[:, None]
-    z = particles.base.double()[:, None] - over_base
-    product = _wave(incoming, particles.layer, z) * _wave(outgoing, particles.layer, z)
-    return torch.cat([product.real, product.imag], 1)
-
-
-def _wave(fields: Fields, layer: int, z: Tensor) -> Tensor:
-    """(N, Q, Z) of both waves at depths z (N, Z) below the upper edge."""
-    down = torch.exp(1j * fields.wave_vector[:, layer, :, None] * z[:, None])
-    return fields.transmitted[:, layer, :, None] * down + wave_up(fields.reflected[:, layer, :, None], down)
-
-
-def _piled_discs(particles: Particles, q: Tensor, depths: int, discs: int) -> Tensor:
-    """(N, Z, S, K) what the discs of a body add up to at each depth, angstrom^3."""
-    bodies = particles.bodies
-    place, weight = (v.to(bodies.radius.device) for v in quadrature(discs))
-    # the highest particle spans -1 to 1 of the depths, from its base up
-    relative = bodies.height / bodies.height.amax(1, keepdim=True)
-    where = 2 * relative[..., None].double() * place - 1
-    onto = chebyshev.matrix(where, depths) * (weight * bodies.height[..., None].double())[..., None]
-    return (onto.transpose(2, 3) @ bodies.discs(place, q).double()).transpose(1, 2)
-
-
-def _coupled(weighted: Tensor, share: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-    """<F c> <F* c> and <c^2>, real and imaginary parts; <F c> <F* c> = <Re F c>^2 + <Im F c>^2.
-
-    Args:
-        weighted: (N, 2, A, S, K) F of each size times its share.
-        share: (N, S).
-        phase: (N, S, K) of c.
-    """
-    cosine, sine = ((weighted * part[:, None, None]).sum(3) for part in (phase.cos(), phase.sin()))
-    product = (torch.complex(cosine, sine).square()).sum(1)
-    step = torch.polar(share[..., None].expand_as(phase).contiguous(), 2 * phase).sum(1)
-    return torch.view_as_real(product).movedim(-1, 1), torch.view_as_real(step).movedim(-1, 1)
 
 
 def _intensity(particles: Particles, moments: Moments, pixels: GrazingPixels) -> Tensor:

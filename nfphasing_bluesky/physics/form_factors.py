@@ -1,4 +1,4 @@
-"""Form factors of bodies of revolution that stand on a plane: spheres, truncated spheres, cylinders, cones.
+"""Form factors of bodies of revolution on a plane: spheres, spheroids, truncated spheres, cylinders, cones.
 
 A body is a pile of discs. With the radius r(z) of the disc at height z over its base,
 
@@ -27,6 +27,7 @@ class Shape(StrEnum):
     """Of a body of revolution."""
 
     SPHERE = "sphere"
+    SPHEROID = "spheroid"
     TRUNCATED_SPHERE = "truncated_sphere"
     CYLINDER = "cylinder"
     CONE = "cone"
@@ -38,8 +39,9 @@ class Bodies:
 
     Args:
         shape: of all.
-        radius: (N, S) angstrom; of a cone at its base.
+        radius: (N, S) angstrom; of a cone at its base, of a spheroid in the plane.
         height: (N, S) angstrom; of a whole sphere twice its radius, of a truncated one less: its base is cut.
+            Spheroids, their axes upright, have any.
         side_rad: (N, S) angle between the side of a cone and its base; None for other shapes.
     """
 
@@ -64,19 +66,28 @@ class Bodies:
             raise ValueError("a cone is higher than radius * tan(side_rad), where its sides meet")
 
     def disc_radius(self, fraction: Tensor) -> Tensor:
-        """(N, S, M) radius of the discs at given fractions (M,) of the height, angstrom."""
+        """(N, S, M) radius of the discs at fractions (M,) or (N, S, M) of the height, angstrom."""
         radius = self.radius[..., None]
         height = self.height[..., None]
         if self.shape is Shape.CYLINDER:
-            return radius.expand(*self.radius.shape, fraction.numel())
+            return radius * torch.ones_like(fraction)
+        if self.shape is Shape.SPHEROID:
+            return 2 * radius * (fraction * (1 - fraction)).sqrt()
         if self.side_rad is not None:
             return radius - fraction * height / self.side_rad.tan()[..., None]
         below_top = (1 - fraction) * height
         return (below_top * (2 * radius - below_top)).sqrt()
 
-    def discs(self, fraction: Tensor, q_parallel: Tensor) -> Tensor:
-        """(N, S, M, K) amplitude per height of discs at fractions (M,), at q_parallel (K,), angstrom^2."""
-        r = self.disc_radius(fraction)[..., None]
+    def discs(self, fraction: Tensor, q_parallel: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(N, S, M, K) amplitude per height of discs, angstrom^2.
+
+        Args:
+            fraction: (M,) of the height.
+            q_parallel: (K,) of all samples, or (N, 1, 1, K).
+            dtype: of the result; that of the bodies by default.
+        """
+        r = self.disc_radius(fraction)[..., None].to(dtype or self.radius.dtype)
+        q_parallel = q_parallel.to(dtype or q_parallel.dtype)
         return math.pi * r.square() * disc_amplitude(r * q_parallel)
 
 

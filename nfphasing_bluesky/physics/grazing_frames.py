@@ -40,10 +40,18 @@ SIDE_INV_ANGSTROM = (0.005, 0.06)
 
 @dataclass(frozen=True, eq=False)
 class PixelMaps:
-    """Where the pixels of a frame look: (H, W) exit angle, rad, |q_y|, 1/angstrom; a pixel's size in both."""
+    """Where the pixels of a frame look: (H, W) each, and a pixel's size.
+
+    Attributes:
+        exit_rad: exit angle, rad.
+        q_y: |q_y|, 1/angstrom.
+        q: length of q in the plane of the surface, 1/angstrom.
+        pixel_rad, pixel_q: height and width of a pixel in these.
+    """
 
     exit_rad: FloatArray
     q_y: FloatArray
+    q: FloatArray
     pixel_rad: float
     pixel_q: float
 
@@ -73,28 +81,37 @@ def pixel_maps(geometry: GrazingGeometry, shape: tuple[int, int]) -> PixelMaps:
     exits = np.arcsin((distance * math.sin(normal) + y * math.cos(normal)) / r)
     k = wave_number(1e10 * geometry.wavelength_m)
     tall, wide = (size / distance for size in geometry.pixel_size_m)
-    return PixelMaps(exits, np.abs(k * x / r), tall, k * wide)
+    q_y = np.abs(k * x / r)
+    along = (distance * math.cos(normal) - y * math.sin(normal)) / r - math.cos(geometry.incidence_rad)
+    return PixelMaps(exits, q_y, np.hypot(k * along, q_y), tall, k * wide)
 
 
-def cuts_of(frame: Frame, mask: BoolArray | None = None) -> Frame:
-    """Cut a frame in plane and out of plane.
+@dataclass(frozen=True, eq=False)
+class LitPixels:
+    """What a frame sees of a surface, rows from below, (H, W) each.
 
-    Args:
-        frame: (H, W) counts with a GrazingGeometry; negative pixels are gaps. Without sigma that of counting.
-        mask: (H, W), True where a pixel must not be used, beside the frame's own.
-
-    Returns:
-        Frame of (Q,) mean counts of a pixel with a GrazingCutsGeometry.
-
-    Raises:
-        FrameError: another shape of the mask; no usable pixel where a cut lies.
-        GeometryError: the frame's horizon lies elsewhere than its geometry says; it sees nothing above it.
+    Attributes:
+        counts: 0 where they are not used.
+        variance: of the counts.
+        lit: bool, pixels over the horizon and beside the plane of incidence that are used.
+        maps: where the pixels look.
+        poisson: whether the variance is that of counting.
     """
+
+    counts: FloatArray
+    variance: FloatArray
+    lit: BoolArray
+    maps: PixelMaps
+    poisson: bool
+
+
+def lit_pixels(frame: Frame, mask: BoolArray | None = None) -> LitPixels:
+    """Look where a frame sees the surface; arguments and errors as of `cuts_of`."""
     geometry, label = frame.geometry, frame.origin.label
     if not isinstance(geometry, GrazingGeometry):
         raise GeometryError(
-            f"{label}: a frame with {type(geometry).__name__} has no cuts, expected GrazingGeometry; give "
-            "the incidence angle with the detector's geometry"
+            f"{label}: found a {type(geometry).__name__}, expected GrazingGeometry; give the incidence angle "
+            "with the detector's geometry"
         )
     frame = frame if mask is None else frame.masked(mask)
     shape = (frame.intensity.shape[0], frame.intensity.shape[1])
@@ -113,6 +130,27 @@ def cuts_of(frame: Frame, mask: BoolArray | None = None) -> Frame:
             "of incidence; check the beam's row, the mask and the incidence angle"
         )
     variance = counts if frame.sigma is None else np.where(used, frame.sigma[order] ** 2, 0.0)
+    return LitPixels(counts, variance, lit, maps, frame.sigma is None)
+
+
+def cuts_of(frame: Frame, mask: BoolArray | None = None) -> Frame:
+    """Cut a frame in plane and out of plane.
+
+    Args:
+        frame: (H, W) counts with a GrazingGeometry; negative pixels are gaps. Without sigma that of counting.
+        mask: (H, W), True where a pixel must not be used, beside the frame's own.
+
+    Returns:
+        Frame of (Q,) mean counts of a pixel with a GrazingCutsGeometry.
+
+    Raises:
+        FrameError: another shape of the mask; no usable pixel where a cut lies.
+        GeometryError: the frame's horizon lies elsewhere than its geometry says; it sees nothing above it.
+    """
+    seen, label = lit_pixels(frame, mask), frame.origin.label
+    geometry = frame.geometry
+    assert isinstance(geometry, GrazingGeometry)  # noqa: S101  `lit_pixels` has checked it
+    counts, variance, lit, maps = seen.counts, seen.variance, seen.lit, seen.maps
     exits = geometry.exit_rad or _brightest_exit(counts, lit, maps)
     in_band = lit & (maps.exit_rad >= exits[0]) & (maps.exit_rad <= exits[1])
     in_plane = _profile(counts, variance, in_band, maps.q_y, maps.pixel_q, f"{label}, in-plane cut")
@@ -120,9 +158,8 @@ def cuts_of(frame: Frame, mask: BoolArray | None = None) -> Frame:
     within = lit & (maps.q_y >= across[0]) & (maps.q_y <= across[1])
     upwards = _profile(counts, variance, within, maps.exit_rad, maps.pixel_rad, f"{label}, out-of-plane cut")
     bands = (_covered(maps.exit_rad, in_band, maps.pixel_rad), _covered(maps.q_y, within, maps.pixel_q))
-    poisson = frame.sigma is None
     values, errors = (
-        np.concatenate([_cut_errors(c, poisson)[i] for c in (in_plane, upwards)]) for i in (0, 1)
+        np.concatenate([_cut_errors(c, seen.poisson)[i] for c in (in_plane, upwards)]) for i in (0, 1)
     )
     made = GrazingCutsGeometry(in_plane[0], upwards[0], *bands, geometry.wavelength_m, geometry.incidence_rad)
     return replace(frame, intensity=values, sigma=errors, mask=None, geometry=made)

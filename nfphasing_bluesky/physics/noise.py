@@ -141,3 +141,31 @@ def scaled_q(q: Tensor, wavelength_error: Tensor, distance_error: Tensor) -> Ten
         (B, Q) true q.
     """
     return q / ((1 + wavelength_error) * (1 + distance_error))[:, None]
+
+
+TRUSTED = 100.0
+"""Counts from which a bin's own say more of their mean than those around it."""
+
+
+def local_counts(counts: Tensor, pixels: Tensor, circular: bool = False, trusted: float = TRUSTED) -> Tensor:
+    """(B, H, W) counts per pixel as a bin and its neighbours tell, for its variance.
+
+    A bin with few counts is given the mean of the eight around it, not its own: or chance would give weight
+    to low counts, and pull the fit there. One with many is given its own. Empty surroundings are given their
+    row's.
+
+    Args:
+        counts: (B, H, W) of each bin.
+        pixels: (B, H, W) in each bin.
+        circular: whether the last column is beside the first.
+        trusted: counts from which a bin's own say more; fewer where neighbours differ much.
+    """
+    row = (counts.sum(2, keepdim=True) + 1) / pixels.sum(2, keepdim=True).clamp_min(1.0)
+
+    def around(values: Tensor) -> Tensor:
+        ends = (values[:, :, -1:], values[:, :, :1]) if circular else (0 * values[:, :, :1],) * 2
+        padded = torch.cat([ends[0], values, ends[1]], 2)[:, None]
+        return torch.nn.functional.avg_pool2d(padded, 3, 1, (1, 0), divisor_override=1)[:, 0]
+
+    near = (around(counts) - counts + 1) / (around(pixels) - pixels + 1 / row)
+    return (counts + trusted) / (pixels + trusted / near)

@@ -15,6 +15,7 @@ from nfphasing_bluesky.core import (
     DetectorGeometry,
     Frame,
     GrazingCutsGeometry,
+    GrazingGeometry,
     ModelInfo,
     Origin,
     PlaneGeometry,
@@ -186,6 +187,8 @@ def _write_frame(entry: h5py.Group, frame: Frame) -> tuple[str, ...]:
     else:
         axes, units = (), "counts"
         group.attrs["mask"] = "mask"
+        if isinstance(geometry, GrazingGeometry):
+            _write_surface(group, geometry)
     say_plot(group, "I", axes)
     intensity = new_dataset(group, "I", frame.intensity, units)
     if frame.sigma is not None:
@@ -205,6 +208,17 @@ def _write_cuts(group: h5py.Group, geometry: GrazingCutsGeometry) -> None:
     new_dataset(group, "incidence", geometry.incidence_rad, "rad")
     new_dataset(group, "wavelength", geometry.wavelength_m, "m")
     group.attrs.update(in_plane=geometry.in_plane, mask="mask")
+
+
+def _write_surface(group: h5py.Group, geometry: GrazingGeometry) -> None:
+    """Write the numbers that say where the pixels look."""
+    new_dataset(group, "wavelength", geometry.wavelength_m, "m")
+    new_dataset(group, "distance", geometry.distance_m, "m")
+    new_dataset(group, "pixel_size", np.array(geometry.pixel_size_m), "m")
+    new_dataset(group, "beam_center", np.array(geometry.beam_px), "pixel")
+    new_dataset(group, "incidence", geometry.incidence_rad, "rad")
+    new_dataset(group, "normal", geometry.normal_rad, "rad")
+    group.attrs["rows_up"] = geometry.rows_up
 
 
 def _write_q(group: h5py.Group, frame: Frame) -> str:

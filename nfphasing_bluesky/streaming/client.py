@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from nfphasing_bluesky.core import TransportError
 from nfphasing_bluesky.streaming import wire
@@ -27,6 +28,9 @@ from nfphasing_bluesky.streaming.protocol import (
 )
 
 logger = logging.getLogger(__name__)
+
+_BROKEN_HANDSHAKES = 3
+"""So many and no answer: the other end does not want us."""
 
 
 def ask(verb: Verb, endpoint: str = CONTROL, timeout_s: float = 1.0, **arguments: Any) -> WorkerStatus:
@@ -57,12 +61,7 @@ def _ask(
         socket = connect(context, zmq.REQ, endpoint, keys=keys)
         turned_away = socket.get_monitor_socket(FAILED)
         socket.send(wire.pack({"verb": str(verb), "arguments": arguments}))
-        if not socket.poll(int(timeout_s * 1000)):
-            if turned_away.poll(0):
-                raise TransportError(
-                    f"{endpoint} refused the connection: it asks for CURVE keys, and has other ones; "
-                    "is our public key in its clients/, and is worker.key its own?"
-                )
+        if not _answered(socket, turned_away, endpoint, timeout_s):
             raise TransportError(
                 f"no worker answered {verb} at {endpoint} within {timeout_s:g} s; "
                 "start one with `nfphasing serve`, or check the endpoint"
@@ -75,6 +74,30 @@ def _ask(
     if not answer["ok"]:
         raise TransportError(f"the worker refused {verb}: {answer.get('error')}")
     return WorkerStatus.from_message(answer["status"])
+
+
+def _answered(socket: zmq.Socket, turned_away: zmq.Socket, endpoint: str, timeout_s: float) -> bool:
+    """Wait for an answer; who is turned away need not wait for the end of the time.
+
+    A connection that breaks in the handshake is tried again: a worker that is ending breaks one, too.
+    """
+    poller = zmq.Poller()
+    for one in (socket, turned_away):
+        poller.register(one, zmq.POLLIN)
+    deadline, broken = time.monotonic() + timeout_s, 0
+    while (left := deadline - time.monotonic()) > 0 and broken < _BROKEN_HANDSHAKES:
+        ready = dict(poller.poll(int(left * 1000) + 1))
+        if socket in ready:
+            return True
+        if turned_away in ready:
+            certain = recv_monitor_message(turned_away)["event"] != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            broken += _BROKEN_HANDSHAKES if certain else 1
+    if broken:
+        raise TransportError(
+            f"{endpoint} refused the connection: it asks for CURVE keys, and has other ones; "
+            "is our public key in its clients/, and is worker.key its own?"
+        )
+    return False
 
 
 class Listener:

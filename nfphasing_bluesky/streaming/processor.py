@@ -297,7 +297,7 @@ class StreamProcessor:
 
     def _integrate(self, frame: Frame) -> Frame:
         run = self._runs.get(frame.origin.raw_uid)
-        if run is None or len(run.reconstructor.info.density.axes) != 1:
+        if run is None or not run.reconstructor.info.takes_curves:
             return frame if self._mask is None or frame.place is not None else frame.masked(self._mask)
         return reduced(frame, self._mask)
 

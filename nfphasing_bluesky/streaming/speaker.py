@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 _STUCK = 256
 """Messages that are kept for a subscriber that does not read: 130 MB of 256 x 256 means and deviations."""
 _OUTBOX = "inproc://outbox"
+_LINGER_MS = 1000
 
 
 class Speaker:
@@ -32,7 +33,8 @@ class Speaker:
         context: of all sockets of the worker.
         settings: endpoints to bind, time between two heartbeats.
         status: gives the present status.
-        obey: called with a verb and its arguments; raises NFPhasingError to refuse.
+        obey: called with a verb and its arguments; gives the status to answer, or raises NFPhasingError to
+            refuse.
         doorman: asks for keys where an endpoint is public.
 
     Raises:
@@ -44,7 +46,7 @@ class Speaker:
         context: zmq.Context,
         settings: WorkerSettings,
         status: Callable[[], WorkerStatus],
-        obey: Callable[[Verb, dict[str, Any]], None],
+        obey: Callable[[Verb, dict[str, Any]], WorkerStatus],
         doorman: Doorman | None = None,
     ) -> None:
         self._status, self._obey, self._heartbeat_s = status, obey, settings.heartbeat_s
@@ -94,7 +96,7 @@ class Speaker:
             while True:
                 self._pass_on()
         self._beat()
-        self._results.setsockopt(zmq.LINGER, 200)
+        self._results.setsockopt(zmq.LINGER, _LINGER_MS)
         for socket in (self._results, self._control, self._inbox):
             socket.close()
 
@@ -112,14 +114,14 @@ class Speaker:
         self._results.send_multipart(self._inbox.recv_multipart(zmq.NOBLOCK, copy=False), copy=False)
 
     def _beat(self) -> None:
+        status = wire.pack(self._status().to_message())
         self._hear()
-        self._results.send_multipart([TOPIC_STATUS, wire.pack(self._status().to_message())])
+        self._results.send_multipart([TOPIC_STATUS, status])
 
     def _answer(self) -> None:
         try:
             verb, arguments = read_request(self._control.recv())
-            self._obey(verb, arguments)
-            answer = {"ok": True, "status": self._status().to_message()}
+            answer = {"ok": True, "status": self._obey(verb, arguments).to_message()}
         except NFPhasingError as error:
             answer = {"ok": False, "error": str(error)}
         except Exception as error:

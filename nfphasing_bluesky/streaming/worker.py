@@ -256,14 +256,17 @@ class Worker:
             return
         self._processor(name, doc)
 
-    def _obey(self, verb: Verb, arguments: dict[str, Any]) -> None:
+    def _obey(self, verb: Verb, arguments: dict[str, Any]) -> WorkerStatus:
+        """Give an order to the thread that reconstructs; how things are before it is carried out."""
         if verb is Verb.LOAD_MODEL:
             model = arguments.get("model")
             if not isinstance(model, str) or not model:
                 raise TransportError("load_model needs model=, a name or a folder; see `nfphasing models`")
             self._loading = model
+            loading = self.status()
             self._orders.put(lambda: self._load_model(model))
-        elif verb is Verb.START:
+            return loading
+        if verb is Verb.START:
             if self._reconstructor is None and self._loading is None:
                 raise TransportError("no model is loaded; load one first (load_model)")
             self._active = True
@@ -275,6 +278,7 @@ class Worker:
             self._orders.put(self._reset)
         elif verb is Verb.SHUTDOWN:
             self.stop()
+        return self.status()
 
     def _load_model(self, model: str) -> None:
         self._loading = model

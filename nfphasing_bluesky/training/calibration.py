@@ -39,6 +39,11 @@ def coverage(rank: FloatArray, level: float) -> float:
     return float(np.mean(np.abs(rank - 0.5) <= level / 2)) if rank.size else math.nan
 
 
+def spread_out(draws: FloatArray, count: int) -> FloatArray:
+    """`count` of N draws (N, ...), as far apart as they come: resampled ones stand beside their copies."""
+    return draws[np.linspace(0, len(draws) - 1, count).round().astype(int)]
+
+
 def tarp(truth: FloatArray, draws: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
     """Expected coverage by TARP with random reference points.
 

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import Origin, Posterior
 from nfphasing_bluesky.modalities import Draws, Modality
 from nfphasing_bluesky.models import Card
-from nfphasing_bluesky.training.calibration import LEVELS, calibrate, hardware, information, pooled, tarp
+from nfphasing_bluesky.training.calibration import (
+    LEVELS,
+    calibrate,
+    hardware,
+    information,
+    pooled,
+    spread_out,
+    tarp,
+)
 from nfphasing_bluesky.training.pixel_calibration import PixelCalibration
 from nfphasing_bluesky.training.rounds import simulate_usable
 
@@ -294,7 +302,7 @@ def _tarp_deviation(
         return math.nan
     t, d, kept = t[good], d[good], kept[good]
     size = int(kept.sum(1).min())
-    d = np.stack([row[k][:size] for row, k in zip(d, kept, strict=True)])
+    d = np.stack([spread_out(row[k], size) for row, k in zip(d, kept, strict=True)])
     for j in range(t.shape[1]):
         order = np.sort(t[:, j])
         places = np.linspace(0, 1, len(order))

@@ -53,7 +53,7 @@ def adapt_with_progress(
     parent, where = load(model), str(pick_device(device))
     drawing = ReconstructionSettings(n_samples=n_samples)
     before = Reconstructor.from_stored(parent, where, drawing)
-    frames = frames_of_files(files, reading or {}, before.survey, len(before.info.density.axes) == 1)
+    frames = frames_of_files(files, reading or {}, before.survey, before.info.takes_curves)
     kinds = {before.modality.batch_key(frame) for frame in frames}
     if len(kinds) != 1:
         found = ", ".join(sorted(map(str, kinds))) or "none"

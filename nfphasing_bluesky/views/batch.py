@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from nfphasing_bluesky.core import (
@@ -13,6 +14,7 @@ from nfphasing_bluesky.core import (
     Failure,
     Frame,
     GrazingGeometry,
+    ModelInfo,
     NFPhasingError,
     Origin,
     Posterior,
@@ -28,6 +30,7 @@ from nfphasing_bluesky.views.cuts import figure_cuts, is_cuts
 from nfphasing_bluesky.views.figures import figure_1d, save_figure
 from nfphasing_bluesky.views.images import figure_2d
 from nfphasing_bluesky.views.scans import is_scan, reconstruct_scan
+from nfphasing_bluesky.views.surface import figure_surface, is_surface
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def reconstruct_files(
     Raises:
         NFPhasingError: the buffer cannot be read.
     """
-    curves = len(reconstructor.info.density.axes) == 1
+    curves = reconstructor.info.takes_curves
     buffer = _read(job.buffer, job.reading, None, curves)[0] if job.buffer else None
     results: list[dict[str, object]] = []
     stems: set[str] = set()
@@ -148,6 +151,14 @@ def _read(
     return [reduced(f) if curves and isinstance(f.geometry, detectors) else f for f in frames]
 
 
+def _figure_for(frame: Frame, result: Posterior) -> Callable[[Frame, Posterior, ModelInfo], Figure]:
+    if is_cuts(frame):
+        return figure_cuts
+    if is_surface(frame):
+        return figure_surface
+    return figure_2d if len(result.density.axes) == 2 else figure_1d
+
+
 def _store(
     reconstructor: Reconstructor,
     frame: Frame,
@@ -160,8 +171,9 @@ def _store(
     stem = stem.with_name(f"{stem.name}_{reconstructor.info.name}")
     settings = reconstructor.settings
     written = write_posterior(stem.with_name(stem.name + ".h5"), result, frame, reconstructor.info, settings)
-    draw = figure_cuts if is_cuts(frame) else figure_2d if len(result.density.axes) == 2 else figure_1d
-    picture = save_figure(draw(frame, result, reconstructor.info), stem.with_name(stem.name + ".png"))
+    picture = save_figure(
+        _figure_for(frame, result)(frame, result, reconstructor.info), stem.with_name(stem.name + ".png")
+    )
     there = [p for p in reconstructor.info.parameters if p.name in result.parameters]
     summaries = {p: Summary.of(result.parameters[p.name], p.unit) for p in there}
     # of a bare surface the first parameter, a thickness, does not exist

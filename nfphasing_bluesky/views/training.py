@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -79,17 +80,30 @@ def train_with_progress(
     }
 
 
+def _settings(values: Mapping[str, Any]) -> TrainSettings:
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"]))
+        known = ", ".join(TrainSettings.model_fields)
+        raise SettingsError(
+            f"{name}={wrong['input']!r} is no setting of a training run: {wrong['msg']}; there are {known}"
+        ) from None
+
+
 def _trainer(name: str, folder: Path, changes: Mapping[str, Any], device: str) -> Trainer:
     found = checkpoint.describe(folder)
     if found is None:
         made = modality(name)
-        settings = TrainSettings(**{**made.training, **changes})
+        settings = _settings({**made.training, **changes})
         if not settings.start:
             return Trainer(made, settings, device)
         first = load(settings.start)
         if first.card.modality != name:
             raise SettingsError(f"start={settings.start!r} is a {first.card.modality}, expected a {name}")
         return Trainer(modality(name, first.card.network, first.part("prior")), settings, device)
+    _settings({**found["settings"], **changes})
     asked = {"modality": name, **changes}
     there = {"modality": found["modality"], **found["settings"]}
     for key, value in asked.items():

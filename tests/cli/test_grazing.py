@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.cli.test_reconstruct import RESULT, check_files
+from tests.untrained import few_fits, untrained
 
 DETECTOR = {
     "wavelength_m": "1.3e-10",
@@ -29,11 +30,11 @@ def counts() -> np.ndarray:
 
 @pytest.fixture
 def reconstruct(nfphasing, tmp_path, counts):
-    def run(**changes: str):
+    def run(model: object = "gisaxs1d", **changes: str):
         path = tmp_path / "surface.tif"
         fabio.tifimage.TifImage(counts).write(str(path))
         said = [x for pair in (DETECTOR | changes).items() for x in ("--geometry", "=".join(pair))]
-        options = ("--model", "gisaxs1d", "--n-samples", "16", "--output", tmp_path / "out", "--json")
+        options = ("--model", model, "--n-samples", "16", "--output", tmp_path / "out", "--json")
         return nfphasing("reconstruct", path, *said, *options)
 
     return run
@@ -72,3 +73,20 @@ def test_a_horizon_elsewhere_fails_with_the_reason(reconstruct, changes, words):
 def test_a_beam_along_the_surface_is_refused(reconstruct):
     done = reconstruct(incidence_degree="0")
     assert done.status == 1 and "lights nothing" in done.err
+
+
+def test_a_model_of_frames_takes_them_whole(reconstruct, tmp_path, counts):
+    with few_fits():
+        done = reconstruct(model=untrained("gisaxs2d", tmp_path / "model"))
+    assert done.status == 0, done.err
+    (result,) = done.json["results"]
+    assert set(result) == RESULT and "truncated_spheres" in result["classes"]
+    check_files(result)
+    with h5py.File(result["output"]) as file:
+        data = file["entry/data"]
+        assert np.array_equal(data["I"][()], counts)
+        assert data["incidence"][()] == pytest.approx(np.radians(0.4))
+        predicted = file["entry/prediction/mean"][()]
+        assert predicted.shape == counts.shape
+        # nothing is said of what lies below the horizon
+        assert np.isnan(predicted[90:]).all() and np.isfinite(predicted[40, :60]).all()

@@ -211,6 +211,7 @@ def test_columns_and_unit_of_q(nfphasing, shared_data, tmp_path):
         ("evaluate", "saxs1d-pr", "--frames", "5"),
         ("train", "saxs1d-pr", "--steps", "0"),
         ("train", "saxs1d-pr", "--steps", "5", "--minutes", "1"),
+        ("train", "saxs1d-pr", "--set", "companions"),
         ("replay", "no-such-folder", "--catalog", "x"),
         ("polish",),
     ],

@@ -75,6 +75,17 @@ def test_settings_that_contradict_the_checkpoint_are_refused(nfphasing, trained)
     assert (trained.folder / "checkpoint.safetensors").stat().st_mtime_ns == before
 
 
+def test_any_setting_of_a_run_can_be_set(nfphasing, trained, tmp_path):
+    done = nfphasing(*TRAIN, "--set", "clip=2.5", "--set", "average=0.9", "--output", trained.folder)
+    assert done.status == 1 and "clip=5.0, asked for 2.5" in done.err
+    for folder in (trained.folder, tmp_path / "run"):
+        done = nfphasing("train", "saxs1d-pr", "--set", "compnions=16", "--output", folder)
+        assert done.status == 1 and "compnions=16 is no setting" in done.err and "companions" in done.err
+    done = nfphasing("train", "saxs1d-pr", "--set", "companions=many", "--output", tmp_path / "run")
+    assert done.status == 1 and "companions='many'" in done.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_modality_that_does_not_exist(nfphasing, tmp_path):
     done = nfphasing("train", "telepathy", "--output", tmp_path / "run")
     assert done.status == 1 and "telepathy" in done.err and "saxs1d-pr" in done.err

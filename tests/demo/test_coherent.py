@@ -52,7 +52,7 @@ def test_a_scan_keeps_the_answers_in_the_derived_run(model, pattern, tmp_path):
         RE.subscribe(callback)
         uid = RE(bp.count([camera], num=2), nfphasing={"geometry": dict(GEOMETRY)})
         uid = getattr(uid, "run_start_uids", uid)[0]
-        assert callback.wait(120), callback.trouble
+        assert callback.wait(280), callback.trouble
     finally:
         callback.close()
     catalog = embedded_catalog(tmp_path / "catalog")

@@ -95,7 +95,7 @@ def test_holograms_become_a_derived_run_of_images(engine, camera, tmp_path):
         engine.subscribe(callback)
         uid = engine(bp.count([camera], num=2), **METADATA)
         uid = getattr(uid, "run_start_uids", uid)[0]
-        assert callback.wait(120), callback.trouble
+        assert callback.wait(280), callback.trouble
     finally:
         callback.close()
     catalog = embedded_catalog(tmp_path / "catalog")

@@ -72,7 +72,7 @@ def test_patterns_become_a_derived_run_of_projections(camera, tmp_path):
         RE.subscribe(callback)
         uid = RE(bp.count([camera], num=2), **METADATA)
         uid = getattr(uid, "run_start_uids", uid)[0]
-        assert callback.wait(120), callback.trouble
+        assert callback.wait(280), callback.trouble
     finally:
         callback.close()
     catalog = embedded_catalog(tmp_path / "catalog")

@@ -1,6 +1,7 @@
 """Frames in files: Resource and Datum, StreamResource and StreamDatum, and files that are broken."""
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import bluesky.tests.examples as examples
@@ -9,7 +10,7 @@ import h5py
 import numpy as np
 
 from nfphasing_bluesky.core import StreamSettings
-from nfphasing_bluesky.documents.handlers import discover_handlers
+from nfphasing_bluesky.documents.handlers import AnnouncedHandler, discover_handlers
 from nfphasing_bluesky.documents.router import FrameRouter
 
 SI = {"wavelength_m": 1e-10, "distance_m": 2.0, "pixel_size_m": [1e-4, 1e-4], "poni_m": [0.0, 0.0]}
@@ -210,6 +211,15 @@ def test_handler_that_is_not_installed(heard, raw_run, key_of, tmp_path):
     assert (
         "'AD_NEW_KIND'" in heard.failures[0].reason and "area-detector-handlers" in heard.failures[0].reason
     )
+
+
+def test_a_handler_whose_package_is_broken(heard, raw_run, key_of, tmp_path):
+    handlers = {"AD_HDF5": AnnouncedHandler(EntryPoint("AD_HDF5", "no_such_package:Handler", "any"))}
+    router = FrameRouter(heard, handlers=handlers)
+    for name, doc in resource_run(raw_run, key_of, tmp_path / "x.h5", frame_per_point=1).documents:
+        router(name, doc)
+    assert len(heard.failures) == 2 and heard.stopped[0][1] == "success"
+    assert "no_such_package" in heard.failures[0].reason
 
 
 def test_handler_of_a_truncated_file(heard, raw_run, key_of, tmp_path, oracle):

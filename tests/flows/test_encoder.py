@@ -107,12 +107,13 @@ def test_padding_masked_and_broken_points_change_nothing():
     longer = torch.cat((q[None], torch.full((1, pad), 0.2)), 1), torch.cat((intensity, junk), 1)
     masked = torch.cat((mask, torch.ones(1, pad, dtype=torch.bool)), 1)
     padded = resample_curve(*longer, torch.cat((sigma, junk), 1), masked, GRID)
-    assert torch.equal(one.channels, padded.channels) and torch.equal(one.normalisation, padded.normalisation)
+    torch.testing.assert_close(padded.channels, one.channels)
+    torch.testing.assert_close(padded.normalisation, one.normalisation)
     broken = torch.cat((mask, torch.zeros(1, pad, dtype=torch.bool)), 1)
     sevens = torch.cat((intensity, torch.full((1, pad), 7.0)), 1)
     zeros = torch.cat((sigma, torch.zeros(1, pad)), 1)
     zero_sigma = resample_curve(longer[0], sevens, zeros, broken, GRID)
-    assert torch.equal(one.channels, zero_sigma.channels)
+    torch.testing.assert_close(zero_sigma.channels, one.channels)
 
 
 def test_a_batch_is_its_curves_one_by_one():
@@ -123,7 +124,7 @@ def test_a_batch_is_its_curves_one_by_one():
     together = resample_curve(q, batch, sigmas, masks, GRID)
     for b in range(3):
         alone = resample_curve(q[None], batch[b : b + 1], sigmas[b : b + 1], masks[b : b + 1], GRID)
-        assert torch.equal(alone.channels[0], together.channels[b])
+        torch.testing.assert_close(alone.channels[0], together.channels[b])
 
 
 def test_hopeless_curves_stay_finite():

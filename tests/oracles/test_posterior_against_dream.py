@@ -10,7 +10,7 @@ from nfphasing_bluesky.modalities import Draws
 from tests.oracles.dream import NAMES, dream_sphere
 
 DRAWS = 600
-THINNING = 40
+THINNING = 12
 C2ST = 0.58
 SPHERES = ((35.0, 0.12), (60.0, 0.06), (90.0, 0.2), (140.0, 0.1), (45.0, 0.28))
 

@@ -52,7 +52,7 @@ def corners(panel, plot):
 
 
 def wait_for(application, condition):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not condition():
         application.processEvents()
         time.sleep(0.02)

@@ -35,7 +35,7 @@ def connected(kind):
         return kind.reconstruction_device(DEVICE, name="nf")
     from ophyd_async.core import init_devices
 
-    with init_devices():
+    with init_devices(timeout=240.0):
         nf = kind.reconstruction_device(DEVICE)
     return nf
 

@@ -13,6 +13,8 @@ import tango
 from tests.known_object import raw_scan
 from tests.services.conftest import DEVICE
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def look(oracle, tango_host, tmp_path):
@@ -27,7 +29,7 @@ def look(oracle, tango_host, tmp_path):
             env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=500,
         )
         assert done.returncode == 0, done.stderr[-2000:]
         assert (tmp_path / "panel.png").stat().st_size > 10_000

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROFILE = Path(__file__).resolve().parents[2] / "profiles" / "nslsii"
 SESSION = """
 RE(scan([saxs], sample, 0, 1, 5))
-ledger = wait_for_reconstructions(120)
+ledger = wait_for_reconstructions(500)
 print("LEDGER", ledger.received, ledger.reconstructed, ledger.dropped, ledger.failed)
 print("ROWS", reconstruction().sizes["time"])
 live.update(); print("ERRORS", live.errors, reconstruct.errors, raw_sink.problems)

@@ -1,7 +1,5 @@
 """A Tango server whose worker is on another machine, and asks for keys."""
 
-import socket
-
 import pytest
 import tango
 import zmq
@@ -9,12 +7,7 @@ import zmq
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.curve import CurveSettings, client_keys, make_keys
 from nfphasing_bluesky.streaming.endpoints import connect
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.waiting import free_port
 
 
 @pytest.fixture
@@ -51,7 +44,11 @@ def test_frames_and_orders_go_through_curve(public, keys, server, raw, until):
         assert until(lambda: proxy.frame_id == 2), proxy.status()
     finally:
         context.destroy(linger=0)
-    assert proxy.Stop() == "STANDBY" and proxy.Start() == "ON"
+    # the run may still be open in the worker, which its answer to Start then says
+    assert proxy.Stop() == "STANDBY"
+    assert until(lambda: proxy.state() == tango.DevState.STANDBY), proxy.status()
+    assert proxy.Start() in ("ON", "RUNNING")
+    assert until(lambda: proxy.state() == tango.DevState.ON), proxy.status()
 
     database = proxy.get_device_db()
     database.put_device_property(

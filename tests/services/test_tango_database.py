@@ -78,7 +78,7 @@ def test_servers_that_tango_admin_registered_run(database, require, server, unti
         assert until(lambda: "nfphasing serve" in proxy.status())
     finally:
         process.kill()
-        process.wait(5)
+        process.wait()
 
 
 def _state(proxy):

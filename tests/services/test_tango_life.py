@@ -40,7 +40,9 @@ def sending(worker, items, pause_s=0.005):
     return thread
 
 
-def test_init_while_frames_arrive_loses_the_view_of_a_moment_and_no_frame(attached, worker, raw, until):
+def test_init_while_frames_arrive_loses_the_view_of_a_moment_and_no_frame(
+    attached, worker, raw, until, tmp_path
+):
     _, proxy = attached
     seen = []
     number = proxy.subscribe_event(
@@ -49,11 +51,15 @@ def test_init_while_frames_arrive_loses_the_view_of_a_moment_and_no_frame(attach
     sender = sending(worker, raw.raw_run(200))
     assert until(lambda: (proxy.frame_id or 0) > 20)
     for _ in range(3):
-        proxy.Init()  # raises after 3 s
+        proxy.Init()
         assert until(lambda: "offset_inv_cm" in proxy.get_attribute_list())
     sender.join()
+    # whoever waited for another would have been sent away by Tango after three seconds
+    assert "Tango refused" not in (tmp_path / "server.log").read_text()
     assert until(lambda: proxy.frames_reconstructed == 200), proxy.status()
-    assert until(lambda: proxy.frame_id == 200 and 200 in seen)
+    # the last of these may have come in an Init
+    worker.send(raw.raw_run(3))
+    assert until(lambda: proxy.frame_id == 203 and 203 in seen)
     assert proxy.offset_inv_cm == pytest.approx(100, abs=3)
     assert until(lambda: proxy.state() == tango.DevState.ON)
     proxy.unsubscribe_event(number)
@@ -61,15 +67,17 @@ def test_init_while_frames_arrive_loses_the_view_of_a_moment_and_no_frame(attach
 
 def test_a_model_that_is_loaded_while_frames_arrive_serves_the_next_run(attached, worker, raw, until):
     _, proxy = attached
-    sender = sending(worker, raw.raw_run(150))
+    items = list(raw.raw_run(150))
+    sender = sending(worker, items[:130])
     assert until(lambda: (proxy.frame_id or 0) > 10)
     proxy.LoadModel("tiny-image")
     assert until(lambda: "offset_rad" in proxy.get_attribute_list() and proxy.model == "tiny-image")
     # the run goes on with the model that it began with, which says nothing of the new one's parameters
+    sender.join()
+    worker.send(items[130:])
     assert until(lambda: proxy.seq_num == 150)
     assert proxy.read_attribute("offset_rad").quality == tango.AttrQuality.ATTR_INVALID
     assert proxy.read_attribute("density_mean").quality == tango.AttrQuality.ATTR_INVALID
-    sender.join()
     worker.send(raw.raw_run(2))
     assert until(lambda: proxy.frames_reconstructed == 152)
     assert until(lambda: proxy.read_attribute("offset_rad").quality == tango.AttrQuality.ATTR_VALID)
@@ -94,7 +102,7 @@ def test_devices_of_two_servers_show_the_same_worker(attached, worker, raw, unti
             assert until(lambda proxy=proxy: proxy.frame_id == 30)
             assert proxy.offset_inv_cm == first.offset_inv_cm
         other.kill()
-        other.wait(5)
+        other.wait()
         worker.send(raw.raw_run(3))
         assert until(lambda: first.frame_id == 33)
     finally:
@@ -144,9 +152,9 @@ def test_what_was_set_is_there_after_a_restart(server, until):
     proxy.Init()
     assert proxy.image_rate_hz == 7.5
     process.kill()
-    process.wait(5)
+    process.wait()
     _, proxy = server()
-    assert until(lambda: proxy.image_rate_hz == 7.5, 5)
+    assert until(lambda: proxy.image_rate_hz == 7.5)
     proxy.image_rate_hz = 2.0
     with pytest.raises(tango.DevFailed):
         proxy.image_rate_hz = -1.0
@@ -156,14 +164,13 @@ def test_a_child_that_is_killed_comes_back(server, worker, until):
     _, proxy = server(worker="child")
     assert until(lambda: proxy.state() == tango.DevState.STANDBY), proxy.status()
     assert "LoadModel" in proxy.status()
-    first = ask(Verb.HEALTH, worker.settings.control, timeout_s=5.0).pid
+    first = ask(Verb.HEALTH, worker.settings.control, timeout_s=60.0).pid
     os.kill(first, signal.SIGKILL)
     assert until(lambda: proxy.state() == tango.DevState.FAULT), proxy.status()
     assert until(lambda: "restarted" in proxy.status()), proxy.status()
     assert until(lambda: proxy.state() == tango.DevState.STANDBY), proxy.status()
-    second = ask(Verb.HEALTH, worker.settings.control, timeout_s=5.0).pid
+    second = ask(Verb.HEALTH, worker.settings.control, timeout_s=60.0).pid
     assert second != first and is_alive(second)
-    proxy.set_timeout_millis(20_000)
     proxy.Init()
     assert until(lambda: proxy.state() == tango.DevState.STANDBY), proxy.status()
     assert not is_alive(second)

@@ -128,10 +128,10 @@ def test_what_is_lost_or_wrong_is_told_and_a_run_survives_its_source(site, detec
     assert until(lambda: proxy.raw_uid != first)
     second = proxy.raw_uid
     assert until(lambda: [doc["exit_status"] for name, doc in heard if name == "stop"] == ["fail"])
+    assert until(lambda: [doc["raw_uid"] for name, doc in heard if name == "start"] == [first, second])
     listener.close()
     (ledger,) = [doc["data"] for name, doc in heard if name == "event" and "received" in doc["data"]]
     assert [int(ledger[n]) for n in ("received", "reconstructed", "failed", "lost")] == [6, 4, 2, 3]
-    assert [doc["raw_uid"] for name, doc in heard if name == "start"] == [first, second]
     assert until(lambda: f"no catalog has the frames of tango:{DETECTOR}/last_image" in proxy.status())
     assert "replay" not in proxy.status()
 

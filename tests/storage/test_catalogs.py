@@ -129,7 +129,7 @@ def test_another_process_reads_it_through_a_tiled_profile(catalog, catalog_folde
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=290,
     )
     assert done.returncode == 0, done.stderr
     medians = [float(np.median(p.parameters["rg_angstrom"])) for p in stored.posteriors]

@@ -5,7 +5,7 @@ import os
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfphasing_bluesky.storage.rows import ChunkedRows, Trail, growing_dataset
@@ -37,7 +37,7 @@ def file(tmp_path):
     st.sampled_from([(), (3,), (2, 5)]),
     st.sampled_from(["<f4", "<f8"]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 def test_blocks_of_any_size_are_read_back_as_they_come(file, blocks, chunk, shape, dtype):
     dataset, rows, reader, path = file(shape, dtype, chunk)
     written = np.empty((0, *shape), dtype)

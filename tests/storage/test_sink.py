@@ -5,7 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.queries import density_dataset, reconstructions_of
 from nfphasing_bluesky.storage.sink import CatalogSink
 from tests.storage.tiled_server import KEY, PROFILES, tiled_server
+from tests.waiting import until
 
 
 class BrokenCatalog:
@@ -100,6 +101,25 @@ def test_a_catalog_that_is_locked_for_a_while_gets_the_run_at_its_end(
     assert f"at attempt {failures + 1}" in caplog.text
 
 
+def test_a_catalog_that_does_not_answer_holds_nobody_up(tmp_path, catalog, catalog_folder, experiment):
+    asked, go = threading.Event(), threading.Event()
+
+    class Silent:
+        specs, uri = (), "http://silent"
+
+        def __getitem__(self, key):
+            asked.set()
+            go.wait()
+            return catalog[key]
+
+    made, sink = experiment(2), CatalogSink(Silent(), tmp_path / "backup")
+    made.derive(sink, DerivedFiles(catalog_folder / "derived"))
+    assert asked.wait(240) and reconstructions_of(catalog, made.raw.uid) == []
+    go.set()
+    assert sink.close(240) and sink.problems == ()
+    assert len(reconstructions_of(catalog, made.raw.uid)) == 1
+
+
 def test_two_runs_at_once(tmp_path, catalog, catalog_folder, experiment):
     from nfphasing_bluesky.documents.derived import DerivedRun
 
@@ -172,7 +192,7 @@ def test_a_catalog_that_comes_back_gets_what_it_missed(tmp_path, catalog, catalo
     away, files = Away(), DerivedFiles(catalog_folder / "derived")
     sink = CatalogSink(away, tmp_path / "backup", retry_s=0.05 if how == "idle" else 60)
     missed.derive(sink, files)
-    assert sink.flush(30) and "connection refused" in sink.problems[0]
+    assert sink.flush(240) and "connection refused" in sink.problems[0]
     away.away = False
     if how == "next run":
         later.derive(sink, files)
@@ -180,9 +200,7 @@ def test_a_catalog_that_comes_back_gets_what_it_missed(tmp_path, catalog, catalo
         assert sink.close()
         sink = CatalogSink(away, tmp_path / "backup")
         sink.recover()
-    deadline = time.monotonic() + 30
-    while sink.flush(30) and sink.problems and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert until(lambda: sink.flush(240) and not sink.problems)
     assert sink.close() and sink.problems == ()
     assert list((tmp_path / "backup").iterdir()) == []
     (stored,) = reconstructions_of(catalog, missed.raw.uid)
@@ -281,20 +299,18 @@ def test_a_server_that_is_killed_in_the_middle_of_a_run(
     whole, cut = experiment(3), experiment(3)
     sink, store = CatalogSink(client, tmp_path / "backup", batch=1), DerivedFiles(tmp_path / "derived")
     whole.derive(sink, store)
-    assert sink.flush(60)
+    assert sink.flush(240)
     (stored,) = reconstructions_of(open_catalog(uri), whole.raw.uid)
     np.testing.assert_array_equal(density_dataset(stored)["density_mean"], [p.mean for p in whole.posteriors])
 
     run = DerivedRun(cut.start, cut.reconstructor.info, cut.reconstructor.settings, sink, store)
     run.add(cut.posteriors)
-    assert sink.flush(60) and sink.problems == ()
+    assert sink.flush(240) and sink.problems == ()
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
-    began = time.monotonic()
+    process.wait()
     run.add(cut.posteriors)
     run.close()
-    assert time.monotonic() - began < 2.0
-    assert sink.close(60)
+    assert sink.close(240)
     assert len(sink.problems) == 1 and run.uid in sink.problems[0]
     assert [path.stem for path in (tmp_path / "backup").iterdir()] == [run.uid]
     assert len(list(read_journal(tmp_path / "backup" / f"{run.uid}.jsonl"))) == 13

@@ -1,7 +1,6 @@
 """Derived runs as tiled's own subscribers hear of them, from a real server, while they are written."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from nfphasing_bluesky.storage.catalogs import PROCESSED, close_catalog, open_ca
 from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.sink import CatalogSink
 from tests.storage.tiled_server import KEY, tiled_server
+from tests.waiting import until
 
 CACHE = os.environ.get("NFPHASING_TEST_REDIS", "memory://")
 """Where tiled keeps what it streams; one server needs no Redis for it."""
@@ -24,13 +24,6 @@ def client(tmp_path, monkeypatch):
         client = open_catalog(uri)
         yield client
         close_catalog(client)
-
-
-def until(condition, timeout_s=120.0):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
 
 
 # tiled 0.2.20 opens its web socket in a way that websockets 17 calls deprecated
@@ -50,9 +43,9 @@ def test_a_subscriber_of_tiled_hears_of_every_block_while_the_run_is_written(cli
         run = DerivedRun(made.start, made.reconstructor.info, made.reconstructor.settings, sink, store)
         for done in (2, 4, 6):
             run.add(made.posteriors[done - 2 : done])
-            assert sink.flush(60)
+            assert sink.flush(240)
             assert until(lambda n=done: sum(map(len, means)) == n and len(numbers) == n), (means, numbers)
         run.close()
-        assert sink.close(60) and sink.problems == ()
+        assert sink.close(240) and sink.problems == ()
     np.testing.assert_array_equal(np.concatenate(means), [p.mean for p in made.posteriors])
     assert numbers == [p.origin.seq_num for p in made.posteriors]

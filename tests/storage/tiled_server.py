@@ -5,11 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import free_port, until
 
 PROFILES = Path(__file__).parents[2] / "profiles" / "tiled"
 KEY = "abcdef0123456789"
@@ -18,9 +19,7 @@ KEY = "abcdef0123456789"
 @contextlib.contextmanager
 def tiled_server(folder: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Serve a folder; gives the address and the process, which is killed at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     said = {
         **os.environ,
         "TILED": str(Path(sys.executable).parent / "tiled"),
@@ -32,20 +31,15 @@ def tiled_server(folder: Path, **environment: str) -> Iterator[tuple[str, subpro
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, env=said, stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait_for(port, process, folder / "server.log")
+            until(lambda: process.poll() is not None or _listens(port))
+            if process.poll() is not None or not _listens(port):
+                pytest.fail(f"tiled does not listen:\n{(folder / 'server.log').read_text()[-3000:]}")
             yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()
-            process.wait(10)
+            process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"tiled ended:\n{log.read_text()[-3000:]}")
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"tiled did not listen:\n{log.read_text()[-3000:]}")
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

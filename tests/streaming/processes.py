@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import subprocess
-import time
 
 import zmq
 
@@ -13,19 +11,7 @@ from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.client import ask
 from nfphasing_bluesky.streaming.endpoints import connect
 from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
-
-
-def until(condition, timeout_s=120.0):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.waiting import until
 
 
 class Process:
@@ -57,7 +43,7 @@ class Process:
         return self.path.read_text()
 
     def status(self):
-        return ask(Verb.HEALTH, self.settings.control, 5.0)
+        return ask(Verb.HEALTH, self.settings.control, 60.0)
 
     def state(self):
         try:
@@ -72,7 +58,7 @@ class Process:
     def end(self, number=signal.SIGTERM):
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(30)
+            self.process.wait(120)
         return self.process and self.process.returncode
 
     def close(self):

@@ -10,7 +10,7 @@ from nfphasing_bluesky.storage.catalogs import RAW, close_catalog, embedded_cata
 from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.storage.successors import raw_runs_between, whole_density_dataset
 from nfphasing_bluesky.streaming.settings import WorkerSettings
-from tests.streaming.processes import until
+from tests.waiting import until
 
 
 def store(client, items):

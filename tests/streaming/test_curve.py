@@ -4,7 +4,6 @@ import logging
 import socket as sockets
 import stat
 import threading
-import time
 
 import pytest
 import zmq
@@ -18,19 +17,7 @@ from nfphasing_bluesky.streaming.outputs import Outputs
 from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from nfphasing_bluesky.streaming.worker import Worker
-
-
-def until(condition, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return value
-
-
-def free_port():
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.waiting import free_port, until
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,7 @@ def public(keys, raw, tiny):
     thread.start()
     yield {name: f"tcp://127.0.0.1:{port}" for name, port in ports.items()}
     worker.stop()
-    thread.join(15)
+    thread.join(120)
     assert not thread.is_alive()
 
 
@@ -67,7 +54,7 @@ def test_a_client_with_a_key_gets_everything_and_others_nothing(public, keys, ra
     alice = client_keys(keys / "ours/alice.key_secret", keys / "ours/worker.key")
     mallory = client_keys(keys / "theirs/mallory.key_secret", keys / "ours/worker.key")
     wrong = client_keys(keys / "ours/alice.key_secret", keys / "theirs/worker.key")
-    assert until(lambda: ask_with_keys(Verb.HEALTH, public["control"], alice, 5.0).state is WorkerState.ON)
+    assert until(lambda: ask_with_keys(Verb.HEALTH, public["control"], alice, 60.0).state is WorkerState.ON)
     frames = []
     listener = Listener(public["results"], on_frame=frames.append, keys=alice).start()
     context = zmq.Context()
@@ -82,9 +69,9 @@ def test_a_client_with_a_key_gets_everything_and_others_nothing(public, keys, ra
         context.destroy(linger=0)
     for strangers in (mallory, wrong):
         with pytest.raises(TransportError, match="refused the connection: it asks for CURVE keys"):
-            ask_with_keys(Verb.HEALTH, public["control"], strangers, 1.0)
+            ask_with_keys(Verb.HEALTH, public["control"], strangers, 60.0)
     with pytest.raises(TransportError, match="CURVE keys"):
-        ask(Verb.HEALTH, public["control"], 1.0)
+        ask(Verb.HEALTH, public["control"], 60.0)
     with caplog.at_level(logging.WARNING):
         assert until(lambda: "a peer was turned away" in caplog.text)
     assert "not among those that may connect" in caplog.text
@@ -177,7 +164,7 @@ def test_a_message_of_two_gigabytes_is_refused_by_its_size_before_it_comes(raw, 
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
-        with sockets.create_connection(("127.0.0.1", port), timeout=10) as peer:
+        with sockets.create_connection(("127.0.0.1", port), timeout=240) as peer:
             peer.sendall(greeting_and_ready())
             received = b""
             while b"READY" not in received:
@@ -193,7 +180,7 @@ def test_a_message_of_two_gigabytes_is_refused_by_its_size_before_it_comes(raw, 
             push.close()
     finally:
         worker.stop()
-        thread.join(15)
+        thread.join(120)
 
 
 def _receive(peer):

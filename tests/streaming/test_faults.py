@@ -18,7 +18,7 @@ from nfphasing_bluesky.storage.successors import whole_density_dataset
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.protocol import WorkerState
 from nfphasing_bluesky.streaming.replay import replay_missing
-from tests.streaming.processes import free_port, until
+from tests.waiting import free_port, until
 
 
 def test_a_worker_that_is_killed_in_a_scan_loses_nothing(worker, raw, tiny, tmp_path):
@@ -68,12 +68,13 @@ def test_two_workers_on_one_source_and_a_taken_port(worker, raw, tiny_command, t
     port = free_port()
     first = worker(documents=f"tcp://127.0.0.1:{port}", metrics=f"127.0.0.1:{free_port()}").start()
     second = worker(documents=f"tcp://127.0.0.1:{port}").start()
-    assert second.process.wait(60) == 1
+    assert second.process.wait(120) == 1
     assert "in use" in second.log and "another worker" in second.log
     for message in (b"garbage", b" event \x80\x04\x95.", b" start " + os.urandom(100)):
         first.push.send(message)
     first.send(raw.raw_run(5))
     assert until(lambda: first.status().counts.reconstructed == 5)
+    assert until(lambda: first.state() is WorkerState.ON)
     found = first.status()
     assert found.statistics["messages_refused"] == 3 and found.statistics["latency_p50_s"] > 0
     assert "a message was refused" in Path(tmp_path / "worker-1.log").read_text()
@@ -113,7 +114,7 @@ def test_a_proxy_that_is_restarted(worker, raw, tmp_path):
             publisher(*item)
         assert until(lambda: listening.state() is WorkerState.RUNNING)
         proxies[0].kill()
-        proxies[0].wait(10)
+        proxies[0].wait()
         publisher(*items[4])
         proxies.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
@@ -123,10 +124,10 @@ def test_a_proxy_that_is_restarted(worker, raw, tmp_path):
             return listening.state() is WorkerState.ON
 
         assert until(ended)
-        assert listening.status().statistics["frames_lost"] > 0
-        assert f"nfphasing replay {items[0][1]['uid']} --missing" in listening.status().reason
+        assert until(lambda: listening.status().statistics["frames_lost"] > 0)
+        assert until(lambda: f"nfphasing replay {items[0][1]['uid']} --missing" in listening.status().reason)
     finally:
         publisher.close()
         for proxy in proxies:
             proxy.kill()
-            proxy.wait(10)
+            proxy.wait()

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfphasing_bluesky.core import Policy, StreamSettings
@@ -36,7 +36,7 @@ def spoil(items, spoils):
 
 
 @given(SPOILS, st.sampled_from([True, False]))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @pytest.mark.filterwarnings("ignore")
 def test_spoiled_documents_harm_no_other_run(raw, tiny, spoils, streamed):
     chosen, ledgers = StreamSettings(data_key="det"), []

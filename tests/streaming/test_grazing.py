@@ -8,6 +8,7 @@ from nfphasing_bluesky.core import ReconstructionSettings, StreamSettings
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from tests.cli.test_grazing import counts as counts  # noqa: PLC0414  a fixture
+from tests.untrained import few_fits, untrained
 
 GEOMETRY = {
     "wavelength_m": 1.3e-10,
@@ -37,13 +38,13 @@ def reconstructor() -> Reconstructor:
 
 @pytest.fixture
 def derived(raw, reconstructor):
-    def run(frames, geometry=GEOMETRY) -> list:
+    def run(frames, geometry=GEOMETRY, model=reconstructor) -> list:
         documents: list = []
         processor = StreamProcessor(
             StreamSettings(),
             raw.MemoryStore(),
             [lambda name, doc: documents.append((name, doc))],
-            reconstructor=reconstructor,
+            reconstructor=model,
         )
         for item in run_of(frames, geometry):
             processor(*item)
@@ -70,3 +71,14 @@ def test_a_horizon_elsewhere_is_a_failed_event_with_its_reason(derived, counts):
     documents = derived([counts], moved)
     assert column(documents, "verdict") == ["ALARM"]
     assert "surface scatters from row" in column(documents, "reason")[0]
+
+
+def test_a_model_of_frames_is_given_them_whole(derived, counts, tmp_path):
+    folder = untrained("gisaxs2d", tmp_path / "model")
+    model = Reconstructor.load(folder, "cpu", ReconstructionSettings(n_samples=8))
+    with few_fits():
+        documents = derived([counts], model=model)
+    assert not np.isnan(column(documents, "reduced_chi2")).any()
+    (start,) = (doc for name, doc in documents if name == "start")
+    assert start["nfphasing"]["modality"] == "gisaxs2d"
+    assert 10 <= column(documents, "radius_angstrom")[0] <= 120

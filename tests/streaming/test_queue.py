@@ -1,5 +1,4 @@
 import threading
-import time
 
 import event_model
 import pytest
@@ -7,6 +6,7 @@ import pytest
 from nfphasing_bluesky.core import DocumentError, Policy, StreamSettings, TransportError
 from nfphasing_bluesky.streaming.frames import FrameIndex
 from nfphasing_bluesky.streaming.queue import DROPPED, DocumentQueue
+from tests.waiting import until
 
 
 def make(size, policy, burst=1, **settings):
@@ -18,6 +18,14 @@ def drain(queue):
     while (item := queue.get(0)) is not None:
         items.append(item)
     return items
+
+
+def starts_to_wait(queue, *items):
+    """Put items in another thread; the thread, once it waits for room."""
+    producer = threading.Thread(target=lambda: [queue.put(*item) for item in items])
+    producer.start()
+    assert until(lambda: queue._changed._waiters)
+    return producer
 
 
 def split(items):
@@ -75,14 +83,12 @@ def test_sample_takes_every_frame_again_once_the_queue_has_drained(raw):
 
 def test_block_waits_for_room_and_loses_nothing(raw):
     queue = make(3, Policy.BLOCK)
-    producer = threading.Thread(target=lambda: [queue.put(*item) for item in raw.raw_run(60)])
-    producer.start()
-    time.sleep(0.05)
+    producer = starts_to_wait(queue, *raw.raw_run(60))
     assert queue.statistics().waiting_frames == 3 and producer.is_alive()
     items = []
     while not items or items[-1][0] != "stop":
-        items.append(queue.get(5))
-    producer.join(5)
+        items.append(queue.get(240))
+    producer.join(240)
     assert split(items) == (list(range(1, 61)), [])
 
 
@@ -90,16 +96,15 @@ def test_who_had_to_wait_waits_for_room_for_several(raw):
     queue, documents = make(4, Policy.BLOCK, burst=2), list(raw.raw_run(6))
     for item in documents[:6]:  # start, descriptor and four frames
         queue.put(*item)
-    producer = threading.Thread(target=queue.put, args=documents[6])
-    producer.start()
-    drained = [queue.get(5) for _ in range(3)]
+    producer = starts_to_wait(queue, documents[6])
+    drained = [queue.get(240) for _ in range(3)]
     producer.join(0.1)
     assert producer.is_alive() and queue.statistics().waiting_frames == 3
-    drained.append(queue.get(5))
-    producer.join(30)
+    drained.append(queue.get(240))
+    producer.join(240)
     assert not producer.is_alive()
     queue.put(*documents[7])  # room is left, nobody waits
-    drained += [queue.get(5) for _ in range(4)]
+    drained += [queue.get(240) for _ in range(4)]
     assert split(drained) == (list(range(1, 7)), [])
 
 
@@ -108,11 +113,9 @@ def test_closing_wakes_a_blocked_producer_and_records_its_frame(raw):
     documents = list(raw.raw_run(2, stop=False))
     for item in documents[:3]:
         queue.put(*item)
-    producer = threading.Thread(target=queue.put, args=documents[3])
-    producer.start()
-    time.sleep(0.05)
+    producer = starts_to_wait(queue, documents[3])
     queue.close()
-    producer.join(5)
+    producer.join(240)
     assert not producer.is_alive()
     (record,) = queue.take_dropped()
     assert record == {"raw_uid": documents[0][1]["uid"], "seq_nums": [2]}
@@ -179,8 +182,9 @@ def test_event_pages_count_every_event(raw):
 
 def test_a_consumer_that_hangs_costs_the_producer_its_patience_once(raw):
     queue = DocumentQueue(2, Policy.BLOCK, FrameIndex(StreamSettings()), patience_s=0.2)
-    began = time.monotonic()
+    waits, wait_for = [], queue._changed.wait_for
+    queue._changed.wait_for = lambda room, patience: waits.append(patience) or wait_for(room, patience)
     for item in raw.raw_run(40):
         queue.put(*item)
-    assert 0.15 < time.monotonic() - began < 4.0
+    assert waits == [0.2] + 37 * [0.0]
     assert split(drain(queue)) == ([1, 2], list(range(3, 41)))

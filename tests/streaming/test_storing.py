@@ -7,6 +7,7 @@ import pytest
 from nfphasing_bluesky.core import StreamSettings
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.streaming.storing import StoringThread
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_a_task_that_raises_is_named_and_the_next_one_runs(storing):
 def test_who_hands_in_more_than_may_wait_has_to_wait(limits, there):
     storing, go, begun, handed = StoringThread(**limits), threading.Event(), threading.Event(), []
     storing(lambda: begun.set() or go.wait())
-    assert begun.wait(30)
+    assert begun.wait(240)
 
     def hand_in():
         for number in range(4):
@@ -57,10 +58,11 @@ def test_who_hands_in_more_than_may_wait_has_to_wait(limits, there):
 
     thread = threading.Thread(target=hand_in)
     thread.start()
+    assert until(lambda: len(handed) == there)
     thread.join(0.2)
     assert thread.is_alive() and len(handed) == there
     go.set()
-    thread.join(30)
+    thread.join(240)
     assert len(handed) == 4
     storing.close()
 

@@ -33,7 +33,7 @@ def array_message(dtype: str, shape: list, body: bytes) -> bytes:
 
 
 @given(hnp.arrays(NUMBERS, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_array_comes_back_equal_writable_and_of_the_same_dtype(array):
     back = wire.unpack(wire.pack({"a": array}))["a"]
     assert back.dtype == array.dtype and back.shape == array.shape and back.flags.writeable
@@ -41,7 +41,7 @@ def test_any_array_comes_back_equal_writable_and_of_the_same_dtype(array):
 
 
 @given(PLAIN)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_plain_value_comes_back_equal(value):
     assert wire.unpack(wire.pack(value)) == value
 
@@ -65,7 +65,7 @@ def test_scalars_and_the_common_python_types_have_a_plain_form():
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_garbage_raises_nothing_but_transport_error(data):
     for read in (wire.unpack, wire.unpack_document):
         try:
@@ -75,7 +75,7 @@ def test_garbage_raises_nothing_but_transport_error(data):
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"x"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_well_framed_garbage_payload_raises_nothing_but_transport_error(data, prefix):
     try:
         name, document = wire.unpack_document(prefix + b" event " + data)
@@ -85,7 +85,7 @@ def test_a_well_framed_garbage_payload_raises_nothing_but_transport_error(data, 
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(0, 200), st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_flipped_byte_in_a_document_raises_nothing_but_transport_error(tail, where, byte):
     message = bytearray(wire.pack({"uid": "abc", "data": {"det": np.arange(12.0).reshape(3, 4)}}) + tail)
     message[where % len(message)] = byte

@@ -1,6 +1,6 @@
 """A reconstructor whose posterior is known in closed form: a straight line through a curve's points.
 
-Run as a program it is a worker with this reconstructor: `python tiny.py [--slow S] SETTINGS_JSON`.
+Run as a program it is a worker with this reconstructor: `python tiny.py SETTINGS_JSON`.
 """
 
 import time
@@ -59,18 +59,24 @@ LARGE_INFO = ModelInfo(
 
 
 class LineReconstructor:
-    """Bayesian straight-line fit; slow on demand, and unable to take NaN or negative first points."""
+    """Bayesian straight-line fit; slow on demand, and unable to take NaN or negative first points.
 
-    def __init__(self, settings=None, info=INFO, seconds_per_batch=0.0, seconds_per_frame=0.0):
+    With a gate, a path, it goes on when there is such a file, and says beside it that it waits for one.
+    """
+
+    def __init__(self, settings=None, info=INFO, seconds_per_frame=0.0, gate=None):
         self.info = info
         self.settings = settings or ReconstructionSettings(n_samples=32)
         self.batches = []
-        self._seconds = (seconds_per_batch, seconds_per_frame)
+        self._seconds_per_frame, self._gate = seconds_per_frame, gate
 
     def __call__(self, frames, n_samples=None, seed=None):
         self.batches.append(len(frames))
-        if pause := self._seconds[0] + self._seconds[1] * len(frames):
-            time.sleep(pause)
+        while self._gate is not None and not self._gate.exists():
+            self._gate.with_suffix(".waiting").touch()
+            time.sleep(0.01)
+        if self._seconds_per_frame:
+            time.sleep(self._seconds_per_frame * len(frames))
         return [self._one(frame) for frame in frames]
 
     def _one(self, frame):
@@ -122,7 +128,7 @@ def find(model):
 def load(model, device, settings):
     """Load `known-object`, a folder with a `version` in it, or one of the `tiny-` ones.
 
-    These can be slowed: `tiny-line:0.05` takes 50 ms a frame.
+    These can be slowed: `tiny-line:0.05` takes 50 ms a frame, `tiny-line:/tmp/go` waits for a file.
     """
     if find(model):
         return LineReconstructor(settings, replace(INFO, version=(find(model) / "version").read_text()))
@@ -130,11 +136,12 @@ def load(model, device, settings):
         from tests.known_object import KnownObject
 
         return KnownObject(settings)
-    name, _, seconds = model.partition(":")
+    name, _, pace = model.partition(":")
+    gate = Path(pace) if "/" in pace else None
     infos = {"tiny-line": INFO, "tiny-image": IMAGE_INFO, "tiny-large": LARGE_INFO}
     if name not in infos:
         raise ModelError(f"no model {model!r}, expected one of {sorted(infos)}")
-    return LineReconstructor(settings, infos[name], seconds_per_frame=float(seconds or 0))
+    return LineReconstructor(settings, infos[name], float(0 if gate else pace or 0), gate)
 
 
 if __name__ == "__main__":

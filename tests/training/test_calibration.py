@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.training.calibration import coverage, crps, information, ks_distance, ranks, tarp
+from nfphasing_bluesky.training.calibration import (
+    coverage,
+    crps,
+    information,
+    ks_distance,
+    ranks,
+    spread_out,
+    tarp,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,13 @@ def test_draws_of_other_classes_are_left_out():
     rank = ranks(np.array([0.2, 0.2]), draws)
     assert rank[0] == pytest.approx(0.5)
     assert np.isnan(rank[1])
+
+
+def test_draws_that_are_spread_out_are_few_copies():
+    draws = np.arange(12.0).repeat(4)[:, None]  # as resampling leaves them
+    assert spread_out(draws, 12)[:, 0].tolist() == list(range(12))
+    assert spread_out(draws, 48).tolist() == draws.tolist()
+    assert len(np.unique(draws[:12])) == 3
 
 
 def test_crps_of_a_normal_is_the_closed_form():

@@ -54,20 +54,17 @@ def texts(figure):
 
 def test_a_burst_is_drawn_a_few_times_and_ends_with_the_last_frame(conalbumin, view):
     _, posterior, info = conalbumin
-    live = view(interval_s=0.3)
-    calls = []
+    drawers = []
+    live = view(interval_s=0.3, on_draw=lambda figure: drawers.append(threading.get_ident()))
     started = time.perf_counter()
     for number in range(1, 301):
-        frame = shifted(posterior, number)
-        before = time.perf_counter()
-        live.show(frame, info)
-        calls.append(time.perf_counter() - before)
+        live.show(shifted(posterior, number), info)
         time.sleep(0.002)
     elapsed = time.perf_counter() - started
+    assert threading.get_ident() not in drawers
     live.close()
     assert live.errors == 0 and live.received == 300
     assert 1 <= live.drawn <= elapsed / 0.3 + 3
-    assert np.median(calls) < 1e-3
     np.testing.assert_allclose(curves(live.figure)["mean"].get_ydata(), posterior.mean * 300)
     assert "300 frames" in texts(live.figure) and "VALID" in texts(live.figure)
 
@@ -167,7 +164,7 @@ def test_nothing_that_goes_wrong_reaches_the_feeder(conalbumin, view, caplog):
     live.show(None, info)
     assert live.errors == 3
     live.show(posterior, info)
-    assert asked.wait(10)
+    assert asked.wait(240)
     live.close()
     assert live.errors >= 4 and live.received == 1
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
@@ -207,9 +204,9 @@ def test_an_interactive_figure_is_drawn_by_its_own_event_loop_only(conalbumin):
     _, posterior, info = conalbumin
     figure = Figure()
     canvas = InteractiveCanvas(figure)
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     live = LiveReconstruction(figure, interval_s=0.25)
-    assert threading.active_count() == threads and canvas.loop.running and canvas.interval == 250
+    assert set(threading.enumerate()) <= threads and canvas.loop.running and canvas.interval == 250
     live.show(posterior, info)
     assert live.drawn == 0
     canvas.loop.fire()

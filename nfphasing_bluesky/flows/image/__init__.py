@@ -6,6 +6,7 @@ from nfphasing_bluesky.flows.image.build import build_image_flow
 from nfphasing_bluesky.flows.image.encoder import ImageEncoder, ImageFeatures
 from nfphasing_bluesky.flows.image.flow import ImageFlow, ImageFlowDistribution, ImageLatentSampler
 from nfphasing_bluesky.flows.image.haar import haar_merge, haar_split, merge_levels, split_levels
+from nfphasing_bluesky.flows.image.level import Level
 from nfphasing_bluesky.flows.image.settings import (
     Attention,
     ImageEncoderSettings,
@@ -23,6 +24,7 @@ __all__ = [
     "ImageFlow",
     "ImageFlowDistribution",
     "ImageLatentSampler",
+    "Level",
     "PixelNAM",
     "SelfAttention",
     "WaveletFlowSettings",

@@ -1,0 +1,129 @@
+"""`gisaxs2d`: nanoparticles on a surface or in a film from whole frames; u = rho_e(z) in e/angstrom^3.
+
+Spheroids, truncated spheres, cylinders or cones on a substrate, or spheroids in a film (`island_prior`). A
+frame is summed over a grid of exit angles and q in the plane, in which counts stay counts
+(`physics.grazing_bins`).
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Frame, Prediction
+from nfphasing_bluesky.flows import Anchor, LocalFits
+from nfphasing_bluesky.modalities import frame_bins, frame_fit
+from nfphasing_bluesky.modalities.batches import noise_channels
+from nfphasing_bluesky.modalities.draws import Draws
+from nfphasing_bluesky.modalities.frame_bins import FramesBatch, FrameSimulation
+from nfphasing_bluesky.modalities.frame_model import COLUMNS, FINE, ROWS, patterns
+from nfphasing_bluesky.modalities.frame_network import SETTINGS, FramePosterior
+from nfphasing_bluesky.modalities.island_prior import (
+    CLASSES,
+    PARAMETERS,
+    IslandSample,
+    profile,
+    sample_of,
+)
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.modalities.network import NetworkSettings
+from nfphasing_bluesky.modalities.particle_prior import PARTICLE_DENSITY
+from nfphasing_bluesky.modalities.surface_particles import SurfaceParticles
+
+
+class GisaxsFrames(SurfaceParticles):
+    """The modality."""
+
+    name = "gisaxs2d"
+    parameters = PARAMETERS
+    classes = CLASSES
+    width = max(len(c.free) for c in CLASSES)
+    simulation = FrameSimulation()
+    background = BackgroundPrior(1e-6, 0.3)
+    sigma_floor = 0.03
+    hopeless_nats = 60.0
+    whole_frames = True
+    training: Mapping[str, Any] = MappingProxyType(
+        {"batch": 256, "round_batches": 16, "reuse": 2, "average": 0.998, "physics_weight": 0.0}
+    )
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        self.settings = settings or SETTINGS
+        super().__init__()
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "GisaxsFrames":
+        """Make it from what a card and weights hold."""
+        return cls(NetworkSettings(**network) if network else None)
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated frames cover."""
+        return frame_bins.feature_ranges(self.simulation)
+
+    def scattering(self, theta: Tensor, kind: int, packed: Tensor) -> Tensor:
+        """(N, Q) of samples of one class."""
+        return patterns(theta, kind, packed, FINE)
+
+    def points(self, packed: Tensor) -> int:
+        """Q."""
+        return ROWS * COLUMNS
+
+    def sample_of(self, theta: Tensor, kind: int, sizes: int) -> IslandSample:
+        """Samples of theta (N, D) in 0..1."""
+        return sample_of(theta, kind, sizes)
+
+    def profile(self, theta: Tensor, kind: int, particle_density: Tensor, z_angstrom: Tensor) -> Tensor:
+        """(N, Z) electron density."""
+        return profile(sample_of(theta, kind, FINE.sizes), particle_density, z_angstrom)
+
+    def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[FramesBatch, Mapping[str, Tensor]]:
+        """Measure N samples, each with a geometry of its own; also the truth of every parameter."""
+        n, s = len(draws), self.simulation
+        places = frame_bins.random_places(s, n, generator)
+        beta = self.background.sample(n, generator)
+        expected = self.pattern(draws, places.bins.packed) + beta[:, None]
+        batch, scale = frame_bins.measure(places, expected, s, generator)
+        u = torch.rand(n, generator=generator, device=generator.device)
+        return batch, self.report(draws, {"scale": scale, "beta": beta, "material": PARTICLE_DENSITY.at(u)})
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
+        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
+        return frame_bins.collate(frames, sigma_floor)
+
+    def usable(self, batch: FramesBatch) -> Tensor:
+        """(B,) bool: frames with enough signal that `collate` would take them."""
+        return frame_bins.usable(batch)
+
+    def context(self, batch: FramesBatch) -> tuple[Tensor, Tensor]:
+        """Channels (B, C, Q) of the map, and (B, E) angles, q and wavelength."""
+        bins, sigma = batch.bins, batch.sigma.double()
+        channels = noise_channels(batch.intensity.double(), sigma, ~batch.mask)
+        k, incidence = bins.beam.unbind(1)
+        first, last = bins.exit_mean[:, 0], bins.exit_mean[:, -1]
+        across = [bins.q_mean[:, 0].log() / 2 + 2, bins.q_mean[:, -1].log() + 2]
+        angles = [k.log(), 100 * incidence, 200 * first, 30 * last, last.log() + 4]
+        scalars = [*angles, 40 * k * incidence.sin(), 10 * k * last.sin(), *across]
+        return channels, torch.stack(scalars, 1).float()
+
+    def fits_again(self, k: int, drawn: Tensor, batch: FramesBatch, anchor: Anchor) -> LocalFits:
+        """Fits that begin at guesses and draws, each as probable as the Gaussian around it says."""
+        found = frame_fit.fit_again(k, drawn, batch, self.background)
+        location, factor = (v.view(len(batch), -1, *v.shape[1:]) for v in (found.location, found.factor))
+        return self._weighed(k, location, factor, batch)
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the frame's pixels, interpolated between bins; NaN where none was looked at."""
+        return frame_bins.at_pixels(frame, self.collate([frame], 0.0), prediction)
+
+    def features(self, batch: FramesBatch) -> Mapping[str, Tensor]:
+        """Name -> (B,) properties that `ranges` bounds."""
+        return frame_bins.features(batch)
+
+    def network(self) -> nn.Module:
+        """Untrained encoder, class head and one flow for each class."""
+        return FramePosterior(self.settings)

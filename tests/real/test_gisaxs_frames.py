@@ -1,0 +1,82 @@
+"""`gisaxs2d` on whole frames, fits alone: gold spheres by BornAgain, silver particles measured at GALAXI."""
+
+import gzip
+import json
+import math
+
+import numpy as np
+import torch
+
+from nfphasing_bluesky.core import Frame, GrazingGeometry, Origin
+from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.modalities.unit_box import unit_box
+from nfphasing_bluesky.storage.readers import read_frames
+
+DRAWS = 200
+
+
+def of_fits(frame: Frame, name: str, floor: float) -> tuple[dict[str, tuple[float, float]], float]:
+    """95 % intervals of draws around the fits of a class, and the least reduced chi-squared of the draws."""
+    subject = modality("gisaxs2d")
+    k = [c.name for c in subject.classes].index(name)
+    batch, width = subject.collate([frame], floor), len(subject.classes[k].free)
+    nothing = torch.zeros(1, 0, width)
+    fits = subject.fits_again(k, nothing, batch, subject.anchors(batch).get(k, torch.tensor([0])))
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.multinomial(fits.log_share[0].exp(), DRAWS, True, generator=generator)[:, None]
+    noise = torch.randn(DRAWS, 1, width, generator=generator, dtype=torch.float64)
+    zero = torch.zeros_like(chosen)
+    y = fits.at(zero[:, 0]).place(noise.transpose(0, 1), chosen.T)[0]
+    theta = unit_box(width, y.device).inverse(y, y)[0].float()
+    padded = torch.nn.functional.pad(theta, (0, subject.width - width))
+    draws = Draws(zero[:, 0] + k, padded, zero[:, 0])
+    found = subject.evaluate(draws, batch)
+    chi2 = subject.reduced_chi2(batch.at(zero[:, 0]), found.predicted)
+    report = subject.report(draws, found.nuisance)
+    ends = torch.tensor([0.025, 0.975])
+    return {n: tuple(v.quantile(ends).tolist()) for n, v in report.items()}, float(chi2.min())
+
+
+def test_gold_spheres_are_found_without_weights(shared_data):
+    """200 x 200 bins of angle, whose middles BornAgain's detector puts at arctangents: a flat detector's."""
+    folder = shared_data / "gisaxs/sim_bornagain_au_spheres"
+    counts = np.load(folder / "au_spheres_radial_paracrystal.npz")["counts"].astype(float)
+    truth = json.loads((folder / "truth.json").read_text())
+    incidence = math.radians(truth["alpha_i_deg"])
+    geometry = GrazingGeometry(
+        1e-9 * truth["wavelength_nm"],
+        1.0,
+        (math.radians(2.4) / 200,) * 2,
+        (0.0, 100.0),
+        incidence,
+        normal_rad=incidence,
+        rows_up=True,
+    )
+    found, _ = of_fits(Frame(counts, geometry, origin=Origin("gold")), "spheroids", 0.03)
+    density = truth["substrate"]["delta"] * 2 * math.pi / (2.8179403e-5 * (10 * truth["wavelength_nm"]) ** 2)
+    expected = {
+        "radius_angstrom": 10 * truth["sphere_radius_nm"],
+        "height_angstrom": 20 * truth["sphere_radius_nm"],
+        "distance_angstrom": 10 * truth["paracrystal_peak_distance_nm"],
+        "substrate_density_e_per_cubic_angstrom": density,
+    }
+    for name, value in expected.items():
+        low, high = found[name]
+        assert low <= value <= high and high - low < 0.2 * value, name
+
+
+def test_silver_particles_have_the_published_size_and_distance(shared_data, tmp_path):
+    """Limits of the published fit, at an error at which the model's two layers explain the frame."""
+    packed = (shared_data / "gisaxs/galaxi_ag_nanoparticles/galaxi_data.tif.gz").read_bytes()
+    (tmp_path / "galaxi.tif").write_bytes(gzip.decompress(packed))
+    geometry = GrazingGeometry(
+        1.34e-10, 1.73, (0.172e-3, 0.172e-3), (1043 - 323.4, 597.1), math.radians(0.463)
+    )
+    (frame,) = read_frames(tmp_path / "galaxi.tif", geometry=geometry)
+    found, chi2 = of_fits(frame, "buried_spheroids", 0.2)
+    assert chi2 < 0.6
+    # spheroids of one aspect stand for its spheres, so its limits count within 10 %
+    limits = {"radius_angstrom": (36, 66), "distance_angstrom": (180, 770)}
+    for name, (low, high) in limits.items():
+        assert found[name][0] <= high and found[name][1] >= low, name
+    assert found["radius_angstrom"][1] < 90
