@@ -2,9 +2,9 @@
 
 The transmission is exp(i phase - mu). The network sees what all frames of the scan say together of the patch,
 or, while the scan runs, the frame and its nearest neighbours (`physics.scan_estimate`), and how many photons
-stand behind it. A frame does not tell
-the phase as a whole: that of the mean transmission under the light is 0. The prior are the random objects of
-`physics.objects`, under random probes; its density has no closed form, so there are no importance weights.
+stand behind it. A frame does not tell the phase as a whole: that of the mean transmission under the light is
+0, in every draw. The prior are the random objects of `physics.objects`, under random probes; its density has
+no closed form, so there are no importance weights.
 """
 
 import math
@@ -27,6 +27,7 @@ from nfphasing_bluesky.modalities.scans import PatchDraws
 from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics import counting
 from nfphasing_bluesky.physics.patches import cut, within
+from nfphasing_bluesky.physics.scan_estimate import gauge
 
 LOWER, UPPER = (-3.2, -0.5), (3.2, 3.5)
 LEAST_COUNTS = 0.1
@@ -167,8 +168,8 @@ class Ptychography(Images):
 
     def forward(self, draws: Draws, batch: PatternBatch) -> Tensor:
         """(N, H, W) expected counts; differentiable in theta."""
-        u = self._images(draws, batch)
         frame = draws.frame
+        u = turned_back(self._images(draws, batch), self._whole_phase(draws, batch))
         if batch.surroundings is not None:
             u = within(batch.surroundings[frame], batch.corner[frame], u)
         wave = patterns.transmission(u)
@@ -178,6 +179,16 @@ class Ptychography(Images):
 
     def _images(self, draws: Draws, batch: PatternBatch) -> Tensor:
         return draws.theta.unflatten(1, (2, *batch.channels.shape[-2:]))
+
+    def _whole_phase(self, draws: Draws, batch: PatternBatch) -> Tensor:
+        """(N,) rad by which draws are turned against the estimate: the phase as a whole, no part of u.
+
+        Of a patch the estimate's is 0; of a part of one it is what its surroundings make it.
+        """
+        light = batch.light
+        wanted = gauge(patterns.transmission(patterns.estimate(batch)), light)
+        wave = patterns.transmission(self._images(draws, batch))
+        return gauge(wave, light[draws.frame]) - wanted[draws.frame]
 
     def log_likelihood(self, draws: Draws, batch: PatternBatch) -> Tensor:
         """(N,) Poisson log-likelihood of the draws' frames; differentiable in theta."""
@@ -192,12 +203,13 @@ class Ptychography(Images):
         pixels = batch.intensity[0].numel() * batch.probe.shape[1]
         rows = torch.arange(len(draws), device=draws.theta.device).split(max(1, PIXELS_AT_ONCE // pixels))
         predicted = torch.cat([self.forward(draws.at(some), batch) for some in rows])
-        nuisance = {"light": batch.light[draws.frame]}
+        nuisance = {"light": batch.light[draws.frame], "whole_phase": self._whole_phase(draws, batch)}
         return Evaluated(self._log_likelihood(predicted, draws, batch), nuisance, predicted)
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, 2, H, W) phase, rad, and absorption."""
-        return draws.theta.unflatten(1, (2, *nuisance["light"].shape[1:]))
+        u = draws.theta.unflatten(1, (2, *nuisance["light"].shape[1:]))
+        return turned_back(u, nuisance["whole_phase"])
 
     def density_of(self, batch: PatternBatch, index: int) -> DensityInfo:
         """What u is for one frame, on its own pixels."""
@@ -259,6 +271,11 @@ class Ptychography(Images):
                 yield *self.context(batch), self._images(draws, batch)
 
         network.settle(frames())
+
+
+def turned_back(u: Tensor, angle: Tensor) -> Tensor:
+    """(N, 2, H, W) phase and absorption, the phase less an angle (N,), rad."""
+    return torch.stack([u[:, 0] - angle[:, None, None], u[:, 1]], 1)
 
 
 def _info(shape: tuple[int, int], pixel_m: float | None) -> DensityInfo:

@@ -33,8 +33,8 @@ PHOTONS = (1e4, 1e8)
 """Of a frame, with nothing in the beam."""
 
 FRESNEL_NUMBER = (0.02, 0.3)
-NEAR_SHARE = 0.35
-PEAK_PHASE_RAD = (0.06, 2.6)
+NEAR_SHARE = 0.45
+PEAK_PHASE_RAD = (0.12, 2.6)
 PEAK_ABSORPTION = (0.01, 1.0)
 BETA_OVER_DELTA = (1e-3, 0.5)
 GRAIN = 0.01

@@ -216,7 +216,9 @@ class Trainer:
         return frames
 
     def _disturbed(self, taken: Labelled) -> Labelled:
-        """Add noise to channels, scalars and features of the anchors; the truth stays."""
+        """Flip images; add noise to channels, scalars and features of the anchors, where the truth stays."""
+        if self.settings.flips:
+            taken = _flipped(taken, self._generator(4, self.step))
         spread = self.settings.noise * self.learning_rate() / self.settings.learning_rate
         if spread == 0.0:
             return taken
@@ -249,3 +251,16 @@ class Trainer:
             else:
                 # bounds and masks, some of them infinite
                 self.average[name].copy_(value)
+
+
+def _flipped(taken: Labelled, generator: torch.Generator) -> Labelled:
+    """All images of a batch, and their truths, turned and mirrored alike, in one of eight ways."""
+    turns, mirrored = divmod(int(torch.randint(8, (1,), generator=generator, device=generator.device)), 2)
+
+    def moved(images: Tensor) -> Tensor:
+        turned = images.rot90(turns, (-2, -1))
+        return turned.flip(-1) if mirrored else turned
+
+    sides = taken.channels.shape[-2:]
+    theta = moved(taken.draws.theta.unflatten(1, (-1, *sides))).flatten(1)
+    return taken._replace(channels=moved(taken.channels), draws=replace(taken.draws, theta=theta))

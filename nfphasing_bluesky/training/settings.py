@@ -18,6 +18,8 @@ class TrainSettings(Settings):
         rounds: after so many the first comes again, from the run's folder, where they are kept; 0 for never.
         noise: standard deviation of what is added to all that the network sees, so that frames it sees often
             are not learnt by heart; it falls to 0 with the learning rate.
+        flips: turn and mirror images, of samples that may lie in any way, each time they come up; for
+            modalities whose parameters are images on the pixels of the channels.
         companions: draws of the model to start from beside the object of each frame. The frame is then learnt
             with one or another of them all, chosen by their exact weights, instead of its own object alone;
             0 for that alone.
@@ -43,6 +45,7 @@ class TrainSettings(Settings):
     round_batches: Annotated[int, Field(ge=1)] = 16
     rounds: Annotated[int, Field(ge=0)] = 0
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    flips: bool = False
     companions: Annotated[int, Field(ge=0)] = 0
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 200

@@ -191,6 +191,33 @@ def test_simulated_truths_are_in_their_gauge(subject, simulated):
     assert 0 < int(near.sum()) < len(near)
 
 
+def test_no_draw_has_a_phase_as_a_whole(subject, scene):
+    batch = subject.collate(frames(scene)[:1], 0.0)
+    u, _ = truth(scene)
+    turned = torch.stack([u + torch.tensor([angle, 0.0])[:, None, None] for angle in (0.0, 0.3, -2.0)])
+    draws = Draws(torch.zeros(3).long(), turned.flatten(1), torch.zeros(3).long())
+    evaluated = subject.evaluate(draws, batch)
+    found = subject.density(draws, evaluated.nuisance)
+    torch.testing.assert_close(found, u.expand(3, -1, -1, -1), atol=2e-3, rtol=0)
+    spread = subject.report(draws, evaluated.nuisance)["phase_spread_rad"]
+    torch.testing.assert_close(spread, spread[:1].expand(3))
+
+
+def test_a_part_of_a_patch_has_the_phase_of_its_surroundings(subject, simulated):
+    draws, batch = simulated
+    light = batch.light
+    turned = draws.theta.unflatten(1, (2, *light.shape[1:])).clone()
+    turned[:, 0] += 0.2
+    moved = replace(draws, theta=turned.flatten(1))
+    one, other = (subject.density(d, subject.evaluate(d, batch).nuisance) for d in (draws, moved))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    angles = [gauge(transmission(v), light) for v in (one, estimate(batch))]
+    torch.testing.assert_close(*angles, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        subject.forward(draws, batch), subject.forward(moved, batch), atol=1e-2, rtol=1e-3
+    )
+
+
 def test_axes_say_which_part_is_which(subject, scene):
     batch = subject.collate(frames(scene)[:1], 0.0)
     info = subject.density_of(batch, 0)

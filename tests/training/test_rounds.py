@@ -2,9 +2,10 @@
 
 import torch
 
-from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.modalities import Anchors, Draws, modality
 from nfphasing_bluesky.training import Trainer, TrainSettings
-from nfphasing_bluesky.training.rounds import RoundFrames, simulate_round
+from nfphasing_bluesky.training.loop import _flipped
+from nfphasing_bluesky.training.rounds import Labelled, RoundFrames, simulate_round
 
 SETTINGS = {"batch": 4, "round_batches": 2, "reuse": 1, "rounds": 2, "steps": 9, "physics_weight": 0.0}
 
@@ -59,3 +60,17 @@ def test_noise_disturbs_what_the_network_sees_and_not_the_truth():
     rows = (plain.draws.label == k).nonzero()[:, 0]
     assert torch.equal(noisy.anchors.get(k, rows).location, plain.anchors.get(k, rows).location)
     assert not torch.equal(noisy.anchors.get(k, rows).features, plain.anchors.get(k, rows).features)
+
+
+def test_a_frame_and_its_truth_are_turned_alike():
+    theta = torch.arange(2 * 2 * 16.0).reshape(2, -1)
+    channels = theta.unflatten(1, (2, 4, 4)).repeat(1, 2, 1, 1)
+    taken = Labelled(channels, torch.zeros(2, 1), Anchors(2), Draws(torch.zeros(2), theta, torch.arange(2)))
+    seen = set()
+    for seed in range(40):
+        found = _flipped(taken, torch.Generator().manual_seed(seed))
+        images = found.draws.theta.unflatten(1, (2, 4, 4))
+        assert torch.equal(found.channels, images.repeat(1, 2, 1, 1))
+        assert torch.equal(found.draws.theta.sort(1).values, theta)
+        seen.add(tuple(images[0, 0].flatten().tolist()))
+    assert len(seen) == 8
