@@ -26,6 +26,7 @@ DATA, FIT, _DENSITY, GREY = "#37474f", "#d1495b", "#1f5fa8", "#9e9e9e"
 _MUTED = "#616161"
 _DPI = 100
 _COLUMN_INCH, _ROW_INCH = 5.6, 0.2
+_FOOTER_WIDTH, _MANY = 80, 14
 _ONE_COLUMN = 9
 _SHOWN_DRAWS = 12
 _LOG_Q_SPAN = 50.0
@@ -175,7 +176,9 @@ def draw_density(axes: Axes, posterior: Posterior) -> None:
     axes.plot(axis.values, posterior.mean, color="black", lw=1.5, label="mean")
     axes.axhline(0, color=GREY, lw=0.7, zorder=0)
     still = np.maximum(np.abs(low95 - low95[-1]), np.abs(high95 - high95[-1]))
-    axes.set_xlim(axis.values[0], _end(axis.values, still))
+    end = _end(axis.values, still)
+    empty = np.maximum(np.abs(low95 - low95[0]), np.abs(high95 - high95[0]))
+    axes.set_xlim(_begin(axis.values, empty, end), end)
     axes.set_xlabel(axis_label(axis.name, axis.units))
     axes.set_ylabel(axis_label(density.quantity, density.units))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
@@ -188,10 +191,23 @@ def _end(values: NDArray, size: NDArray) -> float:
     return float(min(values[-1], 1.33 * values[there[-1]])) if there.size else float(values[-1])
 
 
+def _begin(values: NDArray, size: NDArray, end: float) -> float:
+    """Return where the axis may begin: at 0, or somewhat before the first place where u changes."""
+    there = np.flatnonzero(size > 0.005 * np.nanmax(size)) if np.nanmax(size) > 0 else np.array([])
+    first = float(values[there[0]]) if there.size else 0.0
+    return max(float(values[0]), min(0.0, first) - (0.0 if values[0] >= 0 else 0.05 * (end - first)))
+
+
+def _footer(posterior: Posterior) -> list[str]:
+    """Return the lines of classes and checks, none too long for the figure."""
+    lines = (class_line(posterior), trust_line(posterior.trust))
+    return [part for line in lines if line for part in textwrap.wrap(line, _FOOTER_WIDTH)]
+
+
 def _text_rows(posterior: Posterior, info: ModelInfo) -> tuple[int, int]:
     """Return how many rows of parameters there are, in one or two columns, and of classes and checks."""
     count = len(parameter_lines(posterior, info))
-    return (count if count <= _ONE_COLUMN else -(-count // 2)), 1 + bool(posterior.classes)
+    return (count if count <= _ONE_COLUMN else -(-count // 2)), len(_footer(posterior))
 
 
 def text_height_inch(posterior: Posterior, info: ModelInfo) -> float:
@@ -206,7 +222,7 @@ def write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None:
     lines = parameter_lines(posterior, info)
     rows, footers = _text_rows(posterior, info)
     pitch = 1.0 / max(text_height_inch(posterior, info) / _ROW_INCH, rows + footers + 1.5)
-    size = 10.0 if len(lines) <= 5 else 9.0
+    size = 10.0 if len(lines) <= 5 else 9.0 if len(lines) <= _MANY else 8.0
 
     def write(text: str, column: int, row: float, **style: Any) -> None:
         axes.text(
@@ -222,8 +238,7 @@ def write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None:
     write("median and 68 % interval", 0, 0.2, fontsize=8, color=_MUTED)
     for number, line in enumerate(lines):
         write(line, number // max(1, rows), 1 + number % max(1, rows), fontsize=size)
-    footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
-    for number, line in enumerate(footer):
+    for number, line in enumerate(_footer(posterior)):
         write(line, 0, rows + 1.4 + number, fontsize=9, color=DATA)
 
 

@@ -65,7 +65,7 @@ def parameter_lines(posterior: Posterior, info: ModelInfo) -> list[str]:
     for name, summary in posterior.summary().items():
         draws = posterior.parameters[name]
         share = sum(map(math.isfinite, draws.tolist())) / max(1, draws.size)
-        if share == 0:
+        if share < 0.01:
             continue
         note = "" if share > _RARELY_THERE else f"  (in {100 * share:.0f} % of draws)"
         lines.append(f"{labels.get(name, name)} = {measured(summary)}{note}")

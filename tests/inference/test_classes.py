@@ -100,7 +100,8 @@ def test_the_draws_that_weighed_are_the_first_draws(subject, case):
         behind = (distribution.log_prob(draws) - log_q).double()
     assert float(behind.abs().median()) < 0.1
     # a draw that found its class likely itself was drawn where the others had found it less so
-    assert float(behind.mean()) > 0
+    most = behind[behind.abs().topk(10).indices]
+    assert float((most > 0).double().mean()) > 0.7
     assert draws.label.bincount().sum() == 480
     for k, pilots in distribution.pilots.items():
         for row, frame in enumerate(pilots.frames):

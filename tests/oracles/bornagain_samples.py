@@ -228,6 +228,8 @@ class Islands:
     def _shape(self, ba: Any, radius: float, height: float) -> Any:
         if self.shape is Shape.SPHERE:
             return ba.Sphere(radius)
+        if self.shape is Shape.SPHEROID:
+            return ba.Spheroid(radius, height / 2)
         if self.shape is Shape.TRUNCATED_SPHERE:
             return ba.SphericalSegment(radius, 0.0, 2 * radius - height)
         if self.shape is Shape.CYLINDER:

@@ -14,7 +14,7 @@ import tango
 from nfphasing_bluesky.clients.data_array import decode
 
 IMAGES = ("density_mean_encoded", "density_std_encoded")
-FRAMES = 400
+FRAMES = 1000
 
 
 class Subscriber:
