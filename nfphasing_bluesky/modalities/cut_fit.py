@@ -17,9 +17,7 @@ from nfphasing_bluesky.modalities.cut_curves import CutsBatch
 from nfphasing_bluesky.modalities.cut_model import Detail, cuts, moved_cuts
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.particle_prior import CLASSES
-from nfphasing_bluesky.modalities.slopes import differences
-from nfphasing_bluesky.modalities.surface_fits import best_places, fit_from, in_box
-from nfphasing_bluesky.modalities.unit_box import unit_box
+from nfphasing_bluesky.modalities.surface_fits import best_places, fit_from, in_box, target
 
 FITTED = Detail(8, 3, 1)
 ROUGH = Detail(6, 2, 1)
@@ -29,23 +27,15 @@ FITS = 6
 STEPS = 10
 
 
-def target(k: int, background: BackgroundPrior, device: torch.device) -> Target:
+def class_target(k: int, background: BackgroundPrior, device: torch.device) -> Target:
     """Class k as a fit sees it."""
-    box = unit_box(len(CLASSES[k].free), device)
-
-    def curve(theta: Tensor, packed: Tensor) -> Tensor:
-        return cuts(theta.float().clamp(0.0, 1.0), k, packed, FITTED)
-
-    def moved(theta: Tensor, packed: Tensor) -> Tensor:
-        return moved_cuts(theta.float().clamp(0.0, 1.0), k, packed, FITTED)
-
-    return Target(
-        box=box,
-        curve=curve,
-        slopes=lambda theta, packed: differences(moved, box, theta, packed),
-        background=background.moments(),
-        starts=1,
-        steps=STEPS,
+    return target(
+        len(CLASSES[k].free),
+        lambda theta, packed: cuts(theta, k, packed, FITTED),
+        lambda theta, packed: moved_cuts(theta, k, packed, FITTED),
+        background,
+        device,
+        STEPS,
     )
 
 
@@ -61,4 +51,4 @@ def best_draws(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPr
 def fit_again(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPrior) -> Anchor:
     """Fits (B * FITS,) of class k, those of one pair together, that begin at the best of draws (B, P, D)."""
     starts = best_draws(k, drawn, batch, background, FITS)
-    return fit_from(target(k, background, starts.device), in_box(starts), batch)
+    return fit_from(class_target(k, background, starts.device), in_box(starts), batch)

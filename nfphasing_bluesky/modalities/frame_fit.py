@@ -20,8 +20,7 @@ from nfphasing_bluesky.modalities.frame_bins import FramesBatch
 from nfphasing_bluesky.modalities.frame_model import Detail, moved_patterns, patterns
 from nfphasing_bluesky.modalities.island_prior import CLASSES
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.slopes import differences
-from nfphasing_bluesky.modalities.surface_fits import best_places, fit_from, in_box, roughly
+from nfphasing_bluesky.modalities.surface_fits import best_places, fit_from, in_box, roughly, target
 from nfphasing_bluesky.modalities.unit_box import unit_box
 
 FITTED = Detail(8, 2, 1)
@@ -32,23 +31,17 @@ ROUGH_FITS, ROUGH_STEPS = 10, 8
 FITS, STEPS = 4, 12
 
 
-def target(k: int, background: BackgroundPrior, device: torch.device, detail: Detail, steps: int) -> Target:
+def class_target(
+    k: int, background: BackgroundPrior, device: torch.device, detail: Detail, steps: int
+) -> Target:
     """Class k as a fit sees it."""
-    box = unit_box(len(CLASSES[k].free), device)
-
-    def curve(theta: Tensor, packed: Tensor) -> Tensor:
-        return patterns(theta.float().clamp(0.0, 1.0), k, packed, detail)
-
-    def moved(theta: Tensor, packed: Tensor) -> Tensor:
-        return moved_patterns(theta.float().clamp(0.0, 1.0), k, packed, detail)
-
-    return Target(
-        box=box,
-        curve=curve,
-        slopes=lambda theta, packed: differences(moved, box, theta, packed),
-        background=background.moments(),
-        starts=1,
-        steps=steps,
+    return target(
+        len(CLASSES[k].free),
+        lambda theta, packed: patterns(theta, k, packed, detail),
+        lambda theta, packed: moved_patterns(theta, k, packed, detail),
+        background,
+        device,
+        steps,
     )
 
 
@@ -70,7 +63,7 @@ def fit_again(k: int, drawn: Tensor, batch: FramesBatch, background: BackgroundP
 
     starts = best_places(roughly_computed, places, batch, background, ROUGH_FITS, ROUGH_ERROR)
     rough = replace(batch, sigma=roughly(batch, ROUGH_ERROR).sqrt())
-    first = fit_from(target(k, background, device, ROUGH, ROUGH_STEPS), in_box(starts), rough)
+    first = fit_from(class_target(k, background, device, ROUGH, ROUGH_STEPS), in_box(starts), rough)
     found, _ = unit_box(starts.shape[2], device).inverse(first.location.double(), first.location)
     second = best_places(
         lambda theta, packed: patterns(theta, k, packed, FITTED),
@@ -80,4 +73,4 @@ def fit_again(k: int, drawn: Tensor, batch: FramesBatch, background: BackgroundP
         FITS,
         0.1 * ROUGH_ERROR,
     )
-    return fit_from(target(k, background, device, FITTED, STEPS), in_box(second), batch)
+    return fit_from(class_target(k, background, device, FITTED, STEPS), in_box(second), batch)

@@ -15,7 +15,10 @@ from nfphasing_bluesky.modalities.anchors import Target
 from nfphasing_bluesky.modalities.draws import Anchors
 from nfphasing_bluesky.modalities.fits import FITTED_AT_ONCE, fit
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, condition
+from nfphasing_bluesky.modalities.slopes import differences
 from nfphasing_bluesky.modalities.unit_box import unit_box
+
+Patterns = Callable[[Tensor, Tensor], Tensor]
 
 FURTHEST = 3.0
 """Coordinate of a box beyond which no fit begins."""
@@ -29,6 +32,42 @@ def no_anchors(frames: int, widths: Sequence[int]) -> Anchors:
         return Anchor(nothing, torch.diag_embed(nothing + 1), nothing[:, :0])
 
     return Anchors(frames, find)
+
+
+def target(
+    width: int,
+    patterns: Patterns,
+    moved: Patterns,
+    background: BackgroundPrior,
+    device: torch.device,
+    steps: int,
+) -> Target:
+    """One class of D coordinates in 0..1 as a fit sees it.
+
+    Args:
+        width: D.
+        patterns: (N, D) places and (N, .) `batch.q` to (N, Q).
+        moved: the same of places (N, 1 + D, D) of which each but the first was moved along one coordinate.
+        background: of the class.
+        device: of the fit.
+        steps: of a fit, at most.
+    """
+    box = unit_box(width, device)
+
+    def curve(theta: Tensor, packed: Tensor) -> Tensor:
+        return patterns(theta.float().clamp(0.0, 1.0), packed)
+
+    def curves(theta: Tensor, packed: Tensor) -> Tensor:
+        return moved(theta.float().clamp(0.0, 1.0), packed)
+
+    return Target(
+        box=box,
+        curve=curve,
+        slopes=lambda theta, packed: differences(curves, box, theta, packed),
+        background=background.moments(),
+        starts=1,
+        steps=steps,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +88,7 @@ def roughly(batch: Any, error: float) -> Tensor:
 
 
 def best_places(
-    patterns: Callable[[Tensor, Tensor], Tensor],
+    patterns: Patterns,
     places: Tensor,
     batch: Any,
     background: BackgroundPrior,
