@@ -13,7 +13,7 @@ from tests.oracles.film import BACKGROUND, KNOWN, TRUE, film_frame
 from tests.oracles.test_posterior_against_dream import c2st, independent
 from tests.untrained_layers import untrained_layers
 
-DRAWS, STEPS, THINNING, C2ST = 600, 60, 15, 0.6
+DRAWS, STEPS, THINNING, C2ST = 600, 60, 40, 0.6
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from nfphasing_bluesky.modalities import Draws
 from tests.oracles.dream import NAMES, dream_sphere
 
 DRAWS = 600
-THINNING = 12
+THINNING, SAMPLES = 40, 5
 C2ST = 0.58
 SPHERES = ((35.0, 0.12), (60.0, 0.06), (90.0, 0.2), (140.0, 0.1), (45.0, 0.28))
 
@@ -52,10 +52,12 @@ def test_polished_draws_are_those_of_dream(index, reconstructor, oracle):
     ours = np.stack([posterior.parameters[n][spheres] for n in NAMES], axis=1)
     many = THINNING * DRAWS  # a chain's draws are correlated
     dream = dream_sphere(frame.geometry.q_inv_angstrom, frame.intensity, frame.sigma, many, seed=index)
-    theirs = independent(np.stack([dream.draws[n] for n in NAMES], axis=1), DRAWS, seed=index)
+    theirs = independent(np.stack([dream.draws[n] for n in NAMES], axis=1), SAMPLES * len(ours), seed=index)
     for values in (ours, theirs):
         values[:, 3] = np.log(values[:, 3])
-    assert c2st(ours, theirs) <= C2ST
+    # of one sample of DREAM, which is another each time whatever the seed, it is off by 0.02
+    accuracy = [c2st(ours, part) for part in np.array_split(theirs, SAMPLES)]
+    assert np.mean(accuracy) <= C2ST, accuracy
 
 
 def independent(points: np.ndarray, count: int, seed: int) -> np.ndarray:
