@@ -1,8 +1,9 @@
 """Frames in grazing incidence as tensors: from files, and simulated as a detector counts them.
 
-All frames have the same number of bins over exit angles and q in the plane (`physics.grazing_bins`). Counts
-of a bin are Poisson; they are compared as Gaussian with a variance that a bin and its neighbours tell,
-because then scale and background, in which the model is linear, are integrated out exactly.
+All frames of a modality have the same number of bins over exit angles and q in the plane
+(`physics.grazing_bins`). Counts of a bin are Poisson; they are compared as Gaussian with a variance that a
+bin and its neighbours tell, because then scale and background, in which the model is linear, are integrated
+out exactly.
 
 Dimension letters: B frames, H rows of bins, W columns, Q = H W.
 """
@@ -10,21 +11,26 @@ Dimension letters: B frames, H rows of bins, W columns, Q = H W.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, FrameError, Prediction
-from nfphasing_bluesky.modalities.batches import Measured
+from nfphasing_bluesky.modalities.batches import Measured, noise_channels
+from nfphasing_bluesky.modalities.bin_grid import Bins, Shape
 from nfphasing_bluesky.modalities.curves import log_uniform
 from nfphasing_bluesky.modalities.cut_curves import uniform
-from nfphasing_bluesky.modalities.frame_model import COLUMNS, ROWS, Bins
+from nfphasing_bluesky.modalities.draws import Draws
+from nfphasing_bluesky.modalities.frame_model import SHAPE
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.physics.grazing_bins import CROWDED, GrazingBins, binned, crowded_places
 from nfphasing_bluesky.physics.grazing_frames import lit_pixels
 from nfphasing_bluesky.physics.noise import local_counts, poisson_counts, uneven_sigma
 
-MIN_BINS = 150
+MIN_SHARE = 0.2
+"""Of the bins that must have pixels."""
 MIN_SIGNAL_TO_NOISE = 10.0
 TRUSTED = 30.0
 """Counts: patterns fall by decades over a few bins."""
@@ -39,29 +45,32 @@ class FramesBatch(Measured):
     Args:
         intensity, sigma: (B, Q) mean counts of a pixel; sigma includes the systematic floor.
         mask: (B, Q) bool, True = do not use.
-        q: (B, P) where the bins are, `frame_model.Bins.packed`. Float64.
+        q: (B, P) where the bins are, `Bins.packed`. Float64.
+        shape: H and W.
     """
 
     intensity: Tensor
     sigma: Tensor
     mask: Tensor
     q: Tensor
+    shape: Shape = SHAPE
 
     @property
     def bins(self) -> Bins:
         """Where the bins are."""
-        return Bins.of(self.q)
+        return Bins.of(self.q, self.shape)
 
 
-def collate(frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
+def collate(frames: Sequence[Frame], sigma_floor: float, shape: Shape = SHAPE) -> FramesBatch:
     """Turn frames into a batch, checking each. Raises FrameError or GeometryError for a bad one."""
-    rows = [_row(frame, sigma_floor) for frame in frames]
-    batch = FramesBatch(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+    rows = [_row(frame, sigma_floor, shape) for frame in frames]
+    intensity, sigma, mask, q = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    batch = FramesBatch(intensity, sigma, mask, q, shape)
     for frame, count, ratio in zip(frames, *_quality(batch), strict=True):
-        if count < MIN_BINS:
+        if count < _least(shape):
             raise FrameError(
-                f"{frame.origin.label}: {int(count)} of {ROWS * COLUMNS} bins over exit angle and q have "
-                f"pixels, expected at least {MIN_BINS}; check the mask, or bin the frame less"
+                f"{frame.origin.label}: {int(count)} of {shape.bins} bins over exit angle and q have "
+                f"pixels, expected at least {_least(shape)}; check the mask, or bin the frame less"
             )
         if not ratio > MIN_SIGNAL_TO_NOISE:
             raise FrameError(
@@ -71,13 +80,17 @@ def collate(frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
     return batch
 
 
-def _row(frame: Frame, sigma_floor: float) -> tuple[Tensor, ...]:
+def _least(shape: Shape) -> int:
+    return int(MIN_SHARE * shape.bins)
+
+
+def _row(frame: Frame, sigma_floor: float, shape: Shape) -> tuple[Tensor, ...]:
     if frame.intensity.ndim != 2:
         raise FrameError(
             f"{frame.origin.label}: found a frame {frame.intensity.shape}, expected a detector's (H, W) "
             "in grazing incidence; curves and cuts are for other models"
         )
-    found = binned(frame, (ROWS, COLUMNS))
+    found = binned(frame, shape)
     counts, pixels = (torch.from_numpy(v)[None] for v in (found.counts, found.pixels))
     variance = None if found.variance is None else torch.from_numpy(found.variance)[None]
     floor = torch.tensor([[[sigma_floor]]], dtype=torch.float64)
@@ -126,7 +139,7 @@ def _quality(batch: FramesBatch) -> tuple[Tensor, Tensor]:
 def usable(batch: FramesBatch) -> Tensor:
     """(B,) bool: frames that `collate` would take."""
     count, ratio = _quality(batch)
-    return (count >= MIN_BINS) & (ratio > MIN_SIGNAL_TO_NOISE)
+    return (count >= _least(batch.shape)) & (ratio > MIN_SIGNAL_TO_NOISE)
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,7 @@ class FrameSimulation:
         pixel: height and width, degrees.
         counts: of a pixel of the brightest bin.
         floor: relative systematic error.
+        shape: H and W.
     """
 
     wavelength: tuple[float, float] = (0.7, 1.7)
@@ -152,6 +166,7 @@ class FrameSimulation:
     pixel: tuple[float, float] = (0.003, 0.02)
     counts: tuple[float, float] = (3.0, 1e5)
     floor: tuple[float, float] = (0.02, 0.3)
+    shape: Shape = SHAPE
 
 
 @dataclass(frozen=True)
@@ -167,8 +182,8 @@ def random_places(s: FrameSimulation, n: int, generator: torch.Generator) -> Pla
     k = 2 * math.pi / uniform(s.wavelength, n, generator)
     incidence = uniform(s.incidence, n, generator) * DEGREE
     ends = [log_uniform(r, n, generator).double() for r in (s.exit_first, s.exit_last, s.q_first, s.q_last)]
-    exits = _edges(ends[0] * DEGREE, ends[1] * DEGREE, ROWS, CROWDED[0])
-    q = _edges(ends[2], ends[3], COLUMNS, CROWDED[1])
+    exits = _edges(ends[0] * DEGREE, ends[1] * DEGREE, s.shape.rows, CROWDED[0])
+    q = _edges(ends[2], ends[3], s.shape.columns, CROWDED[1])
     pixel = (log_uniform(s.pixel, n, generator).double() * DEGREE)[:, None]
     tall, wide = exits.diff(dim=1), q.diff(dim=1)
     # both sides of the plane of incidence
@@ -179,7 +194,7 @@ def random_places(s: FrameSimulation, n: int, generator: torch.Generator) -> Pla
     exit_mean, q_mean = exits[:, :-1] + 0.5 * tall, q[:, :-1] + 0.5 * wide
     pixels = rows[:, :, None] * columns[:, None]
     reached = q[:, None, 1:] > (k[:, None] * (exit_mean.cos() - incidence.cos()[:, None]).abs())[:, :, None]
-    seen = reached & ~_hidden(n, generator)
+    seen = reached & ~_hidden(s.shape, n, generator)
     bins = Bins(exit_mean, 0.5 * tall, q_mean, 0.5 * wide, torch.stack([k, incidence], 1))
     return Places(bins, torch.where(seen, pixels, 0.0))
 
@@ -189,7 +204,7 @@ def _edges(low: Tensor, high: Tensor, count: int, crowded: float) -> Tensor:
     return low[:, None] + (high - low)[:, None] * share
 
 
-def _hidden(n: int, generator: torch.Generator) -> Tensor:
+def _hidden(shape: Shape, n: int, generator: torch.Generator) -> Tensor:
     """(n, H, W) bool: gaps through rows and columns, a stop at the reflected beam, dead bins; some."""
 
     def gap(count: int) -> Tensor:
@@ -198,14 +213,37 @@ def _hidden(n: int, generator: torch.Generator) -> Tensor:
         step = torch.arange(count, device=generator.device)
         return (step >= first) & (step < first + width) & (first >= 0)
 
-    rows, columns = gap(ROWS)[:, :, None], gap(COLUMNS)[:, None]
+    rows, columns = gap(shape.rows)[:, :, None], gap(shape.columns)[:, None]
     high, wide = (uniform((-1.0, 1.0), n, generator)[:, None, None] for _ in range(2))
-    row = torch.arange(ROWS, device=generator.device)[:, None]
-    column = torch.arange(COLUMNS, device=generator.device)
-    stop = (row < 0.6 * ROWS * high) & (column < 0.2 * COLUMNS * wide)
-    chance = torch.rand(n, ROWS, COLUMNS, generator=generator, device=generator.device)
+    row = torch.arange(shape.rows, device=generator.device)[:, None]
+    column = torch.arange(shape.columns, device=generator.device)
+    stop = (row < 0.6 * shape.rows * high) & (column < 0.2 * shape.columns * wide)
+    chance = torch.rand(n, *shape, generator=generator, device=generator.device)
     dead = chance < 0.1 * uniform((-1.0, 1.0), n, generator).clamp_min(0)[:, None, None]
     return rows | columns | stop | dead
+
+
+class Scatters(Protocol):
+    """A modality of binned frames."""
+
+    simulation: FrameSimulation
+    background: ClassVar[BackgroundPrior]
+
+    def pattern(self, draws: Draws, packed: Tensor) -> Tensor:
+        """(N, Q) scattering of each draw, of root mean square 1."""
+        ...
+
+
+def simulate(
+    modality: Scatters, draws: Draws, generator: torch.Generator
+) -> tuple[FramesBatch, dict[str, Tensor]]:
+    """Measure n samples, each with a geometry of its own; also their scales and backgrounds over scale."""
+    n, s = len(draws), modality.simulation
+    places = random_places(s, n, generator)
+    beta = modality.background.sample(n, generator)
+    expected = modality.pattern(draws, places.bins.packed) + beta[:, None]
+    batch, scale = measure(places, expected, s, generator)
+    return batch, {"scale": scale, "beta": beta}
 
 
 def measure(
@@ -227,7 +265,19 @@ def measure(
     mean = (scale[:, None] * expected * uneven.clamp_min(0.0)).view(shape) * places.pixels
     counts = poisson_counts(mean, generator).double()
     found = _measured(counts, places.pixels, None, floor.double().view(shape))
-    return FramesBatch(*found, places.bins.packed), scale
+    return FramesBatch(*found, places.bins.packed, s.shape), scale
+
+
+def context(batch: FramesBatch) -> tuple[Tensor, Tensor]:
+    """Channels (B, C, Q) of the map, and (B, E) angles, q and wavelength."""
+    bins, sigma = batch.bins, batch.sigma.double()
+    channels = noise_channels(batch.intensity.double(), sigma, ~batch.mask)
+    k, incidence = bins.beam.unbind(1)
+    first, last = bins.exit_mean[:, 0], bins.exit_mean[:, -1]
+    across = [bins.q_mean[:, 0].log() / 2 + 2, bins.q_mean[:, -1].log() + 2]
+    angles = [k.log(), 100 * incidence, 200 * first, 30 * last, last.log() + 4]
+    scalars = [*angles, 40 * k * incidence.sin(), 10 * k * last.sin(), *across]
+    return channels, torch.stack(scalars, 1).float()
 
 
 def at_pixels(frame: Frame, batch: FramesBatch, prediction: Prediction) -> Prediction:
@@ -242,7 +292,7 @@ def at_pixels(frame: Frame, batch: FramesBatch, prediction: Prediction) -> Predi
     (low, up), (left, across) = (_between(m, v) for m, v in zip((rows, columns), places, strict=True))
 
     def spread(values: np.ndarray) -> np.ndarray:
-        logarithm = np.log(np.maximum(values.reshape(ROWS, COLUMNS), 1e-30))
+        logarithm = np.log(np.maximum(values.reshape(batch.shape), 1e-30))
         edges = (
             (1 - across) * logarithm[row, left] + across * logarithm[row, left + 1] for row in (low, low + 1)
         )
@@ -281,5 +331,5 @@ def feature_ranges(s: FrameSimulation) -> Mapping[str, tuple[float, float]]:
         "exit_last_degree": (0.9 * s.exit_last[0], 1.01 * s.exit_last[1]),
         "q_first_inv_angstrom": (s.q_first[0], 1.5 * s.q_first[1]),
         "q_last_inv_angstrom": (0.9 * s.q_last[0], 1.01 * s.q_last[1]),
-        "points": (float(MIN_BINS), float(ROWS * COLUMNS)),
+        "points": (float(_least(s.shape)), float(s.shape.bins)),
     }

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from nfphasing_bluesky.core import Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, LocalFits
 from nfphasing_bluesky.modalities import frame_bins, frame_fit
-from nfphasing_bluesky.modalities.batches import noise_channels
 from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.frame_bins import FramesBatch, FrameSimulation
-from nfphasing_bluesky.modalities.frame_model import COLUMNS, FINE, ROWS, patterns
-from nfphasing_bluesky.modalities.frame_network import SETTINGS, FramePosterior
+from nfphasing_bluesky.modalities.frame_model import FINE, SHAPE, patterns
+from nfphasing_bluesky.modalities.frame_network import PARTICLES, FramePosterior
 from nfphasing_bluesky.modalities.island_prior import (
     CLASSES,
     PARAMETERS,
@@ -50,7 +49,7 @@ class GisaxsFrames(SurfaceParticles):
     )
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
-        self.settings = settings or SETTINGS
+        self.settings = settings or PARTICLES
         super().__init__()
 
     @classmethod
@@ -69,7 +68,7 @@ class GisaxsFrames(SurfaceParticles):
 
     def points(self, packed: Tensor) -> int:
         """Q."""
-        return ROWS * COLUMNS
+        return SHAPE.bins
 
     def sample_of(self, theta: Tensor, kind: int, sizes: int) -> IslandSample:
         """Samples of theta (N, D) in 0..1."""
@@ -81,13 +80,9 @@ class GisaxsFrames(SurfaceParticles):
 
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[FramesBatch, Mapping[str, Tensor]]:
         """Measure N samples, each with a geometry of its own; also the truth of every parameter."""
-        n, s = len(draws), self.simulation
-        places = frame_bins.random_places(s, n, generator)
-        beta = self.background.sample(n, generator)
-        expected = self.pattern(draws, places.bins.packed) + beta[:, None]
-        batch, scale = frame_bins.measure(places, expected, s, generator)
-        u = torch.rand(n, generator=generator, device=generator.device)
-        return batch, self.report(draws, {"scale": scale, "beta": beta, "material": PARTICLE_DENSITY.at(u)})
+        batch, hidden = frame_bins.simulate(self, draws, generator)
+        u = torch.rand(len(draws), generator=generator, device=generator.device)
+        return batch, self.report(draws, {**hidden, "material": PARTICLE_DENSITY.at(u)})
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
         """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
@@ -99,14 +94,7 @@ class GisaxsFrames(SurfaceParticles):
 
     def context(self, batch: FramesBatch) -> tuple[Tensor, Tensor]:
         """Channels (B, C, Q) of the map, and (B, E) angles, q and wavelength."""
-        bins, sigma = batch.bins, batch.sigma.double()
-        channels = noise_channels(batch.intensity.double(), sigma, ~batch.mask)
-        k, incidence = bins.beam.unbind(1)
-        first, last = bins.exit_mean[:, 0], bins.exit_mean[:, -1]
-        across = [bins.q_mean[:, 0].log() / 2 + 2, bins.q_mean[:, -1].log() + 2]
-        angles = [k.log(), 100 * incidence, 200 * first, 30 * last, last.log() + 4]
-        scalars = [*angles, 40 * k * incidence.sin(), 10 * k * last.sin(), *across]
-        return channels, torch.stack(scalars, 1).float()
+        return frame_bins.context(batch)
 
     def fits_again(self, k: int, drawn: Tensor, batch: FramesBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at guesses and draws, each as probable as the Gaussian around it says."""
@@ -126,4 +114,4 @@ class GisaxsFrames(SurfaceParticles):
 
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow for each class."""
-        return FramePosterior(self.settings)
+        return FramePosterior(CLASSES, self.settings, SHAPE)

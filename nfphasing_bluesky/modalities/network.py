@@ -185,13 +185,18 @@ class CurvePosterior(nn.Module):
         classes: K of them.
         settings: architecture.
         features: of the anchors of each class.
+        encoder: of channels and scalars to a context as wide as the settings say; that of curves if None.
     """
 
     def __init__(
-        self, classes: Sequence[ClassSpec], settings: NetworkSettings, features: Sequence[int]
+        self,
+        classes: Sequence[ClassSpec],
+        settings: NetworkSettings,
+        features: Sequence[int],
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = CurveNetwork(settings.encoder)
+        self.encoder = CurveNetwork(settings.encoder) if encoder is None else encoder
         self.width = max(len(c.free) for c in classes)
         width = settings.encoder.context
         flows = {

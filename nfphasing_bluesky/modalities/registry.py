@@ -9,6 +9,7 @@ from nfphasing_bluesky.core import ModelError
 from nfphasing_bluesky.modalities.base import Modality
 from nfphasing_bluesky.modalities.gisaxs1d import GisaxsCuts
 from nfphasing_bluesky.modalities.gisaxs2d import GisaxsFrames
+from nfphasing_bluesky.modalities.gisaxs2d_films import GisaxsFilms
 from nfphasing_bluesky.modalities.holography import Holography
 from nfphasing_bluesky.modalities.ptychography import Ptychography
 from nfphasing_bluesky.modalities.reflectivity import Reflectivity
@@ -29,6 +30,7 @@ REGISTRY: Mapping[str, type[Modality]] = {
         Reflectivity,
         GisaxsCuts,
         GisaxsFrames,
+        GisaxsFilms,
     )
 }
 

@@ -80,6 +80,22 @@ def roughness_scattering(
         outgoing: at `pixels.outgoing_q`.
         pixels: where to.
     """
+    at_nodes = roughness_on_grid(roughness, stack, incoming, outgoing, pixels.log_q_nodes(_LENGTHS))
+    return pixels.spread_logarithm(at_nodes.to(pixels.dtype))
+
+
+def roughness_on_grid(
+    roughness: Roughness, stack: Stack, incoming: Fields, outgoing: Fields, q: Tensor
+) -> Tensor:
+    """(N, A, K) the same at all pairs of levels and lengths of q.
+
+    Args:
+        roughness: of N samples.
+        stack: of N samples.
+        incoming: at the incidence angle.
+        outgoing: at A levels.
+        q: (K,) lengths of q in the plane, or (N, 1, K) of each sample its own, 1/angstrom.
+    """
     interfaces = stack.layers + 1
     if roughness.hurst.shape[1] != interfaces or roughness.lateral.shape[1] != interfaces:
         raise ValueError(
@@ -92,15 +108,13 @@ def roughness_scattering(
     pairs = (amplitude[:, j] * amplitude[:, k].conj()).real * (twice * _kinship(roughness, stack)[:, j, k])[
         ..., None
     ]
-    q = pixels.log_q_nodes(_LENGTHS)
     root = spectral_density(
         stack.roughness.double()[..., None],
         roughness.hurst.double()[..., None],
         roughness.lateral.double()[..., None],
         q,
     ).sqrt()
-    at_nodes = pairs.transpose(1, 2) @ (root[:, j] * root[:, k])
-    return pixels.spread_logarithm(at_nodes.to(pixels.dtype))
+    return pairs.transpose(1, 2) @ (root[:, j] * root[:, k])
 
 
 def _kinship(roughness: Roughness, stack: Stack) -> Tensor:

@@ -18,7 +18,8 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.modalities import Draws, FitsAgain, SeesFrames, modality
 from nfphasing_bluesky.modalities.frame_fit import FITTED, fit_again
-from nfphasing_bluesky.modalities.frame_model import COLUMNS, ROWS, moved_patterns, patterns
+from nfphasing_bluesky.modalities.frame_model import SHAPE as BINS
+from nfphasing_bluesky.modalities.frame_model import moved_patterns, patterns
 from nfphasing_bluesky.modalities.island_prior import CLASSES, NAMES, profile, sample_of
 from nfphasing_bluesky.modalities.unit_box import unit_box
 from nfphasing_bluesky.physics.dwba_particles import Particles
@@ -66,7 +67,7 @@ def test_it_sees_frames_and_fits_again(subject):
 
 
 def test_bins_keep_counts_and_leave_gaps_out(frame):
-    seen, found = lit_pixels(frame), binned(frame, (ROWS, COLUMNS))
+    seen, found = lit_pixels(frame), binned(frame, BINS)
     used = found.pixels > 0
     assert found.counts.sum() <= seen.counts[seen.lit].sum()
     # only bins that a gap or the edge nearly empties are dropped
@@ -76,7 +77,7 @@ def test_bins_keep_counts_and_leave_gaps_out(frame):
         found.variance is None and np.all(np.diff(found.exit_mean) > 0) and np.all(np.diff(found.q_mean) > 0)
     )
     upside = replace(GEOMETRY, beam_px=(SHAPE[0] - 200.0, 150.0), rows_up=True)
-    other = binned(replace(frame, intensity=frame.intensity[::-1], geometry=upside), (ROWS, COLUMNS))
+    other = binned(replace(frame, intensity=frame.intensity[::-1], geometry=upside), BINS)
     assert np.array_equal(other.counts, found.counts)
 
 

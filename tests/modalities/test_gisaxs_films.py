@@ -3,9 +3,12 @@
 import math
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
+from nfphasing_bluesky.core import Frame, GeometryError, GrazingGeometry, Origin
+from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.gisaxs_films import (
     BACKGROUND,
     DETECTOR,
@@ -93,3 +96,80 @@ def test_differentiable_in_all_72_parameters():
     )
     (slope,) = torch.autograd.grad(pattern(place).sum(), place)
     assert (slope != 0).all()
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return modality("gisaxs2d-films")
+
+
+@pytest.fixture(scope="module")
+def place() -> torch.Tensor:
+    return torch.rand(1, 72, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.fixture(scope="module")
+def frame(place) -> Frame:
+    """Counts of the published detector, as the code for whole frames has their means; row 0 on top."""
+    sample = grazing_sample(films_at(place.double().view(1, 12, 6)))
+    pixels = detector_pixels(DETECTOR, INCIDENCE_RAD)
+    exposure = Exposure(torch.tensor([PHOTONS]), torch.tensor([BACKGROUND]))
+    with torch.no_grad():
+        mean = expected_counts(sample, pixels, exposure)[0]
+    counts = torch.poisson(mean, generator=torch.Generator().manual_seed(0)).numpy()
+    row, column = DETECTOR.normal_px
+    geometry = GrazingGeometry(
+        DETECTOR.wavelength_m,
+        DETECTOR.distance_m,
+        DETECTOR.pixel_size_m,
+        (DETECTOR.shape[0] - row, column),
+        INCIDENCE_RAD,
+        normal_rad=DETECTOR.normal_rad,
+    )
+    return Frame(counts[::-1].astype(np.float64), geometry, origin=Origin("films"))
+
+
+def test_the_truth_explains_a_frame_of_the_published_detector(subject, frame, place):
+    batch = subject.collate([frame], 0.0)
+    own = Draws(torch.zeros(1, dtype=torch.long), place, torch.zeros(1, dtype=torch.long))
+    found = subject.evaluate(own, batch)
+    assert 0.8 < float(subject.reduced_chi2(batch, found.predicted)) < 1.3
+    assert float(found.nuisance["scale"] * found.nuisance["beta"]) == pytest.approx(BACKGROUND, rel=0.05)
+    for name, value in subject.features(batch).items():
+        low, high = subject.ranges[name]
+        assert low <= float(value) <= high, name
+
+
+def test_another_sample_does_not_explain_it(subject, frame, place):
+    batch = subject.collate([frame], 0.0)
+    own = Draws(torch.zeros(1, dtype=torch.long), 1 - place, torch.zeros(1, dtype=torch.long))
+    assert float(subject.reduced_chi2(batch, subject.evaluate(own, batch).predicted)) > 10
+
+
+def test_parameters_are_those_of_the_layers_from_the_surface_down(subject, place):
+    films = films_at(place.view(1, 12, 6))
+    values = subject.values(place, 0)
+    assert len(values) == 72
+    for layer in (1, 5, 12):
+        assert float(values[f"thickness_{layer}_angstrom"]) == float(films.thickness[0, layer - 1])
+        assert float(values[f"delta_{layer}"]) == float(films.delta[0, layer - 1])
+        assert float(values[f"hurst_{layer}"]) == float(films.hurst[0, layer - 1])
+
+
+def test_the_profile_is_that_of_the_films_on_silica_on_silicon(subject, place):
+    own = Draws(torch.zeros(1, dtype=torch.long), place, torch.zeros(1, dtype=torch.long))
+    density = subject.density(own, {})[0]
+    z = subject.axis
+    stack = grazing_sample(films_at(place.view(1, 12, 6))).stack
+    assert float(density[z < -140].abs().max()) < 1e-4
+    assert float(density[-1]) == pytest.approx(float(stack.density[0, -1]), rel=1e-3)
+    silica = float(
+        density[int((z - float(films_at(place.view(1, 12, 6)).thickness.sum()) - 500).abs().argmin())]
+    )
+    assert silica == pytest.approx(float(stack.density[0, -2]), rel=1e-3)
+
+
+def test_frames_of_another_angle_are_refused_though_fringes_may_cut_them_off(subject, frame):
+    turned = replace(frame.geometry, incidence_rad=math.radians(0.3))
+    with pytest.raises(GeometryError, match="horizon"):
+        subject.collate([replace(frame, geometry=turned)], 0.0)

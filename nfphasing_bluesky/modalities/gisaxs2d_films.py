@@ -1,0 +1,153 @@
+"""`gisaxs2d-films`: twelve layers with rough interfaces from a frame; u = rho_e(z) in e/angstrom^3.
+
+The published problem of arXiv:2210.01543 (`gisaxs_films`): 72 parameters, what they are made of known but for
+bounds. A frame is summed over a grid of exit angles and q in the plane, in which counts stay counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfphasing_bluesky.core import Frame, Parameter, Prediction
+from nfphasing_bluesky.modalities import frame_bins
+from nfphasing_bluesky.modalities.draws import ClassSpec, Draws
+from nfphasing_bluesky.modalities.film_frames import SHAPE, SIMULATION, film_patterns
+from nfphasing_bluesky.modalities.frame_bins import FramesBatch
+from nfphasing_bluesky.modalities.frame_network import FILMS, FramePosterior
+from nfphasing_bluesky.modalities.gisaxs_films import MATERIALS, Films, films_at, grazing_sample
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.modalities.network import NetworkSettings
+from nfphasing_bluesky.modalities.surface_scattering import SurfaceScattering
+from nfphasing_bluesky.physics.depth_profile import bounded_profile
+
+UNITS = {
+    "delta": "",
+    "beta": "",
+    "thickness": "angstrom",
+    "roughness": "angstrom",
+    "hurst": "",
+    "lateral": "angstrom",
+}
+LABELS = {
+    "delta": "delta",
+    "beta": "beta",
+    "thickness": "thickness",
+    "roughness": "roughness",
+    "hurst": "Hurst exponent",
+    "lateral": "correlation length",
+}
+
+
+def _name(quantity: str, layer: int) -> str:
+    unit = UNITS[quantity]
+    return f"{quantity}_{layer}_{unit}" if unit else f"{quantity}_{layer}"
+
+
+_PLACES = tuple((field.name, layer) for layer in range(1, len(MATERIALS) + 1) for field in fields(Films))
+"""Quantity and layer of each coordinate, layers counted from the surface."""
+CLASSES = (
+    ClassSpec(
+        "films",
+        tuple(_name(*place) for place in _PLACES),
+        (0.0,) * len(_PLACES),
+        (1.0,) * len(_PLACES),
+    ),
+)
+PARAMETERS = (
+    *(
+        Parameter(_name(q, layer), UNITS[q] or "1", f"{LABELS[q]} of layer {layer} ({MATERIALS[layer - 1]})")
+        for q, layer in _PLACES
+    ),
+    Parameter("scale", "1", "scale"),
+    Parameter("background", "1", "background"),
+)
+
+
+class GisaxsFilms(SurfaceScattering):
+    """The modality."""
+
+    name = "gisaxs2d-films"
+    parameters = PARAMETERS
+    classes = CLASSES
+    width = len(_PLACES)
+    depths_angstrom = (-150.0, 2050.0, 441)
+    simulation = SIMULATION
+    background = BackgroundPrior(1e-6, 0.3)
+    sigma_floor = 0.01
+    hopeless_nats = torch.inf
+    whole_frames = True
+    training: Mapping[str, Any] = MappingProxyType(
+        {"batch": 256, "round_batches": 16, "reuse": 2, "average": 0.998, "physics_weight": 0.0}
+    )
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        self.settings = settings or FILMS
+        super().__init__()
+
+    @classmethod
+    def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "GisaxsFilms":
+        """Make it from what a card and weights hold."""
+        return cls(NetworkSettings(**network) if network else None)
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Feature -> range that the simulated frames cover."""
+        return frame_bins.feature_ranges(self.simulation)
+
+    def scattering(self, theta: Tensor, kind: int, packed: Tensor) -> Tensor:
+        """(N, Q) of multilayers."""
+        return film_patterns(_by_layer(theta), packed)
+
+    def points(self, packed: Tensor) -> int:
+        """Q."""
+        return SHAPE.bins
+
+    def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[FramesBatch, Mapping[str, Tensor]]:
+        """Measure N samples, each with a geometry of its own; also the truth of every parameter."""
+        batch, hidden = frame_bins.simulate(self, draws, generator)
+        return batch, self.report(draws, hidden)
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
+        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
+        return frame_bins.collate(frames, sigma_floor, SHAPE)
+
+    def usable(self, batch: FramesBatch) -> Tensor:
+        """(B,) bool: frames with enough signal that `collate` would take them."""
+        return frame_bins.usable(batch)
+
+    def context(self, batch: FramesBatch) -> tuple[Tensor, Tensor]:
+        """Channels (B, C, Q) of the map, and (B, E) angles, q and wavelength."""
+        return frame_bins.context(batch)
+
+    def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
+        """(N, Z) electron density, averaged over the area, at each depth below the surface, e/angstrom^3."""
+        sample = grazing_sample(films_at(_by_layer(draws.theta)))
+        return bounded_profile(sample.stack, self.axis.to(draws.theta))
+
+    def values(self, theta: Tensor, kind: int) -> Mapping[str, Tensor]:
+        """Name -> (N,) parameters of samples as they are reported, but for what is linear."""
+        films = films_at(_by_layer(theta))
+        return {_name(q, layer): getattr(films, q)[:, layer - 1] for q, layer in _PLACES}
+
+    def on_frame(
+        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
+    ) -> Prediction:
+        """Prediction at the frame's pixels, interpolated between bins; NaN where none was looked at."""
+        return frame_bins.at_pixels(frame, self.collate([frame], 0.0), prediction)
+
+    def features(self, batch: FramesBatch) -> Mapping[str, Tensor]:
+        """Name -> (B,) properties of the frames that `ranges` bounds."""
+        return frame_bins.features(batch)
+
+    def network(self) -> nn.Module:
+        """Untrained encoder and flow."""
+        return FramePosterior(CLASSES, self.settings, SHAPE)
+
+
+def _by_layer(theta: Tensor) -> Tensor:
+    """(N, L, 6)."""
+    return theta.unflatten(1, (len(MATERIALS), -1))
