@@ -108,8 +108,8 @@ CLEAR = 5.0
 """Standard deviations over the background at which a row is lit."""
 DARK, RISE = 0.05, 1.5
 """A row is dark at that share of the brightest, and bright again at that multiple of the darkest."""
-FRINGED = 0.75
-"""Rows over the horizon of which more are lit are not dark, though a fringe's minimum cuts them off."""
+FRINGED = 0.9
+"""Share of rows that are lit, at least, between a surface's horizon and a fringe's minimum above it."""
 
 
 def first_lit_row(counts: FloatArray, mask: BoolArray) -> int | None:
@@ -146,17 +146,23 @@ def _bright_again(mean: FloatArray) -> int:
     return len(mean) - int(rises.argmax()) if rises.any() else 0
 
 
-def _lit_share(counts: FloatArray, mask: BoolArray, rows: slice) -> float:
-    """Share of some rows of (H, W) counts that are over the background, of the darkest tenth of all rows."""
+def _under_fringes(counts: FloatArray, mask: BoolArray, first: int) -> int:
+    """Lowest row from which up to the `first` one nearly all are over the background of the darkest tenth.
+
+    A fringe's minimum may be as dark as what is below the sample; it is narrow.
+    """
     number = (~mask).sum(1)
-    total = np.where(mask, 0.0, counts).sum(1)
-    mean = total / np.maximum(number, 1)
     used = np.flatnonzero(number > 0.5 * number.max())
-    darkest = used[np.argsort(mean[used])[: max(1, used.size // 10)]]
+    total = np.where(mask, 0.0, counts).sum(1)[used]
+    number = number[used]
+    mean = total / number
+    darkest = np.argsort(mean)[: max(1, used.size // 10)]
     dark = total[darkest].sum() / number[darkest].sum()
-    over = mean - dark > CLEAR * np.sqrt(np.maximum(dark * number, 1.0)) / np.maximum(number, 1)
-    inside = np.intersect1d(used, np.arange(len(mean))[rows])
-    return float(over[inside].mean()) if inside.size else 0.0
+    lit = mean - dark > CLEAR * np.sqrt(np.maximum(dark * number, 1.0)) / number
+    below = lit[used < first][::-1]
+    share = np.cumsum(below) / np.arange(1, below.size + 1)
+    reached = np.flatnonzero(below & (share > FRINGED))
+    return int(used[used < first][::-1][reached[-1]]) if reached.size else first
 
 
 def check_horizon(
@@ -183,10 +189,12 @@ def check_horizon(
     _check_shapes(counts, mask, detector)
     found = first_lit_row(counts, mask)
     horizon = detector.row_of(0.0, incidence_rad)
-    highest = detector.row_of(dark_rad, incidence_rad)
-    if found is None or max(horizon, 0) - tolerance_px <= found <= highest:
+    if found is None:
         return
-    if found > highest and _lit_share(counts, mask, slice(max(round(highest), 0), found)) > FRINGED:
+    highest = detector.row_of(dark_rad, incidence_rad)
+    if found > highest:
+        found = _under_fringes(counts, mask, found)
+    if max(horizon, 0) - tolerance_px <= found <= highest:
         return
     moved = np.arctan((found - horizon) * detector.pixel_size_m[0] / detector.distance_m)
     said, perhaps = np.degrees([incidence_rad, incidence_rad + moved])

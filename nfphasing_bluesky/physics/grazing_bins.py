@@ -23,6 +23,8 @@ CROWDED = (3.0, 5.0)
 """How much denser the first rows and columns are than even ones, about: edges and peaks lie there."""
 LEAST_SHARE = 0.5
 """Of the pixels that a bin's row and column let expect; a bin with fewer does not sit where they say."""
+MOST_OFF = 0.2
+"""Of half a bin's width, by which the mean place of its pixels may be off that of its row or column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ def binned(frame: Frame, shape: tuple[int, int]) -> GrazingBins:
     index = rows.index * shape[1] + columns.index
     counts, variance, pixels = (_sums(index, values, shape) for values in _values(seen))
     share = pixels.sum(1, keepdims=True) * pixels.sum(0) / pixels.sum()
-    used = pixels >= LEAST_SHARE * share
+    used = (pixels >= LEAST_SHARE * share) & _at_home(index, places, pixels, rows, columns)
     own = None if seen.poisson else np.where(used, variance, 0.0)
     return GrazingBins(
         np.where(used, counts, 0.0),
@@ -89,6 +91,19 @@ def binned(frame: Frame, shape: tuple[int, int]) -> GrazingBins:
         wave_number(1e10 * geometry.wavelength_m),
         geometry.incidence_rad,
     )
+
+
+def _at_home(
+    index: NDArray[np.int64],
+    places: tuple[FloatArray, FloatArray],
+    pixels: FloatArray,
+    rows: "_Axis",
+    columns: "_Axis",
+) -> NDArray[np.bool_]:
+    """(H, W) bins whose pixels are where their row and column are, on average."""
+    exits, q = (_sums(index, place, pixels.shape) / np.maximum(pixels, 1) for place in places)
+    off = np.abs(exits - rows.mean[:, None]), np.abs(q - columns.mean)
+    return (off[0] <= MOST_OFF * rows.half[:, None]) & (off[1] <= MOST_OFF * columns.half)
 
 
 def _values(seen: LitPixels) -> tuple[FloatArray, FloatArray, FloatArray]:
