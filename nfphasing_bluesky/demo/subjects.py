@@ -189,16 +189,28 @@ def film(files: Path, shared_data: Path | None) -> Subject:
 
 
 def growth(files: Path, shared_data: Path | None) -> Subject:
-    """A simulated film that grows, a frame in grazing incidence each second, written to HDF5."""
+    """A simulated film that grows, a frame in grazing incidence each second, from two cuts of each."""
+    from nfphasing_bluesky.views.cuts import figure_cuts
+
+    return _growing(files, "gisaxs1d", figure_cuts)
+
+
+def whole_growth(files: Path, shared_data: Path | None) -> Subject:
+    """The same film, from whole frames."""
+    from nfphasing_bluesky.views.surface import figure_surface
+
+    return _growing(files, "gisaxs2d", figure_surface)
+
+
+def _growing(files: Path, model: str, draw: "Callable[[Frame, Posterior, ModelInfo], Figure]") -> Subject:
     from nfphasing_bluesky.demo import islands
     from nfphasing_bluesky.demo.images import ReplayImages
-    from nfphasing_bluesky.views.cuts import figure_cuts
 
     images = islands.simulated_frames()
     name = "gold islands"
     detector = ReplayImages("area", files, images, [name] * len(images))
     return Subject(
-        model="gisaxs1d",
+        model=model,
         detector=detector,
         data_key=detector.image_key,
         samples=(name,),
@@ -208,7 +220,7 @@ def growth(files: Path, shared_data: Path | None) -> Subject:
             "radius_angstrom": "radius, Å",
             "distance_angstrom": "distance, Å",
         },
-        draw=figure_cuts,
+        draw=draw,
         origin=f"{len(images)} simulated frames, one each second, of {name} that grow on silicon",
         metadata={"nfphasing": {"geometry": dict(islands.GEOMETRY)}},
         settings=ReconstructionSettings(n_samples=128),
@@ -225,6 +237,7 @@ SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyTyp
         "ptychography": scan,
         "reflectivity": film,
         "gisaxs": growth,
+        "gisaxs2d": whole_growth,
     }
 )
 

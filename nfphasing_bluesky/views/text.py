@@ -6,6 +6,7 @@ import re
 from nfphasing_bluesky.core import ModelInfo, Posterior, Summary, Trust
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_MOST_LINES = 24
 _RARELY_THERE = 0.95
 _LENGTHS = ((1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"), (1.0, "m"))
 
@@ -59,17 +60,33 @@ def measured(summary: Summary) -> str:
 
 
 def parameter_lines(posterior: Posterior, info: ModelInfo) -> list[str]:
-    """Return one line a parameter, with its label, and how often it exists where that is not always."""
+    """Return one line a parameter, with its label, and how often it exists where that is not always.
+
+    Of very many the most precisely known, and how many are left out.
+    """
     labels = {parameter.name: parameter.label for parameter in info.parameters}
-    lines = []
-    for name, summary in posterior.summary().items():
+    summaries, shares = posterior.summary(), {}
+    for name in summaries:
         draws = posterior.parameters[name]
-        share = sum(map(math.isfinite, draws.tolist())) / max(1, draws.size)
-        if share < 0.01:
-            continue
+        shares[name] = sum(map(math.isfinite, draws.tolist())) / max(1, draws.size)
+    there = [name for name in summaries if shares[name] >= 0.01]
+    shown = there
+    if len(there) > _MOST_LINES:
+        known = sorted(there, key=lambda name: _relative_width(summaries[name]))[: _MOST_LINES - 1]
+        shown = [name for name in there if name in known]
+    lines = []
+    for name in shown:
+        share = shares[name]
         note = "" if share > _RARELY_THERE else f"  (in {100 * share:.0f} % of draws)"
-        lines.append(f"{labels.get(name, name)} = {measured(summary)}{note}")
+        lines.append(f"{labels.get(name, name)} = {measured(summaries[name])}{note}")
+    if len(shown) < len(there):
+        lines.append(f"and {len(there) - len(shown)} that are known less precisely")
     return lines
+
+
+def _relative_width(summary: Summary) -> float:
+    width = (summary.q84 - summary.q16) / max(abs(summary.median), 1e-300)
+    return width if math.isfinite(width) else math.inf
 
 
 def class_line(posterior: Posterior) -> str:
