@@ -1,13 +1,15 @@
-"""`gisaxs2d` on whole frames, fits alone: gold spheres by BornAgain, silver particles measured at GALAXI."""
+"""`gisaxs2d` on whole frames: gold spheres by BornAgain, silver particles measured at GALAXI."""
 
 import gzip
 import json
 import math
 
 import numpy as np
+import pytest
 import torch
 
-from nfphasing_bluesky.core import Frame, GrazingGeometry, Origin
+from nfphasing_bluesky.core import Frame, GrazingGeometry, Origin, Posterior, ReconstructionSettings, Verdict
+from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.unit_box import unit_box
 from nfphasing_bluesky.storage.readers import read_frames
@@ -37,7 +39,8 @@ def of_fits(frame: Frame, name: str, floor: float) -> tuple[dict[str, tuple[floa
     return {n: tuple(v.quantile(ends).tolist()) for n, v in report.items()}, float(chi2.min())
 
 
-def test_gold_spheres_are_found_without_weights(shared_data):
+@pytest.fixture(scope="module")
+def gold(shared_data) -> tuple[Frame, dict[str, float]]:
     """200 x 200 bins of angle, whose middles BornAgain's detector puts at arctangents: a flat detector's."""
     folder = shared_data / "gisaxs/sim_bornagain_au_spheres"
     counts = np.load(folder / "au_spheres_radial_paracrystal.npz")["counts"].astype(float)
@@ -52,7 +55,6 @@ def test_gold_spheres_are_found_without_weights(shared_data):
         normal_rad=incidence,
         rows_up=True,
     )
-    found, _ = of_fits(Frame(counts, geometry, origin=Origin("gold")), "spheroids", 0.03)
     density = truth["substrate"]["delta"] * 2 * math.pi / (2.8179403e-5 * (10 * truth["wavelength_nm"]) ** 2)
     expected = {
         "radius_angstrom": 10 * truth["sphere_radius_nm"],
@@ -60,23 +62,46 @@ def test_gold_spheres_are_found_without_weights(shared_data):
         "distance_angstrom": 10 * truth["paracrystal_peak_distance_nm"],
         "substrate_density_e_per_cubic_angstrom": density,
     }
-    for name, value in expected.items():
+    return Frame(counts, geometry, origin=Origin("gold")), expected
+
+
+def reconstructed(frame: Frame, floor: float) -> Posterior:
+    settings = ReconstructionSettings(n_samples=200, sigma_floor=floor)
+    (posterior,) = Reconstructor.load("gisaxs2d", "cpu", settings)([frame])
+    assert isinstance(posterior, Posterior)
+    return posterior
+
+
+def test_gold_spheres_are_found_without_weights(gold):
+    found, _ = of_fits(gold[0], "spheroids", 0.03)
+    for name, value in gold[1].items():
         low, high = found[name]
         assert low <= value <= high and high - low < 0.2 * value, name
 
 
+def test_gold_spheres_lie_within_the_intervals(gold):
+    posterior = reconstructed(gold[0], 0.1)
+    assert posterior.trust.verdict is Verdict.VALID and posterior.classes["spheroids"] > 0.9
+    for name, value in gold[1].items():
+        summary = posterior.summary()[name]
+        assert summary.q025 <= value <= summary.q975, name
+        if name != "substrate_density_e_per_cubic_angstrom":
+            assert summary.median == pytest.approx(value, rel=0.02), name
+
+
 def test_silver_particles_have_the_published_size_and_distance(shared_data, tmp_path):
-    """Limits of the published fit, at an error at which the model's two layers explain the frame."""
+    """Silver spheres in a polymer film on silica, within the limits of the published fit."""
     packed = (shared_data / "gisaxs/galaxi_ag_nanoparticles/galaxi_data.tif.gz").read_bytes()
     (tmp_path / "galaxi.tif").write_bytes(gzip.decompress(packed))
     geometry = GrazingGeometry(
         1.34e-10, 1.73, (0.172e-3, 0.172e-3), (1043 - 323.4, 597.1), math.radians(0.463)
     )
     (frame,) = read_frames(tmp_path / "galaxi.tif", geometry=geometry)
-    found, chi2 = of_fits(frame, "buried_spheroids", 0.2)
-    assert chi2 < 0.6
+    posterior = reconstructed(frame, 0.1)
+    assert posterior.trust.verdict is Verdict.VALID and posterior.classes["buried_spheroids"] > 0.95
+    found = posterior.summary()
     # spheroids of one aspect stand for its spheres, so its limits count within 10 %
     limits = {"radius_angstrom": (36, 66), "distance_angstrom": (180, 770)}
     for name, (low, high) in limits.items():
-        assert found[name][0] <= high and found[name][1] >= low, name
-    assert found["radius_angstrom"][1] < 90
+        assert found[name].q025 <= high and found[name].q975 >= low, name
+        assert low <= found[name].median <= high, name
