@@ -66,10 +66,12 @@ class Films:
 def bounds(films: Films) -> dict[str, tuple[Tensor, Tensor]]:
     """Name -> lower and upper bounds, (N, L) each: beta ends at delta, the roughness at the thickness."""
     like = films.delta
-    delta, thickness = (
-        tuple(like.new_tensor([ranges[m][i] for m in MATERIALS]).expand_as(like) for i in (0, 1))
-        for ranges in (_DELTA, _THICKNESS)
-    )
+
+    def by_material(ranges: dict[str, tuple[float, float]], i: int) -> Tensor:
+        ends = [ranges[m][i] for m in MATERIALS]
+        return torch.tensor(ends, dtype=like.dtype, device=like.device).expand_as(like)
+
+    delta, thickness = ([by_material(ranges, i) for i in (0, 1)] for ranges in (_DELTA, _THICKNESS))
 
     def between(low: float, high: float) -> tuple[Tensor, Tensor]:
         return torch.full_like(like, low), torch.full_like(like, high)
@@ -117,7 +119,7 @@ def grazing_sample(films: Films) -> GrazingSample:
     like = films.delta
 
     def with_known(values: Tensor, *known: float) -> Tensor:
-        return torch.cat([values, like.new_tensor(known).expand(n, -1)], 1)
+        return torch.cat([values, torch.tensor(known, dtype=like.dtype, device=like.device).expand(n, -1)], 1)
 
     media = zip(_SILICA, _SILICON, strict=True)
     optical = [
