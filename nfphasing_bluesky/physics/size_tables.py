@@ -19,6 +19,7 @@ from torch import Tensor
 from nfphasing_bluesky.physics import schulz
 from nfphasing_bluesky.physics.disc import DiscTable
 from nfphasing_bluesky.physics.kept import kept
+from nfphasing_bluesky.physics.pair_distance import cubic_weights
 
 P_MAX = 0.4
 """Largest relative standard deviation that rows can be had for."""
@@ -50,21 +51,22 @@ class SizeRows:
         table = _table(average, self.cells, polydispersity.device).to(polydispersity.dtype)
         position = torch.asinh(polydispersity / _P_SCALE) / _P_STEP + 1
         cell = position.detach().nan_to_num(1.0).floor().clamp(1, len(table) - 3)
-        weight = _cubic((position - cell)[:, None])
+        weight = cubic_weights(position - cell)
         index = cell.long()[:, None] + _around(cell.device)
         rows = torch.nn.functional.embedding_bag(index, table, per_sample_weights=weight, mode="sum")
-        self.flat = rows.flatten()
+        flat = rows.flatten()
+        last = flat.numel() - 3 * self.cells
+        self.coefficients = [flat[k * self.cells : k * self.cells + last] for k in range(4)]
 
     def __call__(self, row: Tensor, x: Tensor) -> Tensor:
         """Averages at x, any shape, of the particles `row`, an int32 that broadcasts against x."""
         position = x * (1 / _CELL)
         if self.beyond:
             position = position.clamp(max=self.cells)
-        cell = position.detach().int().clamp_(0, self.cells - 1)
+        cell = position.int().clamp_(0, self.cells - 1)
         f = (position - cell).flatten()
-        index = (cell + row * (4 * self.cells)).flatten()
-        last = self.flat.numel() - 3 * self.cells
-        c = [self.flat[k * self.cells : k * self.cells + last].index_select(0, index) for k in range(4)]
+        index = torch.add(cell, row, alpha=4 * self.cells).flatten()
+        c = [part.index_select(0, index) for part in self.coefficients]
         value = torch.addcmul(c[2], c[3], f)
         value = torch.addcmul(c[1], value, f)
         return torch.addcmul(c[0], value, f).view_as(x)
@@ -129,14 +131,3 @@ def _table(average: Average, cells: int, device: torch.device) -> Tensor:
 @kept(8)
 def _around(device: torch.device) -> Tensor:
     return torch.arange(-1, 3, device=device)
-
-
-def _cubic(f: Tensor) -> Tensor:
-    """(N, 4) weights of the four neighbours at -1, 0, 1, 2 of points (N, 1) in [0, 1] (Lagrange)."""
-    parts = (
-        f * (f - 1) * (2 - f) / 6,
-        (f + 1) * (f - 1) * (f - 2) / 2,
-        (f + 1) * f * (2 - f) / 2,
-        (f + 1) * f * (f - 1) / 6,
-    )
-    return torch.cat(parts, 1)

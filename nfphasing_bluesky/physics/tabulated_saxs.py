@@ -10,6 +10,7 @@ Letters: N particles, Q points, M of all their N Q pairs, n nodes of a rule, R r
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +26,21 @@ DIGITS = 7.0
 _AT_ONCE = 1 << 17
 """Largest number of values in a temporary."""
 
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(particle (M,), pair (M,), cosine to the axis (n, 1)) -> (n, M) integrand."""
+
+class Rule(NamedTuple):
+    """Nodes of a quadrature over orientation: cosine to the axis, its square, sine (n, 1); weights (n,)."""
+
+    cosine: Tensor
+    cosine2: Tensor
+    sine: Tensor
+    weight: Tensor
+
+
+Integrand = Callable[[slice, Rule], Tensor]
+"""(some of M pairs, nodes) -> (n, M) values there."""
+
+Prepare = Callable[[Tensor, Tensor], Integrand]
+"""(particle (M,) int32, pair (M,)) -> the integrand of these pairs."""
 
 
 def sphere(q: Tensor, radius: Tensor, polydispersity: Tensor) -> Tensor:
@@ -44,17 +58,22 @@ def ellipsoid(q: Tensor, polar_radius: Tensor, equatorial_radius: Tensor, polydi
     average = size_tables.sphere(polydispersity, q.detach().amax(1) * longest)
     points = q.flatten()
 
-    def kernel(particle: Tensor, pair: Tensor, u: Tensor) -> Tensor:
+    def prepare(particle: Tensor, pair: Tensor) -> Integrand:
         across2, more = equatorial2.index_select(0, particle), difference.index_select(0, particle)
-        radius = torch.addcmul(across2, more, u.square()).sqrt()
-        return average(particle, radius * points.index_select(0, pair))
+        place = points.index_select(0, pair)
+
+        def integrand(some: slice, rule: Rule) -> Tensor:
+            radius = torch.addcmul(across2[some], more[some], rule.cosine2).sqrt()
+            return average(particle[some], radius * place[some])
+
+        return integrand
 
     flat2 = difference.detach().abs().clamp_min(1e-6)[:, None]
     prolate = (difference.detach() > 0)[:, None]
     phase, decay = _limits(q)
     pole = torch.where(prolate, decay.sinh(), decay.cosh())
     beyond = (pole.square() * flat2 - equatorial2.detach()[:, None]).clamp_min(1e-12).sqrt()
-    return _averages(kernel, torch.minimum(phase / flat2.sqrt(), _spread(polydispersity) / beyond), q)
+    return _averages(prepare, torch.minimum(phase / flat2.sqrt(), _spread(polydispersity) / beyond), q)
 
 
 def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) -> Tensor:
@@ -62,15 +81,19 @@ def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) 
     kappa, half = (q * radius[:, None]).flatten(), (q * (0.5 * length[:, None])).flatten()
     average = size_tables.disc(polydispersity, kappa)
 
-    def kernel(particle: Tensor, pair: Tensor, u: Tensor) -> Tensor:
-        along = half.index_select(0, pair) * u
-        across = kappa.index_select(0, pair) * (1 - u.square()).sqrt()
-        return average(particle, across) * (along.sin() / along).square()
+    def prepare(particle: Tensor, pair: Tensor) -> Integrand:
+        full_along, full_across = half.index_select(0, pair), kappa.index_select(0, pair)
+
+        def integrand(some: slice, rule: Rule) -> Tensor:
+            along, across = full_along[some] * rule.cosine, full_across[some] * rule.sine
+            return average(particle[some], across) * (along.sin() / along).square()
+
+        return integrand
 
     phase, decay = _limits(q)
     wide, long = radius.detach()[:, None], 0.5 * length.detach()[:, None]
     return _averages(
-        kernel, torch.minimum(phase / (wide + long), _spread(polydispersity) / (wide * decay.sinh())), q
+        prepare, torch.minimum(phase / (wide + long), _spread(polydispersity) / (wide * decay.sinh())), q
     )
 
 
@@ -79,27 +102,26 @@ def _spread(polydispersity: Tensor) -> Tensor:
     return (0.5 / schulz.relative_variance(polydispersity.detach())).to(polydispersity)[:, None]
 
 
-def _averages(kernel: Kernel, limits: Tensor, q: Tensor) -> Tensor:
+def _averages(prepare: Prepare, limits: Tensor, q: Tensor) -> Tensor:
     """(N, Q) averages over orientation.
 
     Args:
-        kernel: integrand, even in the cosine.
+        prepare: makes the integrand, even in the cosine.
         limits: (N, R) largest q that each rule is good for.
         q: (N, Q).
     """
     rule = torch.searchsorted(limits.contiguous(), q.detach().contiguous(), out_int32=True).flatten()
     rule.clamp_(max=len(RULES) - 1)
-    pairs, parts = [], []
-    for number, count in enumerate(rule.bincount(minlength=len(RULES)).tolist()):
-        if not count:
-            continue
-        mine = (rule == number).nonzero()[:, 0]
-        u, weight = _rule(RULES[number], q.device, q.dtype)
-        for pair in mine.split(max(1, _AT_ONCE // RULES[number])):
-            particle = torch.div(pair, q.shape[1], rounding_mode="floor").int()
-            parts.append(weight @ kernel(particle, pair, u))
-            pairs.append(pair)
-    order = torch.cat(pairs)
+    counts = rule.bincount(minlength=len(RULES)).tolist()
+    # pairs of one rule together
+    order = torch.cat([(rule == number).nonzero()[:, 0] for number, count in enumerate(counts) if count])
+    integrand = prepare(torch.div(order, q.shape[1], rounding_mode="floor").int(), order)
+    parts, end = [], 0
+    for nodes, count in zip(RULES, counts, strict=True):
+        begin, end, most = end, end + count, max(1, _AT_ONCE // nodes)
+        for first in range(begin, end, most):
+            made = _rule(nodes, q.device, q.dtype)
+            parts.append(made.weight @ integrand(slice(first, min(first + most, end)), made))
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     return torch.cat(parts).index_select(0, back).view_as(q)
@@ -107,11 +129,11 @@ def _averages(kernel: Kernel, limits: Tensor, q: Tensor) -> Tensor:
 
 def _limits(q: Tensor) -> tuple[Tensor, Tensor]:
     """(R,) largest phase between u = 0 and 1, and least log(rho) of a pole, of every rule."""
-    return tuple(part.to(q) for part in _every_limit())  # type: ignore[return-value]
+    return _every_limit(q.device, q.dtype)
 
 
-@kept(1)
-def _every_limit() -> tuple[Tensor, Tensor]:
+@kept(16)
+def _every_limit(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     phases = []
     for n in RULES:
         low, high = 0.0, 2.0 * n
@@ -120,11 +142,12 @@ def _every_limit() -> tuple[Tensor, Tensor]:
             low, high = (middle, high) if 2 + middle / 2 + 1.6 * middle ** (1 / 3) < n else (low, middle)
         phases.append(low)
     phases[-1] = math.inf
-    return torch.tensor(phases, dtype=torch.float64), DIGITS / torch.tensor(RULES, dtype=torch.float64)
+    decays = DIGITS / torch.tensor(RULES, dtype=torch.float64)
+    return torch.tensor(phases, dtype=torch.float64).to(device, dtype), decays.to(device, dtype)
 
 
 @kept(64)
-def _rule(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines (n, 1) and weights (n,)."""
+def _rule(n: int, device: torch.device, dtype: torch.dtype) -> Rule:
     u, weight = half_gauss_legendre(n, device)
-    return u.to(dtype)[:, None], weight.to(dtype)
+    cosine = u.to(dtype)[:, None]
+    return Rule(cosine, cosine.square(), (1 - cosine.square()).sqrt(), weight.to(dtype))
