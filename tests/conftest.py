@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def pytest_configure() -> None:
         slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
         settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=slow)
         settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, then those with most tests: workers that share them end together."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def quick_and_few(tests: list[pytest.Item]) -> tuple[bool, int]:
+        return not any(test.get_closest_marker("slow") for test in tests), -len(tests)
+
+    items[:] = chain.from_iterable(sorted(files.values(), key=quick_and_few))
 
 
 def require(condition: object, reason: str) -> None:

@@ -58,6 +58,7 @@ def posterior(frame, patch, weight):
     )
 
 
+@pytest.mark.slow
 def test_the_stitched_phase_is_that_of_the_whole_reconstruction(frames, shared_data):
     reference = np.load(shared_data / "ptychography/siemens_star_aps/reference_ptychi_lsqml.npz")
     chosen = frames[::4]
