@@ -34,6 +34,8 @@ LOG_WEIGHT, ANSWER = 0, 3
 FLAT, HEAVY = 20.0, 4.0
 DAMPING = (1e-1, 1e-9, 1e9)
 LONGEST = 2.0
+FOLLOWED = 12
+"""Steps of a fit that begins next to where it ends, at most."""
 CONVERGED = 1e-6
 VALUES_AT_ONCE = 2**24
 
@@ -77,7 +79,7 @@ def solutions(pattern: Pattern, search: Search, generator: torch.Generator) -> A
     if count <= search.adapt:
         mixture = adapted(mixture, pattern.log_posterior, pattern.twins, generator)
     elif pattern.background is not None:
-        return _anchor(along_scale(pattern, mixture, lambda p, z: _fit(p, z, search.steps)))
+        return _anchor(along_scale(pattern, mixture, lambda p, z: _fit(p, z, FOLLOWED)))
     # the first rows of a Cholesky factor are the factor of the first coordinates' own covariance
     location, factor = mixture.location[:, :count], mixture.factor[:, :count, :count]
     return _anchor(Path(mixture.log_weight, location, factor, torch.arange(len(factor), device=device)))

@@ -68,7 +68,7 @@ def test_truths_are_nearer_to_a_ridge_than_to_its_peak(subject, monkeypatch):
 
     monkeypatch.setattr(solutions_of, "along_scale", kept)
     gains = []
-    for pattern, z in zip(*patterns(subject, 6), strict=True):
+    for pattern, z in zip(*patterns(subject, 3), strict=True):
         d = pattern.pixels
         anchor = solutions_of.solutions(pattern, Search(8, 60, 4), torch.Generator().manual_seed(1))
         peaks, path = seen[-1]
