@@ -5,16 +5,16 @@ frame is summed over a grid of exit angles and q in the plane, in which counts s
 (`physics.grazing_bins`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, LocalFits
 from nfphasing_bluesky.modalities import frame_bins, frame_fit
+from nfphasing_bluesky.modalities.binned_frames import BinnedFrames
 from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.frame_bins import FramesBatch, FrameSimulation
 from nfphasing_bluesky.modalities.frame_model import FINE, SHAPE, patterns
@@ -32,7 +32,7 @@ from nfphasing_bluesky.modalities.particle_prior import PARTICLE_DENSITY
 from nfphasing_bluesky.modalities.surface_particles import SurfaceParticles
 
 
-class GisaxsFrames(SurfaceParticles):
+class GisaxsFrames(BinnedFrames, SurfaceParticles):
     """The modality."""
 
     name = "gisaxs2d"
@@ -43,7 +43,7 @@ class GisaxsFrames(SurfaceParticles):
     background = BackgroundPrior(1e-6, 0.3)
     sigma_floor = 0.03
     hopeless_nats = 60.0
-    whole_frames = True
+    shape = SHAPE
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 256, "round_batches": 16, "reuse": 2, "average": 0.998, "physics_weight": 0.0}
     )
@@ -57,18 +57,9 @@ class GisaxsFrames(SurfaceParticles):
         """Make it from what a card and weights hold."""
         return cls(NetworkSettings(**network) if network else None)
 
-    @property
-    def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """Feature -> range that the simulated frames cover."""
-        return frame_bins.feature_ranges(self.simulation)
-
     def scattering(self, theta: Tensor, kind: int, packed: Tensor) -> Tensor:
         """(N, Q) of samples of one class."""
         return patterns(theta, kind, packed, FINE)
-
-    def points(self, packed: Tensor) -> int:
-        """Q."""
-        return SHAPE.bins
 
     def sample_of(self, theta: Tensor, kind: int, sizes: int) -> IslandSample:
         """Samples of theta (N, D) in 0..1."""
@@ -84,33 +75,11 @@ class GisaxsFrames(SurfaceParticles):
         u = torch.rand(len(draws), generator=generator, device=generator.device)
         return batch, self.report(draws, {**hidden, "material": PARTICLE_DENSITY.at(u)})
 
-    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
-        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
-        return frame_bins.collate(frames, sigma_floor)
-
-    def usable(self, batch: FramesBatch) -> Tensor:
-        """(B,) bool: frames with enough signal that `collate` would take them."""
-        return frame_bins.usable(batch)
-
-    def context(self, batch: FramesBatch) -> tuple[Tensor, Tensor]:
-        """Channels (B, C, Q) of the map, and (B, E) angles, q and wavelength."""
-        return frame_bins.context(batch)
-
     def fits_again(self, k: int, drawn: Tensor, batch: FramesBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at guesses and draws, each as probable as the Gaussian around it says."""
         found = frame_fit.fit_again(k, drawn, batch, self.background)
         location, factor = (v.view(len(batch), -1, *v.shape[1:]) for v in (found.location, found.factor))
         return self._weighed(k, location, factor, batch)
-
-    def on_frame(
-        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
-    ) -> Prediction:
-        """Prediction at the frame's pixels, interpolated between bins; NaN where none was looked at."""
-        return frame_bins.at_pixels(frame, self.collate([frame], 0.0), prediction)
-
-    def features(self, batch: FramesBatch) -> Mapping[str, Tensor]:
-        """Name -> (B,) properties that `ranges` bounds."""
-        return frame_bins.features(batch)
 
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow for each class."""

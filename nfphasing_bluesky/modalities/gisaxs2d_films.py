@@ -4,7 +4,7 @@ The published problem of arXiv:2210.01543 (`gisaxs_films`): 72 parameters, what 
 bounds. A frame is summed over a grid of exit angles and q in the plane, in which counts stay counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Frame, Parameter, Prediction
+from nfphasing_bluesky.core import Parameter
 from nfphasing_bluesky.modalities import frame_bins
+from nfphasing_bluesky.modalities.binned_frames import BinnedFrames
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws
 from nfphasing_bluesky.modalities.film_frames import SHAPE, SIMULATION, film_patterns
 from nfphasing_bluesky.modalities.frame_bins import FramesBatch
@@ -67,7 +68,7 @@ PARAMETERS = (
 )
 
 
-class GisaxsFilms(SurfaceScattering):
+class GisaxsFilms(BinnedFrames, SurfaceScattering):
     """The modality."""
 
     name = "gisaxs2d-films"
@@ -79,7 +80,7 @@ class GisaxsFilms(SurfaceScattering):
     background = BackgroundPrior(1e-6, 0.3)
     sigma_floor = 0.01
     hopeless_nats = torch.inf
-    whole_frames = True
+    shape = SHAPE
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 256, "round_batches": 16, "reuse": 2, "average": 0.998, "physics_weight": 0.0}
     )
@@ -93,35 +94,14 @@ class GisaxsFilms(SurfaceScattering):
         """Make it from what a card and weights hold."""
         return cls(NetworkSettings(**network) if network else None)
 
-    @property
-    def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """Feature -> range that the simulated frames cover."""
-        return frame_bins.feature_ranges(self.simulation)
-
     def scattering(self, theta: Tensor, kind: int, packed: Tensor) -> Tensor:
         """(N, Q) of multilayers."""
         return film_patterns(_by_layer(theta), packed)
-
-    def points(self, packed: Tensor) -> int:
-        """Q."""
-        return SHAPE.bins
 
     def simulate(self, draws: Draws, generator: torch.Generator) -> tuple[FramesBatch, Mapping[str, Tensor]]:
         """Measure N samples, each with a geometry of its own; also the truth of every parameter."""
         batch, hidden = frame_bins.simulate(self, draws, generator)
         return batch, self.report(draws, hidden)
-
-    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
-        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
-        return frame_bins.collate(frames, sigma_floor, SHAPE)
-
-    def usable(self, batch: FramesBatch) -> Tensor:
-        """(B,) bool: frames with enough signal that `collate` would take them."""
-        return frame_bins.usable(batch)
-
-    def context(self, batch: FramesBatch) -> tuple[Tensor, Tensor]:
-        """Channels (B, C, Q) of the map, and (B, E) angles, q and wavelength."""
-        return frame_bins.context(batch)
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, Z) electron density, averaged over the area, at each depth below the surface, e/angstrom^3."""
@@ -132,16 +112,6 @@ class GisaxsFilms(SurfaceScattering):
         """Name -> (N,) parameters of samples as they are reported, but for what is linear."""
         films = films_at(_by_layer(theta))
         return {_name(q, layer): getattr(films, q)[:, layer - 1] for q, layer in _PLACES}
-
-    def on_frame(
-        self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
-    ) -> Prediction:
-        """Prediction at the frame's pixels, interpolated between bins; NaN where none was looked at."""
-        return frame_bins.at_pixels(frame, self.collate([frame], 0.0), prediction)
-
-    def features(self, batch: FramesBatch) -> Mapping[str, Tensor]:
-        """Name -> (B,) properties of the frames that `ranges` bounds."""
-        return frame_bins.features(batch)
 
     def network(self) -> nn.Module:
         """Untrained encoder and flow."""
