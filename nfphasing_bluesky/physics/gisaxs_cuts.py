@@ -118,22 +118,16 @@ def first_lit_row(counts: FloatArray, mask: BoolArray) -> int | None:
     Nothing that a surface scatters comes from below its horizon. The background is that of the darkest tenth
     of the rows under the brightest one, down to where it gets bright again: about a direct beam.
     """
-    used = ~mask
-    number = used.sum(1)
-    if not number.any():
+    if mask.all():
         return None
-    rows = np.flatnonzero(number > 0.5 * number.max())
-    total = np.where(used, counts, 0.0).sum(1)[rows]
-    mean = total / number[rows]
+    rows, total, number = _row_sums(counts, mask)
+    mean = total / number
     top = int(mean.argmax())
     if top == 0:
         return None
     first = _bright_again(mean[: top + 1])
-    rows, total, mean, top = rows[first:], total[first:], mean[first:], top - first
-    darkest = np.argsort(mean[:top])[: max(1, top // 10)]
-    dark = total[darkest].sum() / number[rows[darkest]].sum()
-    sigma = np.sqrt(np.maximum(dark * number[rows], 1.0)) / number[rows]
-    unlit = np.flatnonzero(mean[: top + 1] - dark <= CLEAR * sigma[: top + 1])
+    rows, total, number, top = rows[first:], total[first:], number[first:], top - first
+    unlit = np.flatnonzero(~_over_darkest(total, number, top)[: top + 1])
     lit = int(unlit[-1]) + 1 if unlit.size else 0
     return int(rows[lit]) if lit <= top else None
 
@@ -151,18 +145,28 @@ def _under_fringes(counts: FloatArray, mask: BoolArray, first: int) -> int:
 
     A fringe's minimum may be as dark as what is below the sample; it is narrow.
     """
-    number = (~mask).sum(1)
-    used = np.flatnonzero(number > 0.5 * number.max())
-    total = np.where(mask, 0.0, counts).sum(1)[used]
-    number = number[used]
-    mean = total / number
-    darkest = np.argsort(mean)[: max(1, used.size // 10)]
-    dark = total[darkest].sum() / number[darkest].sum()
-    lit = mean - dark > CLEAR * np.sqrt(np.maximum(dark * number, 1.0)) / number
-    below = lit[used < first][::-1]
+    rows, total, number = _row_sums(counts, mask)
+    downwards = np.flatnonzero(rows < first)[::-1]
+    below = _over_darkest(total, number, len(rows))[downwards]
     share = np.cumsum(below) / np.arange(1, below.size + 1)
     reached = np.flatnonzero(below & (share > FRINGED))
-    return int(used[used < first][::-1][reached[-1]]) if reached.size else first
+    return int(rows[downwards[reached[-1]]]) if reached.size else first
+
+
+def _row_sums(counts: FloatArray, mask: BoolArray) -> tuple[NDArray[np.intp], FloatArray, NDArray[np.intp]]:
+    """Rows of (H, W) counts with over half the pixels of the fullest, what they hold, and of how many pixels."""
+    number = (~mask).sum(1)
+    rows = np.flatnonzero(number > 0.5 * number.max())
+    return rows, np.where(mask, 0.0, counts).sum(1)[rows], number[rows]
+
+
+def _over_darkest(total: FloatArray, number: NDArray[np.intp], first: int) -> BoolArray:
+    """(H,) bool: rows over the background, that of the darkest tenth of the `first` ones."""
+    mean = total / number
+    darkest = np.argsort(mean[:first])[: max(1, first // 10)]
+    dark = total[darkest].sum() / number[darkest].sum()
+    over: BoolArray = mean - dark > CLEAR * np.sqrt(np.maximum(dark * number, 1.0)) / number
+    return over
 
 
 def check_horizon(
