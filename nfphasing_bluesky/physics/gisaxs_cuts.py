@@ -154,7 +154,7 @@ def _under_fringes(counts: FloatArray, mask: BoolArray, first: int) -> int:
 
 
 def _row_sums(counts: FloatArray, mask: BoolArray) -> tuple[NDArray[np.intp], FloatArray, NDArray[np.intp]]:
-    """Rows of (H, W) counts with over half the pixels of the fullest, what they hold, and of how many pixels."""
+    """Rows with over half the used pixels of the fullest: which, their sums, and of how many pixels."""
     number = (~mask).sum(1)
     rows = np.flatnonzero(number > 0.5 * number.max())
     return rows, np.where(mask, 0.0, counts).sum(1)[rows], number[rows]
