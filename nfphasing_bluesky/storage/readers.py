@@ -160,31 +160,46 @@ def iter_frames(
             check=check,
             refine_positions=refine_positions,
         )
-        scan = read_ptychography(path, scan_options)
-        if scan.is_ptychography:
-            yield from ptychography_frames(scan, scan_options, on_failure)
-        elif holds_pattern(scan.values):
-            for frame in pattern_frames(scan, q_unit):
-                yield replace(frame, mask=_union(scan_options.mask, frame.mask, path))
-        else:
-            yield from hologram_frames(scan)
+        yield from _frames_of_scan(path, scan_options, q_unit, on_failure)
     elif is_orso(path, _start(path)):
         yield from (as_frame(curve, path, options) for curve in read_orso(path, options))
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
     elif h5py.is_hdf5(path):
-        curves = read_nxcansas(path, options) if dataset is None else []
-        patterns = read_sas_patterns(path, options) if dataset is None else []
-        yield from (as_frame(curve, path, options) for curve in curves)
-        yield from (replace(p, mask=_union(load_mask(mask), p.mask, path)) for p in patterns)
-        if not curves and not patterns:
-            stack = find_stack(path, dataset)
-            known = _geometry(poni, geometry) or stack.geometry
-            yield from _images(
-                path, iter_stack(path, stack), known, _union(load_mask(mask), stack.mask, path)
-            )
+        yield from _frames_of_hdf5(path, options, _geometry(poni, geometry), load_mask(mask))
     else:
         yield from _text_curves(path, options)
+
+
+def _frames_of_scan(
+    path: Path, options: ScanOptions, q_unit: str | None, on_failure: Callable[[Failure], None] | None
+) -> Iterator[Frame]:
+    """Named arrays: ptychographic scans, small-angle patterns or holograms, as what they hold says."""
+    scan = read_ptychography(path, options)
+    if scan.is_ptychography:
+        yield from ptychography_frames(scan, options, on_failure)
+    elif holds_pattern(scan.values):
+        for frame in pattern_frames(scan, q_unit):
+            yield replace(frame, mask=_union(options.mask, frame.mask, path))
+    else:
+        yield from hologram_frames(scan)
+
+
+def _frames_of_hdf5(
+    path: Path,
+    options: ReadOptions,
+    geometry: DetectorGeometry | GrazingGeometry | None,
+    mask: NDArray[np.bool_] | None,
+) -> Iterator[Frame]:
+    """Curves and patterns in NXcanSAS, or else detector frames; these alone where their dataset is named."""
+    curves = read_nxcansas(path, options) if options.dataset is None else []
+    patterns = read_sas_patterns(path, options) if options.dataset is None else []
+    yield from (as_frame(curve, path, options) for curve in curves)
+    yield from (replace(p, mask=_union(mask, p.mask, path)) for p in patterns)
+    if not curves and not patterns:
+        stack = find_stack(path, options.dataset)
+        known = geometry or stack.geometry
+        yield from _images(path, iter_stack(path, stack), known, _union(mask, stack.mask, path))
 
 
 def load_mask(mask: str | Path | ArrayLike | None) -> NDArray[np.bool_] | None:
