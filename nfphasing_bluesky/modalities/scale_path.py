@@ -4,7 +4,9 @@ Data fix sqrt(s) u, and only the prior tells the scale s from u: a solution of a
 scale is a ridge, curved because u ends at 1, and its middle lies off its peak because the posterior is wider
 where u is further from 1. So the scale is stepped along from each solution, the object fitted again at every
 step, and a Gaussian put there that reaches as far as half way to the next ones. Its weight is the evidence of
-that scale, by Laplace's method.
+that scale, by Laplace's method. That can fall by ten nats over a width of the peak: first steps find where it
+is highest and how fast it falls there, and others, of that size, begin there. Peaks on one ridge are one
+solution.
 
 Letters: K solutions, J steps, W = D + 2 coordinates of `half_pattern`, C components.
 """
@@ -25,6 +27,12 @@ MOST = 14
 """Steps each way."""
 FAINT = 5.0
 """Nats of evidence below a solution's best step from which on the ridge ends."""
+LIGHT = 7.0
+"""Nats of evidence below the best of all solutions from which on a step is left out."""
+MEET = 0.5
+"""Two ridges are one if the best step of one is nearer to the other, in standard deviations per root of D."""
+CURVED = (0.25, 400.0)
+"""Limits of the curvature of the evidence, over what the stride expects, that the stride is adjusted for."""
 KERNEL = 0.6
 """Standard deviation of a component along the ridge, in steps."""
 
@@ -48,6 +56,14 @@ class _Steps(NamedTuple):
     evidence: Tensor
 
 
+class _Begin(NamedTuple):
+    """Where K ridges are begun: the steps there, (K, 1) strides of the scale, (K, W) slopes by the scale."""
+
+    at: _Steps
+    stride: Tensor
+    slope: Tensor
+
+
 def along_scale(pattern: Pattern, found: Mixture, fit: Fit) -> Path:
     """Follow the solutions of a pattern.
 
@@ -59,23 +75,61 @@ def along_scale(pattern: Pattern, found: Mixture, fit: Fit) -> Path:
     held = replace(pattern, held=True)
     covariance = found.factor @ found.factor.mT
     variance = covariance[:, SCALE, SCALE, None]
-    stride, slope = STRIDE * variance.sqrt(), covariance[:, :, SCALE] / variance
-    middle = _at(held, found.location)
-    up, down = (_walk(held, middle, stride * way, slope, fit) for way in (1.0, -1.0))
-    z, factor, evidence = (
-        torch.cat([b.flip(0), a[None], c]) for a, b, c in zip(middle, down, up, strict=True)
-    )
-    # the way to the next step each way, one-sided at both ends
-    ahead = torch.cat([z[1:], z[-1:]]) - torch.cat([z[:1], z[:-1]])
-    steps = torch.full((len(z), 1, 1), 2.0, dtype=z.dtype, device=z.device)
-    steps[0] = steps[-1] = 1.0
-    along = KERNEL * (ahead / steps)[..., : pattern.pixels]
+    begin = _Begin(_at(held, found.location), STRIDE * variance.sqrt(), covariance[:, :, SCALE] / variance)
+    begin = _highest(_ridge(held, begin, fit), begin.stride)
+    z, factor, evidence = _ridge(held, begin, fit)
+    along = KERNEL * _ahead(z)[..., : pattern.pixels]
     own = factor[..., : pattern.pixels, : pattern.pixels]
     own = torch.linalg.cholesky(own @ own.mT + along[..., :, None] * along[..., None, :])
-    kept = evidence > evidence.amax(0) - FAINT
-    log_weight = (evidence + stride[:, 0].log())[kept]
+    kept = (evidence > evidence.amax(0) - FAINT) & (evidence > evidence.max() - LIGHT)
+    evidence = evidence + begin.stride[:, 0].log()
+    kept = kept & _apart(_Steps(z[..., : pattern.pixels], own, evidence), kept)
+    log_weight = evidence[kept]
     answer = torch.arange(z.shape[1], device=z.device).expand_as(kept)[kept]
     return Path(log_weight.log_softmax(0), z[kept][:, : pattern.pixels], own[kept], answer)
+
+
+def _apart(ridge: _Steps, kept: Tensor) -> Tensor:
+    """(K,) bool: the ridge is no other one that is followed already, whose peak was another.
+
+    Args:
+        ridge: (J, K, ...) of the Gaussians along each.
+        kept: (J, K) bool, which of them count.
+    """
+    z, factor, evidence = ridge
+    top = evidence.argmax(0)
+    taken: list[int] = []
+    for k in evidence.logsumexp(0).argsort(descending=True).tolist():
+        off = (z[top[k], k] - z[:, taken])[..., None]
+        white = torch.linalg.solve_triangular(factor[:, taken], off, upper=False)[..., 0]
+        if not bool((kept[:, taken] & (white.norm(dim=2) < MEET * z.shape[2] ** 0.5)).any()):
+            taken.append(k)
+    return torch.zeros_like(kept[0]).index_fill(0, torch.tensor(taken, device=kept.device), True)
+
+
+def _ahead(z: Tensor) -> Tensor:
+    """(J, K, W) the way to the next step, the mean of both ways; one-sided at the ends."""
+    steps = torch.full((len(z), 1, 1), 2.0, dtype=z.dtype, device=z.device)
+    steps[0] = steps[-1] = 1.0
+    return (torch.cat([z[1:], z[-1:]]) - torch.cat([z[:1], z[:-1]])) / steps
+
+
+def _ridge(held: Pattern, begin: _Begin, fit: Fit) -> _Steps:
+    """Steps both ways from where each ridge begins, in the order of the scale."""
+    up, down = (_walk(held, begin.at, begin.stride * way, begin.slope, fit) for way in (1.0, -1.0))
+    parts = zip(begin.at, down, up, strict=True)
+    return _Steps(*(torch.cat([b.flip(0), a[None], c]) for a, b, c in parts))
+
+
+def _highest(ridge: _Steps, stride: Tensor) -> _Begin:
+    """The step of most evidence of each ridge, with strides over which the evidence about it falls enough."""
+    rows = torch.arange(ridge.z.shape[1], device=stride.device)
+    best = ridge.evidence.argmax(0)
+    inner = best.clamp(1, len(ridge.z) - 2)
+    before, here, after = (ridge.evidence[inner + way, rows] for way in (-1, 0, 1))
+    shorter = ((2 * here - before - after) / STRIDE**2).clamp(*CURVED).rsqrt()[:, None]
+    slope = (ridge.z[inner + 1, rows] - ridge.z[inner - 1, rows]) / (2 * stride)
+    return _Begin(_Steps(*(part[best, rows] for part in ridge)), stride * shorter, slope)
 
 
 def _at(held: Pattern, z: Tensor) -> _Steps:
