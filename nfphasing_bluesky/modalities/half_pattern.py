@@ -98,10 +98,10 @@ class Pattern:
             by_beta = self.background[1] * scale * self.root_weight
             slopes = torch.cat([slopes, by_scale[..., None], by_beta[..., None]], 2)
         unit = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        prior = (
-            z if not self.held else z.index_fill(1, z.new_tensor([z.shape[1] + SCALE], dtype=torch.long), 0)
-        )
-        return slopes.mT @ slopes + unit, (slopes.mT @ residual[..., None])[..., 0] + prior
+        gradient = (slopes.mT @ residual[..., None])[..., 0] + z
+        if self.held:
+            gradient[:, SCALE] = 0
+        return slopes.mT @ slopes + unit, gradient
 
     def factors(self, z: Tensor) -> Tensor:
         """(M, D + E, D + E) Cholesky factors of the inverse curvature at (M, D + E)."""
