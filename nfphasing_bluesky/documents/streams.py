@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import fabio
 import h5py
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +172,10 @@ class _Images:
     """A numbered sequence of image files, one frame in each."""
 
     def __init__(self, folder: str, template: str, wait_s: float) -> None:
-        self._folder, self._template, self._wait_s = folder, template, wait_s
+        # a sixth of the time that a worker takes to start, and few read images from files
+        import fabio
+
+        self._folder, self._template, self._wait_s, self._open = folder, template, wait_s, fabio.open
 
     def read(self, index: int, shape: tuple[int | None, ...]) -> NDArray[Any]:
         name = self._template.format(index) if "{" in self._template else self._template % index
@@ -184,7 +186,7 @@ class _Images:
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         try:
-            with fabio.open(path) as image:
+            with self._open(path) as image:
                 return np.array(image.data)
         except Exception as error:  # fabio's codecs raise their own errors on bad files
             raise DocumentError(

@@ -5,6 +5,7 @@ projections are computed once per B however many draws S stand in front.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +52,10 @@ class Chain(Transform):
         return y, total
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Context in which autocast is off: determinants and narrow posteriors do not survive bfloat16."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def soft_clamp(x: Tensor, low: float, high: float) -> Tensor:

@@ -1,16 +1,27 @@
 """What batches have in common: tensors with one row a frame, of which some are picked, on some device."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Frame, Prediction
 
+Made = TypeVar("Made")
+
 
 class Rows:
     """Base of frozen dataclasses: tensors of N rows each, such dataclasses; what is neither is for all."""
+
+    def once(self, name: str, make: Callable[[Self], Made]) -> Made:
+        """Return what a function makes of these rows: made when first asked for by this name, then kept."""
+        kept = self.__dict__.setdefault("_kept", {})
+        if name not in kept:
+            kept[name] = make(self)
+        made: Made = kept[name]
+        return made
 
     def at(self, index: Tensor) -> Self:
         """Return the rows that an index or a boolean mask picks."""
@@ -22,7 +33,7 @@ class Rows:
 
     def each(self, change: Callable[[Any], Any]) -> Self:
         """Return them with every tensor, and whatever else has rows, changed by a function."""
-        values = vars(self).items()
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
         return type(self)(**{n: change(v) if isinstance(v, Tensor | Rows) else v for n, v in values})
 
 

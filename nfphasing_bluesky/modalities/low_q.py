@@ -64,8 +64,9 @@ def probability(
         whole = size_curves.over_sigma(each, frame)
         return whole.mT @ whole
 
-    stages = size_scan.stages(gram, prior, len(curve), curve.q.device, REFINEMENTS)
-    mean, covariance = _predicted(torch.cat(made, 1), stages, prior)
+    terms = prior.terms(curve.q.device)
+    stages = size_scan.stages(gram, terms, len(curve), curve.q.device, REFINEMENTS)
+    mean, covariance = _predicted(torch.cat(made, 1), stages, terms)
     low, sigma, intensity = (v[:, :end] for v in (low, curve.sigma.double(), curve.intensity.double()))
     root = torch.where(low, sigma.reciprocal(), 0.0)
     covariance = covariance * root[:, :, None] * root[:, None, :]
@@ -78,7 +79,7 @@ def probability(
 
 
 def _predicted(
-    columns: Tensor, stages: list[size_scan.Stage], prior: size_scan.Coefficients
+    columns: Tensor, stages: list[size_scan.Stage], terms: size_scan.Terms
 ) -> tuple[Tensor, Tensor]:
     """Mean (B, Q) and covariance (B, Q, Q) of the curve over the sizes of all stages.
 
@@ -86,13 +87,14 @@ def _predicted(
     """
     y, order = torch.cat([s.y for s in stages], 1).sort(1)
     gram = torch.cat([s.gram for s in stages], 1)
+    found = (torch.cat([getattr(s.found, f) for s in stages], 1) for f in ("log_evidence", "log_scale"))
+    log_evidence, log_scale = (values.gather(1, order) for values in found)
     gram = gram.gather(1, order[:, :, None, None].expand_as(gram))
-    found = size_scan.solve(y, gram, prior)
     width = torch.nn.functional.pad(torch.diff(y, dim=1), (1, 1))
     width = (width[:, 1:] + width[:, :-1]).clamp_min(1e-9)
-    weight = torch.softmax(found.log_evidence - 0.5 * y.square() + width.log(), 1)
-    scale = found.log_scale.exp()
-    matrix, right = size_scan.system(gram, scale, prior)
+    weight = torch.softmax(log_evidence - 0.5 * y.square() + width.log(), 1)
+    scale = log_scale.exp()
+    matrix, right = size_scan.system(gram, scale, terms)
     factor = torch.linalg.cholesky_ex(matrix).L
     rows = columns.gather(1, order[:, :, None, None].expand_as(columns)).double() * scale[:, :, None, None]
     each = (rows @ torch.cholesky_solve(right[..., None], factor))[..., 0]

@@ -127,6 +127,8 @@ class DrawDistribution:
         Returns:
             B*S draws, those of one frame together, and (B*S,) log q.
         """
+        if self.class_log_probs.shape[1] == 1 and not self.pilots:
+            return self._draw_alike(noise)
         b, s = noise.shape[:2]
         label = stratified(noise[..., 0], self.class_log_probs.detach().exp())
         theta = noise.new_zeros(b * s, self.width)
@@ -151,6 +153,16 @@ class DrawDistribution:
             log_q = log_q.index_copy(0, flat, log_prob[kept].to(log_q.dtype))
         frame = torch.arange(b, device=noise.device).repeat_interleave(s)
         return Draws(label.reshape(-1), theta, frame), log_q
+
+    def _draw_alike(self, noise: Tensor) -> tuple[Draws, Tensor]:
+        """`draw` where there is one class: every row of noise is of it."""
+        b, s = noise.shape[:2]
+        everyone = torch.arange(b, device=noise.device)
+        theta, log_q = self.of_class(0, everyone).from_latent(noise[..., 1 : 1 + self.width].transpose(0, 1))
+        log_q = (log_q + self.class_log_probs[:, 0]).T.reshape(-1)
+        label = torch.zeros(b * s, dtype=torch.long, device=noise.device)
+        flat = theta.transpose(0, 1).reshape(b * s, self.width)
+        return Draws(label, flat.to(noise.dtype), everyone.repeat_interleave(s)), log_q.to(noise.dtype)
 
     def _take_pilots(self, k: int, member: Tensor, theta: Tensor, log_q: Tensor) -> Tensor:
         """Put pilots of class k in their places of theta and log_q; (B, S) bool, which draws these are."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction
-from nfphasing_bluesky.flows import resample_curve
+from nfphasing_bluesky.flows import CurveChannels, resample_curve
 from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.batches import cut_to, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
@@ -120,9 +120,17 @@ class Saxs1D(ABC):
 
     def context(self, batch: CurveBatch) -> tuple[Tensor, Tensor]:
         """Resampled channels (B, C, N) and no extra scalars (B, 0)."""
-        grid = self.settings.encoder.grid
-        channels = resample_curve(batch.q, batch.intensity, batch.sigma, batch.mask, grid).channels
+        channels = self.resampled(batch).channels
         return channels, channels.new_zeros(len(batch), 0)
+
+    def resampled(self, batch: CurveBatch) -> CurveChannels:
+        """The curves on the grid of the network."""
+        grid = self.settings.encoder.grid
+
+        def make(b: CurveBatch) -> CurveChannels:
+            return resample_curve(b.q, b.intensity, b.sigma, b.mask, grid)
+
+        return batch.once(f"resampled {grid}", make)
 
     @property
     def disagreement(self) -> str:

@@ -8,13 +8,13 @@ integrates them out and draws them exactly. Rg, D_max and p(r) are those of the 
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
-from nfphasing_bluesky.flows import Anchor, FlowSettings, resample_curve
+from nfphasing_bluesky.flows import Anchor, FlowSettings
 from nfphasing_bluesky.modalities import curves, low_q, size_curves, size_scan
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
@@ -67,6 +67,14 @@ PARAMETERS = (
 )
 
 
+class _Constants(NamedTuple):
+    """(F, 1 + C) curves of mean shape and components on the grid of q D_max, also float64; linear prior."""
+
+    table: Tensor
+    exact: Tensor
+    prior: LinearPrior
+
+
 class SaxsPairDistance(Saxs1D):
     """The modality."""
 
@@ -79,7 +87,7 @@ class SaxsPairDistance(Saxs1D):
         self.settings = settings or NetworkSettings(flow=FlowSettings(layers=4, hidden=96))
         self.classes = CLASSES
         self.prior = ShapePrior()
-        self._made: dict[tuple[torch.device, torch.dtype], tuple[Tensor, LinearPrior]] = {}
+        self._made: dict[tuple[torch.device, torch.dtype], _Constants] = {}
         self.axis = torch.linspace(0.0, D_MAX_ANGSTROM[1], 201)
         axis = Axis("r", self.axis.double().numpy(), "angstrom")
         self.density_info = DensityInfo("p(r)", "1/angstrom", (axis,))
@@ -122,7 +130,7 @@ class SaxsPairDistance(Saxs1D):
         """(N, Q) I(q) / I(0) of shapes z (N, C), aggregates included."""
         d_max, share, extent, _ = self._unpacked(draws.theta)
         weight = nn.functional.pad(z, (1, 0), value=1.0)
-        table = self._constants(weight)[0]
+        table = self._constants(weight).table
         particle = self.debye.interpolate(weight @ table.T, d_max, q)
         trace = loose_aggregates(q * (d_max * extent)[:, None])
         return (1 - share[:, None]) * particle + share[:, None] * trace
@@ -139,38 +147,46 @@ class SaxsPairDistance(Saxs1D):
 
     def anchors(self, batch: CurveBatch) -> Anchors:
         """Where a scan of sizes puts the posterior of each frame."""
-        return Anchors(len(batch), lambda _, frames: self._scanned(batch.at(frames)))
+
+        def find(_: int, frames: Tensor) -> Anchor:
+            # frames are each asked for once: as many as there are, are all of them
+            return self._scanned(batch) if len(frames) == len(batch) else self._scanned(batch.at(frames))
+
+        return Anchors(len(batch), find)
 
     def _scanned(self, batch: CurveBatch) -> Anchor:
-        grid = self.settings.encoder.grid
-        parts = []
-        for rows in torch.arange(len(batch), device=batch.q.device).split(CURVES_AT_ONCE):
-            part = batch.at(rows)
-            channels = resample_curve(part.q, part.intensity, part.sigma, part.mask, grid)
-            few = curves.grouped(part, POINTS_SCANNED)
-
+        log_scale = self.resampled(batch).normalisation.double().log()
+        found = []
+        for rows, few in _in_parts(batch):
             frame = size_curves.Frame(few.q[:, None], few.intensity[:, None], few.root_weight[:, None])
 
             def gram(y: Tensor, few: CurveBatch = few, frame: size_curves.Frame = frame) -> Tensor:
-                whole = size_curves.over_sigma(self._curves_of_sizes(y, few.q), frame)
+                whole = size_curves.over_sigma(self._curves_of_sizes(y, few), frame)
                 return whole.mT @ whole
 
             points = (~few.mask).sum(1).double()
-            log_scale = channels.normalisation.double().log()
-            parts.append(size_scan.scan(gram, SCANNED_SHARE, points, log_scale))
+            found.append(size_scan.scan(gram, SCANNED_SHARE, points, log_scale[rows]))
+        if len(found) == 1:
+            return found[0]
         return Anchor(
-            *(torch.cat([getattr(p, f) for p in parts]) for f in ("location", "factor", "features"))
+            *(torch.cat([getattr(part, f) for part in found]) for f in ("location", "factor", "features"))
         )
 
-    def _curves_of_sizes(self, y: Tensor, q: Tensor) -> Tensor:
-        """(B, J, Q, M + 1) curves at box coordinates y (B, J) of D_max.
+    def _curves_of_sizes(self, y: Tensor, few: CurveBatch) -> Tensor:
+        """(B, J, Q, M + 1) curves at box coordinates y (B, J) of D_max, on the points of grouped frames.
 
-        Of the mean shape, the components, the aggregates in place of the mean shape, and a constant.
+        Of the mean shape, the components, the aggregates in place of the mean shape, and a constant. Those
+        with which every scan begins are kept.
         """
+        if y is size_scan.coarse_nodes(len(y), y.device):
+            return few.once("curves of coarse sizes", lambda batch: self._made_of_sizes(y, batch.q))
+        return self._made_of_sizes(y, few.q)
+
+    def _made_of_sizes(self, y: Tensor, q: Tensor) -> Tensor:
         b, j = y.shape
         d_max = _d_max_at(y).flatten()
         q = q.repeat_interleave(j, 0)
-        particle = self.debye.rows(self._constants(q)[0], d_max, q)
+        particle = self.debye.rows(self._constants(q).table, d_max, q)
         trace = loose_aggregates(q * (SCANNED_EXTENT * d_max[:, None]).to(q))
         columns = torch.cat([particle, (trace - particle[..., 0])[..., None]], 2)
         return size_curves.with_constant(columns).view(b, j, q.shape[1], -1)
@@ -179,15 +195,14 @@ class SaxsPairDistance(Saxs1D):
         """(B,) probability of the curve's beginning given the rest of it; NaN where it is not measured."""
         everyone = torch.arange(len(batch), device=batch.q.device)
         d_max = _d_max_at(anchors.get(0, everyone).location[:, 0].double())
-        parts = []
-        for rows in everyone.split(CURVES_AT_ONCE):
-            few = curves.grouped(batch.at(rows), POINTS_SCANNED)
+        found = []
+        for rows, few in _in_parts(batch):
 
             def columns(y: Tensor, few: CurveBatch = few) -> Tensor:
-                return self._curves_of_sizes(y, few.q)
+                return self._curves_of_sizes(y, few)
 
-            parts.append(low_q.probability(columns, few, d_max[rows], SCANNED_SHARE))
-        return torch.cat(parts)
+            found.append(low_q.probability(columns, few, d_max[rows], SCANNED_SHARE))
+        return torch.cat(found)
 
     def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N,) log p(I | theta), shape and background integrated out; differentiable in theta."""
@@ -246,25 +261,26 @@ class SaxsPairDistance(Saxs1D):
     def _of_each(self, theta: Tensor, batch: CurveBatch) -> tuple[LinearPosterior, size_curves.Sums]:
         """Posterior and sums of N draws with a frame each."""
         d_max, share, extent, scale = self._unpacked(theta)
-        table, prior = self._constants(theta)
+        made = self._constants(theta)
         frame = size_curves.Frame(batch.q, batch.intensity, batch.root_weight)
-        sums = size_curves.of_each(self.debye, table, d_max, d_max * extent, frame)
-        return _posterior(sums, share.double(), scale.double(), prior, condition), sums
+        sums = size_curves.of_each(self.debye, made.table, d_max, d_max * extent, frame)
+        return _posterior(sums, share.double(), scale.double(), made.prior, condition), sums
 
     def _of_one_frame(
         self, theta: Tensor, batch: CurveBatch
     ) -> tuple[LinearPosterior, size_curves.Sums] | None:
         """Posterior and sums of N draws of one frame, where they can be interpolated."""
         d_max, share, extent, scale = self._unpacked(theta)
-        table, prior = self._constants(theta)
+        made = self._constants(theta)
         frame = size_curves.Frame(batch.q, batch.intensity, batch.root_weight)
-        sums = size_curves.of_one_frame(self.debye, table, d_max, d_max * extent, frame)
+        tables = made.table, made.exact
+        sums = size_curves.of_one_frame(self.debye, tables, d_max, d_max * extent, frame)
         if sums is None:
             return None
-        return _posterior(sums, share.double(), scale.double(), prior, condition_alike), sums
+        return _posterior(sums, share.double(), scale.double(), made.prior, condition_alike), sums
 
-    def _constants(self, like: Tensor) -> tuple[Tensor, LinearPrior]:
-        """(F, 1 + C) curves of mean shape and components on the grid of q D_max; the linear prior."""
+    def _constants(self, like: Tensor) -> _Constants:
+        """What follows from the prior of shapes, on the device and in the precision of `like`."""
         key = (like.device, like.dtype)
         if key not in self._made:
             self.debye.to(like.device)
@@ -273,7 +289,7 @@ class SaxsPairDistance(Saxs1D):
                 self.prior.tensors[name].to(like.device) for name in ("log_weight", "centre", "factor")
             )
             others = torch.tensor([BACKGROUND_OVER_SCALE], device=like.device)
-            self._made[key] = (table, linear_prior(weight, centre, factor, others))
+            self._made[key] = _Constants(table, table.double(), linear_prior(weight, centre, factor, others))
         return self._made[key]
 
     def _unpacked(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -308,6 +324,19 @@ class SaxsPairDistance(Saxs1D):
             "i0": nuisance["scale"].to(d_max),
             "background": (nuisance["scale"] * nuisance["beta"]).to(d_max),
         }
+
+
+def _in_parts(batch: CurveBatch) -> list[tuple[slice, CurveBatch]]:
+    """Rows, and these with at most `POINTS_SCANNED` points a curve, some frames after the other."""
+
+    def make(whole: CurveBatch) -> list[tuple[slice, CurveBatch]]:
+        few = curves.grouped(whole, POINTS_SCANNED)
+        if len(few) <= CURVES_AT_ONCE:
+            return [(slice(None), few)]
+        starts = range(0, len(few), CURVES_AT_ONCE)
+        return [(rows := slice(i, i + CURVES_AT_ONCE), few.each(lambda v: v[rows])) for i in starts]
+
+    return batch.once("in parts", make)
 
 
 def _d_max_at(y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.physics.kept import kept
 from nfphasing_bluesky.physics.pair_distance import UniversalDebye
 from nfphasing_bluesky.physics.solutions import loose_aggregates
 
@@ -70,22 +71,24 @@ def of_each(debye: UniversalDebye, table: Tensor, d_max: Tensor, extent: Tensor,
 
 
 def of_one_frame(
-    debye: UniversalDebye, table: Tensor, d_max: Tensor, extent: Tensor, frame: Frame
+    debye: UniversalDebye, tables: tuple[Tensor, Tensor], d_max: Tensor, extent: Tensor, frame: Frame
 ) -> Sums | None:
     """Sums of N draws of one frame by interpolation, or None when that is not worth it.
 
-    Arguments as for `of_each`; the frame has one row.
+    Arguments as for `of_each`, but for the frame, which has one row, and the table, which comes twice: in
+    the precision of the curves and in float64.
     """
     q_max = float(torch.where(frame.root > 0, frame.q, 0.0).max())
-    d_max = d_max.double()
+    (table, exact), d_max = tables, d_max.double()
     # products of two curves oscillate with 2 q D: so many half waves fit between the nodes
-    found = _nodes(d_max, q_max, SPARE_NODES)
+    sizes = d_max.log().sort()
+    found = _nodes(*sizes, q_max, SPARE_NODES)
     if found is None:
         return None
     size, by_size = found.size, found.weight
     length, by_extent = _chebyshev(extent.double().log(), EXTENT_NODES)
     # float64 throughout: the sums almost cancel, and interpolation doesn't keep rounding errors in step
-    particle = debye.rows(table.double(), size.exp(), frame.q.double().expand(len(size), -1))
+    particle = debye.rows(exact, size.exp(), frame.q.double().expand(len(size), -1))
     trace = loose_aggregates(frame.q.double() * length.exp()[:, None])
     columns, aggregates = over_sigma(with_constant(particle), frame), trace * frame.root
     parts = columns.shape[2]
@@ -95,7 +98,7 @@ def of_one_frame(
 
     def predict(weight: Tensor, share: Tensor) -> Tensor:
         shown = frame.q
-        few = _nodes(d_max, 0.5 * q_max, SPARE_NODES_OF_ONE) or found
+        few = _nodes(*sizes, 0.5 * q_max, SPARE_NODES_OF_ONE) or found
         weight, between_nodes = weight.to(shown), few.weight[few.bulk, : few.inner].to(shown)
         curves = debye.rows(table.to(shown), few.size.exp().to(shown), shown.expand(len(few.size), -1))
         traces = loose_aggregates(shown * length.exp().to(shown)[:, None])
@@ -117,7 +120,7 @@ def with_constant(particle: Tensor) -> Tensor:
 def over_sigma(columns: Tensor, frame: Frame) -> Tensor:
     """(..., Q, P + 1) columns (..., Q, P) and the data over sigma, float64."""
     data = frame.intensity[..., None].expand_as(columns[..., :1])
-    return torch.cat([columns, data], -1).double() * frame.root[..., None]
+    return torch.cat([columns, data], -1) * frame.root[..., None]
 
 
 class _Nodes(NamedTuple):
@@ -133,10 +136,16 @@ class _Nodes(NamedTuple):
     outliers: Tensor
 
 
-def _nodes(d_max: Tensor, q_max: float, spare: int) -> _Nodes | None:
-    """Nodes for what oscillates with 2 q D; None when they are not fewer than the draws."""
-    log_size, order = d_max.log().sort()
-    n = len(d_max)
+def _nodes(log_size: Tensor, order: Tensor, q_max: float, spare: int) -> _Nodes | None:
+    """Nodes for what oscillates with 2 q D; None when they are not fewer than the draws.
+
+    Args:
+        log_size: (N,) logarithms of D_max, sorted.
+        order: (N,) the draws that these are of.
+        q_max: 1/angstrom.
+        spare: nodes beyond one for each half wave.
+    """
+    n = len(order)
     if n < 4 * OUTLIERS:
         return None
     low, high = log_size[OUTLIERS], log_size[n - 1 - OUTLIERS]
@@ -147,8 +156,8 @@ def _nodes(d_max: Tensor, q_max: float, spare: int) -> _Nodes | None:
     inside = slice(OUTLIERS, n - OUTLIERS)
     nodes, inner = _chebyshev(log_size[inside], count)
     outliers = torch.cat([order[:OUTLIERS], order[n - OUTLIERS :]])
-    weight = torch.zeros(n, count + 2 * OUTLIERS, dtype=torch.float64, device=d_max.device)
-    weight[outliers, count + torch.arange(2 * OUTLIERS, device=d_max.device)] = 1.0
+    weight = torch.zeros(n, count + 2 * OUTLIERS, dtype=torch.float64, device=order.device)
+    weight[outliers, count + torch.arange(2 * OUTLIERS, device=order.device)] = 1.0
     weight[order[inside], :count] = inner
     size = torch.cat([nodes, log_size[:OUTLIERS], log_size[n - OUTLIERS :]])
     return _Nodes(size, weight, count, order[inside], outliers)
@@ -160,10 +169,17 @@ def _chebyshev(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Berrut and Trefethen, SIAM Rev. 46, 501 (2004).
     """
     low, high = x.min(), x.max()
-    angle = torch.pi * (torch.arange(count, dtype=x.dtype, device=x.device) + 0.5) / count
+    place, strength = _unit_chebyshev(count, x.device)
     half = 0.5 * (high - low).clamp_min(1e-9)
-    nodes = 0.5 * (low + high) + half * angle.cos()
-    sign = 1.0 - 2.0 * (torch.arange(count, device=x.device) % 2)
+    nodes = 0.5 * (low + high) + half * place
     away = (x[:, None] - nodes) / half
-    weight = sign * angle.sin() / torch.where(away.abs() < 1e-13, 1e-13, away)
+    weight = strength / torch.where(away.abs() < 1e-13, 1e-13, away)
     return nodes, weight / weight.sum(1, keepdim=True)
+
+
+@kept(256)
+def _unit_chebyshev(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(M,) Chebyshev nodes on -1..1 and their barycentric weights, float64."""
+    number = torch.arange(count, dtype=torch.float64, device=device)
+    angle = torch.pi * (number + 0.5) / count
+    return angle.cos(), (1.0 - 2.0 * (number % 2)) * angle.sin()

@@ -7,12 +7,14 @@ iterates until it converges, so nothing gets stuck.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.flows import Anchor
+from nfphasing_bluesky.physics.kept import kept
 
 COARSE, FINE = 16, 12
 COARSE_REACH = 2.1
@@ -25,15 +27,41 @@ PARAMETERS = 4
 FEATURES = 10 + COARSE + FINE
 
 
-class Coefficients(NamedTuple):
+class Terms(NamedTuple):
+    """What a prior adds to the normal equations of the scale, which is flat, and M coefficients, float64.
+
+    Precisions on a diagonal (M + 1, M + 1), their products with the means (M + 1,), the means' own sum of
+    squares (), and the unit vectors (M + 1, 2) of the scale and of the coefficient before the last.
+    """
+
+    precision: Tensor
+    pulled: Tensor
+    square: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
     """Prior of the linear coefficients over the scale, (M,) each: means and standard deviations."""
 
     mean: Tensor
     std: Tensor
 
+    @kept(8)
+    def terms(self, device: torch.device) -> Terms:
+        """What it adds to the normal equations."""
+        mean, std = self.mean.to(device).double(), self.std.to(device).double()
+        precision = torch.nn.functional.pad(std.square().reciprocal(), (1, 0))
+        pulled = precision * torch.nn.functional.pad(mean, (1, 0))
+        unit = torch.eye(len(precision), dtype=precision.dtype, device=device)[:, [0, -2]]
+        return Terms(precision.diag(), pulled, (mean / std).square().sum(), unit)
+
 
 class Scan(NamedTuple):
-    """At J sizes of B curves, (B, J) each: coordinate, log evidence, scale, its relative variance, share."""
+    """At J sizes of B curves, (B, J) each: coordinate, log evidence, scale, its relative variance, share.
+
+    The weight is the posterior of the sizes: the evidence times the prior, standard normal in y.
+    """
 
     y: Tensor
     log_evidence: Tensor
@@ -42,15 +70,17 @@ class Scan(NamedTuple):
     scale_variance: Tensor
     share: Tensor
     share_variance: Tensor
+    weight: Tensor
 
-    def mean(self, values: Tensor) -> Tensor:
-        """(B,) average over the sizes, weighted with the posterior."""
-        return (self.weight * values).sum(1)
+    @classmethod
+    def of(cls, found: Tensor) -> "Scan":
+        """From all but the weight, (7, B, J)."""
+        weight = torch.softmax(found[1] - 0.5 * found[0].square(), 1)
+        return cls(*torch.cat([found, weight[None]]).unbind())
 
-    @property
-    def weight(self) -> Tensor:
-        """(B, J) posterior of the sizes: the evidence times the prior, standard normal in y."""
-        return torch.softmax(self.log_evidence - 0.5 * self.y.square(), 1)
+    def mean(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """(B,) averages of values (B, J) over the sizes, weighted with the posterior."""
+        return (self.weight * torch.stack(values)).sum(2).unbind()
 
 
 @torch.no_grad()
@@ -66,7 +96,7 @@ def scan(
         points: (B,) number of points.
         log_normalisation: (B,) logarithm of a scale of the curve that needs no fit.
     """
-    scans = stages(gram, prior, len(points), points.device, REFINEMENTS)
+    scans = stages(gram, prior.terms(points.device), len(points), points.device, REFINEMENTS)
     return _anchor(scans[-1].found, scans[0].found, scans[-1].step, points, log_normalisation)
 
 
@@ -79,72 +109,81 @@ class Stage(NamedTuple):
     step: Tensor
 
 
+@kept(64)
+def coarse_nodes(frames: int, device: torch.device) -> Tensor:
+    """(B, COARSE) box coordinates at which every scan begins."""
+    nodes = torch.linspace(-COARSE_REACH, COARSE_REACH, COARSE, dtype=torch.float64, device=device)
+    return nodes.expand(frames, COARSE)
+
+
+@kept(8)
+def _fine_nodes(device: torch.device) -> Tensor:
+    return torch.linspace(-1, 1, FINE, dtype=torch.float64, device=device)
+
+
 def stages(
-    gram: Callable[[Tensor], Tensor],
-    prior: Coefficients,
-    frames: int,
-    device: torch.device,
-    refinements: int,
+    gram: Callable[[Tensor], Tensor], terms: Terms, frames: int, device: torch.device, refinements: int
 ) -> list[Stage]:
     """Scan the whole range of sizes, then closer and closer around the maximum of the evidence."""
-    nodes = torch.linspace(-COARSE_REACH, COARSE_REACH, COARSE, dtype=torch.float64, device=device)
-    y = nodes.expand(frames, COARSE)
+    y = coarse_nodes(frames, device)
     sums = gram(y)
     step = y.new_full((frames,), 2 * COARSE_REACH / (COARSE - 1))
-    made = [Stage(y, sums, solve(y, sums, prior), step)]
+    made = [Stage(y, sums, solve(y, sums, terms), step)]
     for _ in range(refinements):
         _, _, found, step = made[-1]
-        centre = found.mean(found.y)
-        spread = found.mean((found.y - centre[:, None]).square()).sqrt()
-        reach = torch.maximum(REACH_SIGMA * spread, REACH_STEPS * step)
-        nodes = torch.linspace(-1, 1, FINE, dtype=y.dtype, device=device)
-        y = (centre[:, None] + reach[:, None] * nodes).clamp(-FARTHEST, FARTHEST)
+        (centre,) = found.mean(found.y)
+        (variance,) = found.mean((found.y - centre[:, None]).square())
+        reach = torch.maximum(REACH_SIGMA * variance.sqrt(), REACH_STEPS * step)
+        y = (centre[:, None] + reach[:, None] * _fine_nodes(device)).clamp(-FARTHEST, FARTHEST)
         sums = gram(y)
-        made.append(Stage(y, sums, solve(y, sums, prior), 2 * reach / (FINE - 1)))
+        made.append(Stage(y, sums, solve(y, sums, terms), 2 * reach / (FINE - 1)))
     return made
 
 
-def system(gram: Tensor, scale: Tensor, prior: Coefficients) -> tuple[Tensor, Tensor]:
+def system(gram: Tensor, scale: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
     """Normal equations of scale and coefficients, all in units of a scale (B, J): matrix and right side."""
-    precision = prior.std.to(gram).square().reciprocal()
-    matrix = gram[..., :-1, :-1] * scale[..., None, None].square()
-    matrix.diagonal(dim1=-2, dim2=-1).add_(torch.nn.functional.pad(precision, (1, 0)))
-    pulled = torch.nn.functional.pad(precision * prior.mean.to(gram), (1, 0))
-    return matrix, gram[..., :-1, -1] * scale[..., None] + pulled
+    matrix = torch.addcmul(terms.precision, gram[..., :-1, :-1], scale.square()[..., None, None])
+    return matrix, torch.addcmul(terms.pulled, gram[..., :-1, -1], scale[..., None])
 
 
-def solve(y: Tensor, gram: Tensor, prior: Coefficients) -> Scan:
+@kept(8)
+def _nothing(device: torch.device) -> Tensor:
+    """(7, 1, 1) what a scan says at a size of which nothing is known."""
+    values = torch.tensor([0.0, -1e30, 1e30, 0.0, 1.0, 0.0, 1.0], dtype=torch.float64, device=device)
+    return values[:, None, None]
+
+
+def solve(y: Tensor, gram: Tensor, terms: Terms) -> Scan:
     """Solve for scale and coefficients, several times, because the prior of these hangs on the scale."""
-    constant = (prior.mean.to(gram) / prior.std.to(gram)).square().sum()
-    total = gram[..., -1, -1]
     scale = (gram[..., 0, -1] / gram[..., 0, 0].clamp_min(1e-300)).abs().clamp_min(1e-150)
     for _ in range(SCALE_STEPS):
-        matrix, right = system(gram, scale, prior)
+        matrix, right = system(gram, scale, terms)
         factor = torch.linalg.cholesky_ex(matrix).L
         solved = torch.cholesky_solve(right[..., None], factor)[..., 0]
         better = solved[..., 0]
         scale = torch.where(better > 0.05, scale * better.clamp_max(20.0), 0.5 * scale)
-    chi2 = total - (right * solved).sum(-1) + constant
+    chi2 = gram[..., -1, -1] - (right * solved).sum(-1) + terms.square
     volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_evidence = -0.5 * chi2 - volume
-    unit = torch.zeros_like(matrix[..., :2])
-    unit[..., 0, 0] = unit[..., -2, 1] = 1.0
-    spread = torch.linalg.solve_triangular(factor, unit, upper=False).square().sum(-2)
+    spread = torch.linalg.solve_triangular(factor, terms.unit, upper=False).square().sum(-2)
     share = solved[..., -2] / better.clamp_min(0.05)
-    found = Scan(y, log_evidence, chi2, scale.clamp_min(1e-150).log(), spread[..., 0], share, spread[..., 1])
-    finite = torch.stack([torch.isfinite(v) for v in found]).all(0)
-    nothing = y.new_tensor([0.0, -1e30, 1e30, 0.0, 1.0, 0.0, 1.0])
-    return Scan(*(torch.where(finite, v, n) for v, n in zip(found, nothing, strict=True)))
+    log_scale = scale.clamp_min(1e-150).log()
+    scale_variance, share_variance = spread.unbind(-1)
+    found = torch.stack([y, -0.5 * chi2 - volume, chi2, log_scale, scale_variance, share, share_variance])
+    return Scan.of(torch.where(torch.isfinite(found).all(0), found, _nothing(y.device)))
 
 
 def _anchor(found: Scan, first: Scan, step: Tensor, points: Tensor, log_normalisation: Tensor) -> Anchor:
     chi2 = found.chi2.amin(1)
     surplus = (chi2 - points - 3 * (2 * points).sqrt()).clamp_min(0.0)
-    y, log_scale = found.mean(found.y), found.mean(found.log_scale)
+    y, log_scale, share, share_variance = found.mean(
+        found.y, found.log_scale, found.share, found.share_variance
+    )
     away, off = found.y - y[:, None], found.log_scale - log_scale[:, None]
-    variance = found.mean(away.square()) + (0.3 * step).square()
-    scale_variance = found.mean(off.square() + found.scale_variance)
-    correlation = found.mean(away * off) / (variance * scale_variance).sqrt()
+    variance, scale_variance, covariance = found.mean(
+        away.square(), off.square() + found.scale_variance, away * off
+    )
+    variance = variance + (0.3 * step).square()
+    correlation = covariance / (variance * scale_variance).sqrt()
     correlation = correlation.clamp(-0.99, 0.99)
     widening = (1 + surplus).sqrt()
     width = (variance.sqrt() * widening).clamp(NARROWEST, WIDEST)
@@ -155,7 +194,6 @@ def _anchor(found: Scan, first: Scan, step: Tensor, points: Tensor, log_normalis
     factor[:, 3, 3] = scale_width * (1 - correlation.square()).sqrt()
     location = torch.zeros(len(y), PARAMETERS, dtype=y.dtype, device=y.device)
     location[:, 0], location[:, 3] = y, log_scale
-    share, share_variance = found.mean(found.share), found.mean(found.share_variance)
     features = torch.stack(
         [
             y / 2,

@@ -12,6 +12,8 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
+from nfphasing_bluesky.physics.kept import kept
+
 
 def intensity(q: Tensor, p: Tensor, r: Tensor) -> Tensor:
     """I(q) by the trapezoidal rule: the reference form, for any r grid.
@@ -124,9 +126,8 @@ class UniversalDebye(nn.Module):
         """(B, Q, C) values of C curves that all B share, (F, C); beyond the grid, those of its edge."""
         position, _ = self._position(d_max, q)
         cell = position.detach().floor().clamp(0, table.shape[0] - 3)
-        i = cell.long()
-        around = torch.stack(((i - 1).abs(), i, i + 1, i + 2), dim=-1).view(-1, 4)
-        weight = torch.stack(_cubic((position - cell).to(table)), dim=-1).view(-1, 4)
+        around = (cell.long().view(-1, 1) + torch.arange(-1, 3, device=table.device)).abs()
+        weight = cubic_weights((position - cell).to(table).view(-1))
         out = nn.functional.embedding_bag(around, table, per_sample_weights=weight, mode="sum")
         return out.view(*position.shape, -1)
 
@@ -141,18 +142,20 @@ def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:
     """Cubic Lagrange interpolation of rows (B, N), even about 0, at fractional columns (B, Q)."""
     cell = position.detach().floor().clamp(0, table.shape[1] - 3)
     f = (position - cell).to(table.dtype)
-    i = cell.long()
-    columns = ((i - 1).abs(), i, i + 1, i + 2)
-    return sum(  # type: ignore[return-value]
-        w * table.gather(1, column) for w, column in zip(_cubic(f), columns, strict=True)
-    )
+    columns = (cell.long().unsqueeze(-1) + torch.arange(-1, 3, device=table.device)).abs()
+    values = table.gather(1, columns.flatten(1)).view(*f.shape, 4)
+    return (values * cubic_weights(f.flatten()).view_as(values)).sum(-1)
 
 
-def _cubic(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of the four neighbours at -1, 0, 1, 2 of a point at f in [0, 1] (Lagrange)."""
-    return (
-        -f * (f - 1) * (f - 2) / 6,
-        (f + 1) * (f - 1) * (f - 2) / 2,
-        -(f + 1) * f * (f - 2) / 2,
-        (f + 1) * f * (f - 1) / 6,
-    )
+@kept(8)
+def _lagrange(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4, 4) powers 1, f, f^2, f^3 to the weights of the neighbours at -1, 0, 1, 2."""
+    sixths = [[0, 6, 0, 0], [-2, -3, 6, -1], [3, -6, 3, 0], [-1, 3, -3, 1]]
+    return torch.tensor(sixths, dtype=dtype, device=device) / 6
+
+
+def cubic_weights(f: Tensor) -> Tensor:
+    """(N, 4) weights of the four neighbours at -1, 0, 1, 2 of points at f (N,) in [0, 1] (Lagrange)."""
+    square = f.square()
+    powers = torch.stack((torch.ones_like(f), f, square, square * f), dim=1)
+    return powers @ _lagrange(f.device, f.dtype)

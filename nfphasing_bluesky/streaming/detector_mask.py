@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import fabio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,9 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         if path.suffix == ".npy":
             mask = np.load(path, allow_pickle=False)
         else:
+            # a sixth of the time that a worker takes to start, and few have such a mask
+            import fabio
+
             with fabio.open(path) as image:
                 mask = np.asarray(image.data)
     except Exception as error:  # fabio's codecs raise their own errors on bad files

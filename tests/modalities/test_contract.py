@@ -1,6 +1,7 @@
 """One suite over every modality: what training, inference and documents rely on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_likelihood_prefers_the_truth(subject, generator):
 def test_context_does_not_depend_on_the_scale(known, generator):
     subject = known
     _, batch, _ = at_truth(subject, generator)
-    scaled = type(batch)(**{**vars(batch), "intensity": batch.intensity * 512, "sigma": batch.sigma * 512})
+    scaled = replace(batch, intensity=batch.intensity * 512, sigma=batch.sigma * 512)
     channels, _ = subject.context(batch)
     assert torch.isfinite(channels).all()
     assert torch.allclose(channels, subject.context(scaled)[0], atol=2e-5)
@@ -255,7 +256,7 @@ def test_pair_distance_read_out_is_consistent(generator):
 def test_absolute_density_says_its_unit(generator):
     subject = modality("saxs1d-particles")
     draws, batch, _ = at_truth(subject, generator)
-    known = type(batch)(**{**vars(batch), "contrast": torch.full((N,), 0.1)})
+    known = replace(batch, contrast=torch.full((N,), 0.1))
     relative = subject.density(draws, subject.evaluate(draws, batch).nuisance)
     absolute = subject.density(draws, subject.evaluate(draws, known).nuisance)
     assert torch.allclose(absolute, 0.1 * relative)

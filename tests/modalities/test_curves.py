@@ -1,5 +1,7 @@
 """Which curves carry enough signal: the same answer for measured and for simulated ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -49,3 +51,20 @@ def test_simulated_frames_that_would_be_refused_are_left_out(name):
     assert all(len(values) == len(draws) for values in truth.values())
     again, _, _ = simulate_usable(subject, 300, torch.Generator().manual_seed(1))
     assert torch.equal(batch.intensity, again.intensity)
+
+
+def test_what_was_made_once_of_a_batch_is_not_that_of_other_rows_or_another_mask():
+    batch = collate([frame(40.0, seed) for seed in range(3)], 0.0)
+    made = []
+
+    def total(rows):
+        made.append(len(rows))
+        return torch.where(rows.mask, 0.0, rows.intensity).sum(1)
+
+    first = batch.once("total", total)
+    assert batch.once("total", total) is first and made == [3]
+    some = batch.at(torch.tensor([2, 0]))
+    torch.testing.assert_close(some.once("total", total), first[[2, 0]])
+    hidden = replace(batch, mask=torch.ones_like(batch.mask))
+    assert hidden.once("total", total).tolist() == [0.0, 0.0, 0.0]
+    assert made == [3, 2, 3]

@@ -61,6 +61,16 @@ def test_a_beginning_that_was_not_measured_is_not_judged(subject, simulated):
     assert bool(subject.agreement(cut, subject.anchors(large)).isnan().all())
 
 
+def test_what_the_anchors_made_of_a_batch_changes_nothing(subject, simulated):
+    batch, found = simulated[0]
+    few = batch.at(torch.arange(20))
+    anchors = subject.anchors(few)
+    alone = subject.agreement(few, anchors)
+    torch.testing.assert_close(alone, found[:20], rtol=1e-4, atol=1e-9, equal_nan=True)
+    everyone = subject.anchors(batch).get(0, torch.arange(20))
+    torch.testing.assert_close(anchors.get(0, torch.arange(20)).location, everyone.location)
+
+
 def test_the_beginning_ends_at_twice_the_lowest_q_or_at_the_first_channel():
     q = torch.linspace(0.01, 0.1, 10)[None].expand(2, -1)
     curve = _curve(q, torch.ones_like(q), torch.ones_like(q))

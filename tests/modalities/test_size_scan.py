@@ -1,5 +1,7 @@
 """Anchors of p(r) from a scan of sizes, and the posterior they lead to, without any network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,7 +43,7 @@ def test_the_truth_lies_within_the_anchors(scanned, box):
 
 def test_an_anchor_follows_the_scale_and_nothing_else_does(subject, scanned):
     batch, _, _, anchor = scanned
-    louder = type(batch)(**{**vars(batch), "intensity": batch.intensity * 512, "sigma": batch.sigma * 512})
+    louder = replace(batch, intensity=batch.intensity * 512, sigma=batch.sigma * 512)
     moved = subject.anchors(louder).get(0, torch.arange(len(batch)))
     torch.testing.assert_close(moved.location[:, :3], anchor.location[:, :3], atol=1e-4, rtol=1e-3)
     shift = moved.location[:, 3] - anchor.location[:, 3]
