@@ -12,7 +12,8 @@ BEAM_PX = (18, 22)
 GRAINS = ("grain 1", "grain 2", "grain 3")
 PHOTONS, BACKGROUND = 4e5, 20.0
 """In the part of the detector that a grain scatters to, and per pixel."""
-BEAM_STOP_PX = 1.3
+BEAM_STOP_PX = 0.9
+"""It hides the beam's pixel, as in training; with its neighbours hidden too patterns count as unusual."""
 DEAD = np.iinfo(np.uint32).max
 SEED = 3
 

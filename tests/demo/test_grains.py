@@ -12,6 +12,7 @@ from nfphasing_bluesky.core import (
     ReconstructionSettings,
     StreamSettings,
     TransportError,
+    Verdict,
 )
 from nfphasing_bluesky.demo import subjects
 from nfphasing_bluesky.demo.grains import BACKGROUND, BEAM_PX, GEOMETRY, GRAINS, grain_pixels
@@ -38,7 +39,7 @@ def test_documents_say_geometry_and_beam_stop(frames):
     assert len(frames) == len(GRAINS)
     for frame in frames:
         assert frame.geometry == DetectorGeometry(**GEOMETRY)
-        assert frame.mask[BEAM_PX] and frame.mask.sum() == 5
+        assert frame.mask[BEAM_PX] and frame.mask.sum() == 1
         corner = frame.intensity[: BEAM_PX[0] - 8]
         assert corner.mean() == pytest.approx(BACKGROUND, rel=0.1)
 
@@ -47,7 +48,7 @@ def test_a_grain_and_its_twin_stand_side_by_side(frames):
     frame = frames[0]
     reconstructor = Reconstructor.load("saxs2d-cdi", "cpu", ReconstructionSettings(n_samples=64))
     (posterior,) = reconstructor([frame])
-    assert isinstance(posterior, Posterior) and posterior.trust.reduced_chi2 < 2
+    assert isinstance(posterior, Posterior) and posterior.trust.verdict is Verdict.VALID
     modes = posterior.modes()
     assert sum(mode.weight for mode in modes) == pytest.approx(1)
     u = grain_pixels()[0]
