@@ -1,4 +1,4 @@
-# make install | demo [MODALITY=saxs1d|saxs2d|holography|ptychography|reflectivity|gisaxs|gisaxs2d] | test | check | bench | clean
+# make install | demo [MODALITY=saxs1d|saxs2d|cdi|holography|ptychography|reflectivity|gisaxs|gisaxs2d] | test | check | bench | clean
 PYTHON ?= python3
 MODALITY ?= saxs1d
 VENV := .venv

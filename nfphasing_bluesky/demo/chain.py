@@ -223,14 +223,15 @@ def _last_served(proxy: "tango.DeviceProxy", raw_uid: str, last: FrameLine) -> F
     """Read the scan's last frame over Tango and compare it with what is stored."""
 
     def there() -> bool:
-        return proxy.raw_uid == raw_uid and proxy.seq_num == last.seq_num
+        compared = not last.modes or proxy.pattern_seq_num == last.seq_num
+        return proxy.raw_uid == raw_uid and proxy.seq_num == last.seq_num and compared
 
     if not wait_until(there, TANGO_S):
         raise TransportError(
             f"{DEVICE} shows frame {proxy.seq_num} of run {proxy.raw_uid!r} after {TANGO_S:g} s, expected "
             f"frame {last.seq_num} of {raw_uid!r}; its status is: {proxy.status()}"
         )
-    served = replace(tango_line(proxy, tuple(last.parameters)), sample=last.sample)
+    served = replace(tango_line(proxy, tuple(last.parameters), bool(last.modes)), sample=last.sample)
     check_same(last, served)
     return served
 

@@ -30,6 +30,7 @@ class FrameLine:
         reduced_chi2, verdict, latency_s: as in the derived run; over Tango the latency includes the queue.
         mean, std: of the density.
         seconds: when it was measured, since the run began; NaN where that is not known.
+        modes: weights of its answers, the heaviest first; empty where a model gives one.
     """
 
     seq_num: int
@@ -41,6 +42,7 @@ class FrameLine:
     mean: np.ndarray = field(repr=False)
     std: np.ndarray = field(repr=False)
     seconds: float = math.nan
+    modes: tuple[float, ...] = ()
 
 
 def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[str]) -> list[FrameLine]:
@@ -74,6 +76,7 @@ def stored_lines(raw: Any, derived: Any, sample_key: str, parameters: Sequence[s
                 mean=first_image(one["density_mean"]),
                 std=first_image(one["density_std"]),
                 seconds=float(times[seq_num - 1] - times[0]),
+                modes=_weights(one["mode_weight"]) if "mode_weight" in one else (),
             )
         )
     return lines
@@ -85,6 +88,11 @@ def first_image(density: Any) -> np.ndarray:
     return values[0] if values.ndim == 3 else values
 
 
+def _weights(values: Any) -> tuple[float, ...]:
+    """Weights of the answers that there are."""
+    return tuple(float(weight) for weight in np.asarray(values) if weight > 0)
+
+
 def stored_ledger(derived: Any) -> dict[str, float]:
     """Read the ledger of a derived run."""
     ledger = derived["ledger"].read()
@@ -92,8 +100,8 @@ def stored_ledger(derived: Any) -> dict[str, float]:
     return {name: float(np.asarray(ledger[name])[0]) for name in names}
 
 
-def tango_line(proxy: "tango.DeviceProxy", parameters: Sequence[str]) -> FrameLine:
-    """Read the last frame's attributes from the device."""
+def tango_line(proxy: "tango.DeviceProxy", parameters: Sequence[str], answers: bool = False) -> FrameLine:
+    """Read the last frame's attributes from the device; with `answers`, their weights too."""
 
     def value(name: str) -> Any:
         return proxy.read_attribute(name).value
@@ -107,6 +115,7 @@ def tango_line(proxy: "tango.DeviceProxy", parameters: Sequence[str]) -> FrameLi
         latency_s=float(value("latency")),
         mean=np.asarray(value("density_mean")),
         std=np.asarray(value("density_std")),
+        modes=_weights(value("mode_weight")) if answers else (),
     )
 
 
@@ -121,6 +130,7 @@ def check_same(stored: FrameLine, served: FrameLine) -> None:
         "reduced_chi2": (stored.reduced_chi2, served.reduced_chi2),
         "density_mean": (stored.mean, served.mean),
         "density_std": (stored.std, served.std),
+        "mode_weight": (stored.modes, served.modes),
         **{name: (value, served.parameters[name]) for name, value in stored.parameters.items()},
     }
     wrong = [name for name, (ours, theirs) in pairs.items() if not same(ours, theirs)]

@@ -159,6 +159,28 @@ def patterns(files: Path, shared_data: Path | None) -> Subject:
     )
 
 
+def grains(files: Path, shared_data: Path | None) -> Subject:
+    """Simulated coherent patterns of single grains, written by the detector to HDF5; several answers each."""
+    from nfphasing_bluesky.demo.grains import GEOMETRY, GRAINS, simulated_grains
+    from nfphasing_bluesky.demo.images import ReplayImages
+    from nfphasing_bluesky.views.images import figure_2d
+
+    images = simulated_grains()
+    detector = ReplayImages("area", files, images, GRAINS)
+    return Subject(
+        model="saxs2d-cdi",
+        detector=detector,
+        data_key=detector.image_key,
+        samples=GRAINS,
+        exposures=len(images),
+        headings={"total_density": "Σu, px", "scale": "scale", "background": "background"},
+        draw=figure_2d,
+        origin=f"{len(images)} simulated coherent patterns of compact grains",
+        metadata={"nfphasing": {"geometry": dict(GEOMETRY)}},
+        settings=ReconstructionSettings(n_samples=128),
+    )
+
+
 def film(files: Path, shared_data: Path | None) -> Subject:
     """A simulated theta scan of a film: the curve grows point by point, and so does what is known of it."""
     import numpy as np
@@ -233,6 +255,7 @@ SUBJECTS: Mapping[str, Callable[[Path, Path | None], Subject]] = MappingProxyTyp
     {
         "saxs1d": curves,
         "saxs2d": patterns,
+        "cdi": grains,
         "holography": holograms,
         "ptychography": scan,
         "reflectivity": film,

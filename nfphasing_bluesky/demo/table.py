@@ -21,6 +21,8 @@ def results_table(
 ) -> str:
     """Return a table of every stored frame and of the last one as Tango serves it, and the ledger below.
 
+    Where a model gives several answers, their weights stand side by side.
+
     Args:
         stored: from the catalog.
         served: from the Tango device.
@@ -35,22 +37,25 @@ def results_table(
     table = Table(title=f"{model}: median ± standard deviation")
     for heading in ("from", "frame", "sample"):
         table.add_column(heading, no_wrap=True)
-    for heading in (*headings.values(), "reduced χ²", "verdict", "latency, ms"):
+    several = ("answers, %",) if any(line.modes for line in stored) else ()
+    for heading in (*headings.values(), *several, "reduced χ²", "verdict", "latency, ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in stored:
-        table.add_row("tiled", *_cells(line, headings))
+        table.add_row("tiled", *_cells(line, headings, bool(several)))
     table.add_section()
-    table.add_row("Tango", *_cells(served, headings))
+    table.add_row("Tango", *_cells(served, headings, bool(several)))
     text = StringIO()
     Console(file=text, width=_WIDTH, force_terminal=False).print(table)
     return f"{text.getvalue().rstrip()}\nledger: {counts}; latency {times}"
 
 
-def _cells(line: FrameLine, names: Iterable[str]) -> list[str]:
+def _cells(line: FrameLine, names: Iterable[str], several: bool) -> list[str]:
+    answers = [" + ".join(f"{100 * weight:.0f}" for weight in line.modes)] if several else []
     return [
         str(line.seq_num),
         line.sample,
         *(_measured(*line.parameters[name]) for name in names),
+        *answers,
         f"{line.reduced_chi2:.3g}",
         line.verdict,
         f"{1e3 * line.latency_s:.1f}",

@@ -37,9 +37,9 @@ class CoherentBatch(Measured):
     Args:
         intensity, sigma: (B, H, W).
         mask: (B, H, W) bool, True = do not use.
-        scale: (B,) float64, intensity of a pixel over |FFT u|^2.
+        scale: (B,) float64, intensity of a pixel over |FFT u|^2; the nominal one where it is not known.
         pixel_m: (B, 2) float64, pixel of u (row, column), m; NaN where not known.
-        scale_known: (B,) bool, the frame says its scale; it was found otherwise.
+        scale_known: (B,) bool, the frame says its scale, and has no background.
     """
 
     intensity: Tensor
@@ -54,11 +54,27 @@ class CoherentBatch(Measured):
         """(B, H, W) 1 / sigma^2, float64, zero where masked."""
         return torch.where(self.mask, 0.0, self.sigma.double().clamp_min(1e-30).reciprocal().square())
 
+    def flat(self) -> "CoherentBatch":
+        """Patterns as rows: intensity, sigma and mask (B, H W)."""
+        intensity, sigma, mask = (v.flatten(1) for v in (self.intensity, self.sigma, self.mask))
+        return CoherentBatch(intensity, sigma, mask, self.scale, self.pixel_m, self.scale_known)
 
-def measured(expected: Tensor, shape: tuple[int, int], generator: torch.Generator) -> CoherentBatch:
-    """Count patterns |FFT u|^2 (B, H, W) at a random dose, behind a beam stop, with dead pixels.
+
+def measured(
+    expected: Tensor, shape: tuple[int, int], typical: float, generator: torch.Generator
+) -> tuple[CoherentBatch, Tensor]:
+    """Count patterns at a random dose, behind a beam stop, with dead pixels; they don't say their scale.
 
     sigma is that of the expected counts and the detector's noise.
+
+    Args:
+        expected: (B, H, W) |FFT u|^2, and the background in its units.
+        shape: (h, w) of the pattern.
+        typical: as in `collate`.
+        generator: of dose and noise.
+
+    Returns:
+        The batch, and the (B,) true scales.
     """
     n, device = len(expected), generator.device
 
@@ -77,8 +93,11 @@ def measured(expected: Tensor, shape: tuple[int, int], generator: torch.Generato
     centre = torch.tensor([m // 2 for m in shape], device=device, dtype=torch.float64).expand(n, 2)
     mask = beam_stop_disc(shape, centre, radius)
     mask = mask | dead_pixels(n, shape, DEAD * uniform(), generator)
-    pixel = torch.full((n, 2), torch.nan, dtype=torch.float64)
-    return CoherentBatch(intensity, sigma, mask, scale, pixel, torch.ones(n, dtype=torch.bool, device=device))
+    seen = (~mask).double()
+    nominal = (intensity * seen).sum((1, 2)).clamp_min(READOUT) / seen.sum((1, 2)).clamp_min(1) / typical
+    pixel = torch.full((n, 2), torch.nan, dtype=torch.float64, device=device)
+    known = torch.zeros(n, dtype=torch.bool, device=device)
+    return CoherentBatch(intensity, sigma, mask, nominal, pixel, known), scale
 
 
 def collate(frames: Sequence[Frame], shape: tuple[int, int], typical: float) -> CoherentBatch:
@@ -87,7 +106,7 @@ def collate(frames: Sequence[Frame], shape: tuple[int, int], typical: float) -> 
     Args:
         frames: with a DetectorGeometry, or a PlaneGeometry of evenly spaced q.
         shape: (h, w) of the object.
-        typical: mean of |FFT u|^2 of the prior; gives the scale of frames that do not say it.
+        typical: mean of |FFT u|^2 of the prior; gives the nominal scale of frames that do not say theirs.
 
     Raises:
         FrameError, GeometryError: a frame that can't be used.

@@ -3,9 +3,9 @@
 Small-angle contrast is real and of one sign, so u lies between 0 and 1, in units of the largest density; no
 phase is free then. The prior is that of `compact_prior`, whose density is known. What no intensity can tell,
 the inversion twin and the shift within the grid, and on small grids the other solutions, are answers side by
-side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken away. There is no background.
-Where a frame does not say its scale (intensity over |FFT u|^2), the one of the largest evidence is taken, and
-the frame counts as outside of what the model is calibrated for.
+side: see `solutions`. `Posterior.modes()` shows them, after shifts are taken away. I = s (|FFT u|^2 + beta):
+where a frame does not say its scale s, both s and a flat background are integrated out, and drawn for each
+draw of u from what the frame and u say of them.
 """
 
 import math
@@ -22,16 +22,23 @@ from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Predicti
 from nfphasing_bluesky.modalities import coherent_frames
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
+from nfphasing_bluesky.modalities.coherent_levels import levels
 from nfphasing_bluesky.modalities.compact_prior import compact_prior
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
-from nfphasing_bluesky.modalities.solutions import Search, best_scale, half_pattern, solutions
+from nfphasing_bluesky.modalities.half_pattern import half_pattern
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.modalities.solutions import LOG_WEIGHT, Search, solutions
 from nfphasing_bluesky.modalities.solutions_network import SolutionsPosterior, SolutionsSettings
 from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
 
 PARAMETERS = (
     Parameter("total_density", "px", "sum of the density over the pixels"),
     Parameter("extent_px", "px", "root mean square distance of the density from its centre"),
+    Parameter("scale", "", "intensity of a pixel over |FFT u|^2, in the frame's units"),
+    Parameter("background", "", "flat background, in the frame's units"),
 )
+BACKGROUND = (1e-4, 0.1)
+"""Bounds of the background over the mean of a typical pattern."""
 SEED = 1
 TYPICAL = 256
 PIXELS_AT_ONCE = 2**21
@@ -47,7 +54,7 @@ class SaxsCoherent:
     sigma_floor = 0.0
     hopeless_nats = math.inf
     takes_bounds = False
-    noise_columns = 0
+    noise_columns = 2
     has_log_prior = True
     disagreement = ""
     training: Mapping[str, Any] = MappingProxyType(
@@ -63,6 +70,7 @@ class SaxsCoherent:
         self.density_info = self._info((torch.nan, torch.nan))
         objects = self._objects(self.sample_prior(TYPICAL, torch.Generator().manual_seed(0)).theta)
         self._typical = float(coherent_pattern(objects).mean((1, 2)).median())
+        self.background = BackgroundPrior(*(self._typical * bound for bound in BACKGROUND))
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "SaxsCoherent":
@@ -77,7 +85,7 @@ class SaxsCoherent:
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Feature -> range that the simulated patterns cover."""
-        return {"signal_to_noise": (2.0, 300.0), "masked_share": (0.0, 0.12), "scale_known": (1.0, 1.0)}
+        return {"signal_to_noise": (2.0, 300.0), "masked_share": (0.0, 0.12)}
 
     def latents(self, batch: CoherentBatch) -> int:
         """D, whatever the frame."""
@@ -112,9 +120,11 @@ class SaxsCoherent:
         self, draws: Draws, generator: torch.Generator
     ) -> tuple[CoherentBatch, Mapping[str, Tensor]]:
         """Measure N objects at random doses; also the truth of every parameter."""
-        expected = coherent_pattern(self._objects(draws.theta))
-        batch = coherent_frames.measured(expected, pattern_shape(self.settings.shape), generator)
-        return batch, self.report(draws, {})
+        beta = self.background.sample(len(draws), generator).double()
+        expected = coherent_pattern(self._objects(draws.theta)) + beta[:, None, None]
+        size = pattern_shape(self.settings.shape)
+        batch, scale = coherent_frames.measured(expected, size, self._typical, generator)
+        return batch, self.report(draws, {"scale": scale, "beta": beta})
 
     def batch_key(self, frame: Frame) -> str:
         """Patterns are cut to one size: all share a batch."""
@@ -124,11 +134,7 @@ class SaxsCoherent:
         """Frames to one batch. Raises FrameError or GeometryError for one that can't be used."""
         batch = coherent_frames.collate(frames, self.settings.shape, self._typical)
         sigma = (batch.sigma.square() + (sigma_floor * batch.intensity).square()).sqrt()
-        batch = replace(batch, sigma=sigma)
-        scale = batch.scale.clone()
-        for index in (~batch.scale_known).nonzero()[:, 0].tolist():
-            scale[index] = best_scale(batch, index, self.prior, self.settings.steps)
-        return replace(batch, scale=scale)
+        return replace(batch, sigma=sigma)
 
     def usable(self, batch: CoherentBatch) -> Tensor:
         """(B,) bool: patterns with enough signal that `collate` would take them."""
@@ -139,16 +145,27 @@ class SaxsCoherent:
         return coherent_frames.context(batch)
 
     def anchors(self, batch: CoherentBatch) -> Anchors:
-        """Solutions of each frame, slot by slot."""
+        """Components about the solutions of each frame, the heaviest first.
+
+        Those that a frame has less than another repeat its first one with a log weight of minus infinity.
+        """
         s = self.settings
         search = Search(s.starts, s.steps, s.slots)
-        found = Anchors(len(batch))
-        for index in range(len(batch)):
-            pattern = half_pattern(batch, index, self.prior)
-            anchor = solutions(pattern, search, torch.Generator().manual_seed(SEED))
-            frame = torch.tensor([index], device=batch.intensity.device)
-            for k in range(s.slots):
-                found.put(k, frame, anchor.at(torch.tensor([k], device=frame.device)))
+        moments = self.background.moments()
+        each = [
+            solutions(
+                half_pattern(batch, i, self.prior, moments), search, torch.Generator().manual_seed(SEED)
+            )
+            for i in range(len(batch))
+        ]
+        found, device = Anchors(len(batch)), batch.intensity.device
+        for k in range(max(len(anchor.location) for anchor in each)):
+            for i, anchor in enumerate(each):
+                there = k < len(anchor.location)
+                own = anchor.at(torch.tensor([k if there else 0], device=device))
+                if not there:
+                    own.features[:, LOG_WEIGHT] = -torch.inf
+                found.put(k, torch.tensor([i], device=device), own)
         return found
 
     def agreement(self, batch: CoherentBatch, anchors: Anchors) -> Tensor:
@@ -163,9 +180,8 @@ class SaxsCoherent:
         return self.prior.density(self.prior.latent(theta.double())).unflatten(1, self.settings.shape)
 
     def forward(self, draws: Draws, batch: CoherentBatch) -> Tensor:
-        """(N, H, W) |FFT u|^2 times the frame's scale; differentiable in theta."""
-        scale = batch.scale[draws.frame, None, None]
-        return scale * coherent_pattern(self._objects(draws.theta))
+        """(N, H, W) |FFT u|^2, of unit scale and no background; differentiable in theta."""
+        return coherent_pattern(self._objects(draws.theta))
 
     def on_frame(
         self, frame: Frame, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
@@ -179,19 +195,18 @@ class SaxsCoherent:
         return Prediction(*parts)
 
     def log_likelihood(self, draws: Draws, batch: CoherentBatch) -> Tensor:
-        """(N,) -chi^2 / 2; differentiable in theta."""
-        return self._log_likelihood(self.forward(draws, batch), draws, batch)
-
-    def _log_likelihood(self, predicted: Tensor, draws: Draws, batch: CoherentBatch) -> Tensor:
-        pull = (batch.intensity[draws.frame] - predicted) * batch.weight[draws.frame].sqrt()
-        return -0.5 * pull.square().flatten(1).sum(1)
+        """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""
+        return levels(self.forward(draws, batch), draws, batch, self.background).log_likelihood
 
     def evaluate(self, draws: Draws, batch: CoherentBatch, noise: Tensor | None = None) -> Evaluated:
-        """Run draws through the forward model. Nothing is linear."""
+        """Run draws through the forward model, each with a draw of its scale and background."""
         rows = torch.arange(len(draws), device=draws.theta.device)
         size = max(1, PIXELS_AT_ONCE // batch.intensity[0].numel())
-        predicted = torch.cat([self.forward(draws.at(some), batch) for some in rows.split(size)])
-        return Evaluated(self._log_likelihood(predicted, draws, batch), {}, predicted)
+        shape = torch.cat([self.forward(draws.at(some), batch) for some in rows.split(size)])
+        given = levels(shape, draws, batch, self.background)
+        nuisance = given.draw(noise)
+        scale, beta = (nuisance[name][:, None, None] for name in ("scale", "beta"))
+        return Evaluated(given.log_likelihood, nuisance, scale * (shape + beta))
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
         """(N, h, w) u, from 0 to 1."""
@@ -210,7 +225,7 @@ class SaxsCoherent:
         return self._info((row, column))
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sum of the density, and radius of gyration in the plane, pixels."""
+        """Sum of the density, and radius of gyration in the plane, pixels; scale and background."""
         u = self._objects(draws.theta)
         total = u.sum((1, 2))
         y, x = (torch.arange(n, device=u.device).to(u) for n in self.settings.shape)
@@ -220,7 +235,9 @@ class SaxsCoherent:
             for place, other in ((y, 2), (x, 1))
         )
         extent = torch.as_tensor(variance).clamp_min(0).sqrt()
-        return {"total_density": total.to(draws.theta), "extent_px": extent.to(draws.theta)}
+        scale, beta = nuisance["scale"], nuisance["beta"]
+        values = (total, extent, scale, scale * beta)
+        return {p.name: value.to(draws.theta) for p, value in zip(PARAMETERS, values, strict=True)}
 
     def seen(self, batch: CoherentBatch) -> Tensor:
         """(B, h, w) bool: all of the object."""
@@ -231,7 +248,6 @@ class SaxsCoherent:
         return {
             "signal_to_noise": coherent_frames.signal_to_noise(batch),
             "masked_share": batch.mask.double().mean((1, 2)),
-            "scale_known": batch.scale_known.double(),
         }
 
     def network(self) -> nn.Module:

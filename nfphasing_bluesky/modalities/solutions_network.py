@@ -1,7 +1,7 @@
 """The network of patterns with several solutions: a mixture over them, one flow that starts at each.
 
-q(theta | I) = sum_k w_k flow(theta | I, anchor k). The weights w_k are those of the anchors; draws are
-spread over the solutions in those shares.
+q(theta | I) = sum_k w_k flow(theta | I, anchor k). The weights w_k are those of the anchors, of which a
+solution may have several; draws are spread over them in those shares.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from nfphasing_bluesky.flows.settings import FlowSettings, Standardiser
 from nfphasing_bluesky.modalities.coherent_frames import CHANNELS, EXTRAS, points
 from nfphasing_bluesky.modalities.draws import Anchors, Draws
 from nfphasing_bluesky.modalities.network import stratified
-from nfphasing_bluesky.modalities.solutions import FEATURES
+from nfphasing_bluesky.modalities.solutions import ANSWER, LOG_WEIGHT
 from nfphasing_bluesky.physics.coherent import pattern_shape
 
 
@@ -55,13 +55,11 @@ class SolutionsDistribution:
         flow: of one solution.
         embedding: (B, E).
         found: anchors of the frames, slot by slot; asked for when a density or a draw needs them.
-        slots: how many there are at most.
     """
 
     flow: ConditionalFlow
     embedding: Tensor
     found: Anchors
-    slots: int
 
     def __len__(self) -> int:
         return len(self.embedding)
@@ -70,8 +68,8 @@ class SolutionsDistribution:
     def _solutions(self) -> tuple[tuple[Anchor, ...], Tensor]:
         """Anchors of the K slots that are used, and their (B, K) log weights."""
         frames = torch.arange(len(self), device=self.embedding.device)
-        each = [self.found.get(k, frames) for k in range(self.slots)]
-        log_weights = torch.stack([a.features[:, 0] for a in each], 1)
+        each = [self.found.get(k, frames) for k in self.found.kinds]
+        log_weights = torch.stack([a.features[:, LOG_WEIGHT] for a in each], 1)
         used = int((log_weights > -torch.inf).any(0).sum())
         return tuple(each[:used]), log_weights[:, :used].to(self.embedding)
 
@@ -84,6 +82,17 @@ class SolutionsDistribution:
     def log_weights(self) -> Tensor:
         """(B, K)."""
         return self._solutions[1]
+
+    @cached_property
+    def answers(self) -> Tensor:
+        """(B, K) int64, solution that an anchor belongs to."""
+        return torch.stack([a.features[:, ANSWER] for a in self.anchors], 1).round().long()
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """(B, K) weight of the solution that an anchor belongs to."""
+        together = self.answers[:, :, None] == self.answers[:, None]
+        return (together * self.log_weights.exp()[:, None]).sum(2)
 
     @property
     def class_log_probs(self) -> Tensor:
@@ -126,13 +135,13 @@ class SolutionsDistribution:
                 values, _ = self._of(k, frame[None]).from_latent(noise[frame, member, None, 1:])
                 theta = theta.index_copy(0, frame * s + member, values[:, 0].to(theta))
         frame = torch.arange(b, device=noise.device).repeat_interleave(s)
-        draws = Draws(slot.flatten(), theta, frame)
+        draws = Draws(self.answers.gather(1, slot).flatten(), theta, frame)
         return draws, self.log_prob(draws)
 
     def _of(self, k: int, frames: Tensor) -> FlowDistribution:
         anchor = self.anchors[k].at(frames)
-        features = anchor.features[:, 1:].to(self.embedding)
-        weight = self.log_weights[frames, k, None].exp().to(self.embedding)
+        features = anchor.features[:, LOG_WEIGHT + 1 : ANSWER].to(self.embedding)
+        weight = self._shares[frames, k, None]
         return self.flow(torch.cat([self.embedding[frames], weight, features], 1), anchor)
 
 
@@ -148,12 +157,11 @@ class SolutionsPosterior(nn.Module):
         rows, columns = points(pattern_shape(settings.shape))
         encoder = settings.encoder.model_copy(update={"extras": EXTRAS})
         self.encoder = CurveNetwork(encoder, CHANNELS, rows * columns)
-        self.slots = settings.slots
         pixels = settings.shape[0] * settings.shape[1]
         self.flow = build_flow(
-            pixels, encoder.context + FEATURES, [0.0] * pixels, [1.0] * pixels, settings.flow
+            pixels, encoder.context + ANSWER, [0.0] * pixels, [1.0] * pixels, settings.flow
         )
 
     def forward(self, channels: Tensor, extra: Tensor, anchors: Anchors) -> SolutionsDistribution:
         """Condition on (B, C, N) channels, (B, E) scalars and the anchors of the same frames."""
-        return SolutionsDistribution(self.flow, self.encoder(channels, extra), anchors, self.slots)
+        return SolutionsDistribution(self.flow, self.encoder(channels, extra), anchors)

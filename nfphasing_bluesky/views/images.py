@@ -1,6 +1,6 @@
 """Figures of reconstructed images: frame, prediction and residuals above, u with its error bar below."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, FrameError, ModelInfo, Posterior
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, FrameError, Mode, ModelInfo, Posterior
 from nfphasing_bluesky.views.figures import axis_label, write_title
 from nfphasing_bluesky.views.patterns import draw_pattern, is_pattern
 from nfphasing_bluesky.views.text import class_line, handy_unit, parameter_lines, pretty_unit, trust_line
@@ -23,9 +23,10 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     """Draw a frame and the image that was reconstructed from it.
 
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
-    standard deviation of u, and one draw; mean and draw share a scale. Where there may be several
-    answers, a third row has the means of the three heaviest modes, with their weights. Row 0 is at the top,
-    of a small-angle pattern the row of the largest qy. Masked pixels are grey.
+    standard deviation of u, and one draw; mean and draw share a scale. Where there are several answers, the
+    mean over all of them looks like none: the three heaviest stand side by side instead, with their weights,
+    and their standard deviations below. Row 0 is at the top, of a small-angle pattern the row of the largest
+    qy. Masked pixels are grey.
 
     Args:
         frame: (H, W).
@@ -44,7 +45,7 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
             f"{frame.origin.label}: figure_2d draws a frame and a density of two axes, got a frame "
             f"{frame.intensity.shape} and a density {posterior.density.shape}"
         )
-    height = 8.2 if posterior.symmetry is None else 12.3
+    height = 12.3 if len(_answers(posterior)) > 1 else 8.2
     figure = Figure(figsize=(12, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     draw_2d(figure, frame, posterior, info)
@@ -54,16 +55,23 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
 def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo) -> None:
     """Draw `figure_2d` into a figure that exists, after clearing it."""
     figure.clear()
-    several = posterior.symmetry is not None
+    modes = _answers(posterior)
+    several = len(modes) > 1
     axes = figure.subplots(3 if several else 2, 3)
     (draw_pattern if is_pattern(frame) else _draw_frame)(axes[0], frame, posterior)
-    _draw_density(axes[1], posterior)
     if several:
-        draw_modes(axes[2], posterior)
+        _draw_answers(axes[1:], posterior.density, modes)
+    else:
+        _draw_density(axes[1], posterior)
     footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
     text = "\n".join([*_in_rows(parameter_lines(posterior, info)), "    ".join(footer)])
     figure.supxlabel(text, fontsize=9)
     write_title(figure, posterior, info)
+
+
+def _answers(posterior: Posterior) -> tuple[Mode, ...]:
+    """Modes of a model that may give several; none of another."""
+    return () if posterior.symmetry is None else posterior.modes()
 
 
 def _in_rows(parts: Iterable[str]) -> list[str]:
@@ -117,17 +125,20 @@ def _draw_density(axes: NDArray, posterior: Posterior) -> None:
     _name_axes(axes[2:], density, unit)
 
 
-def draw_modes(axes: NDArray, posterior: Posterior) -> None:
-    """Draw the means of the heaviest modes side by side, on one scale, with their weights."""
-    density, modes = posterior.density, posterior.modes()
-    limits = colour_limits(np.stack([mode.mean for mode in modes[: len(axes)]]))
+def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode]) -> None:
+    """Draw the heaviest modes side by side: means with their weights above, standard deviations below."""
+    shown = modes[: axes.shape[1]]
+    limits = colour_limits(np.stack([mode.mean for mode in shown]))
+    spread = (0.0, colour_limits(np.stack([mode.std for mode in shown]))[1])
     extent, unit = image_extent(density.axes)
     label = axis_label(density.quantity, density.units)
-    for number, (one, mode) in enumerate(zip(axes, modes, strict=False), start=1):
+    for column, mode in enumerate(shown):
+        number, (above, below) = column + 1, axes[:, column]
         title = f"answer {number} of {len(modes)}, weight {mode.weight:.0%}"
-        draw_image(one, mode.mean, title, label, limits, "viridis", extent)
-        _name_axes((one,), density, unit)
-    for one in axes[len(modes) :]:
+        draw_image(above, mode.mean, title, label, limits, "viridis", extent)
+        draw_image(below, mode.std, f"standard deviation of {number}", label, spread, "magma", extent)
+        _name_axes((above, below), density, unit)
+    for one in axes[:, len(shown) :].flat:
         one.set_axis_off()
 
 

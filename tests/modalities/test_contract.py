@@ -24,7 +24,7 @@ def made(name):
     if name not in shipped():
         return modality(name, SMALL.get(name))
     stored = load(name)
-    return modality(name, stored.card.network, stored.part("prior"))
+    return modality(name, {**stored.card.network, **SMALL.get(name, {})}, stored.part("prior"))
 
 
 @pytest.fixture(params=sorted(REGISTRY), scope="module")

@@ -1,5 +1,7 @@
 """Coherent patterns: on small grids every enumerated solution is a mode of the right weight."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -115,9 +117,18 @@ def simulated(subject, n):
     return subject.simulate(subject.sample_prior(n, generator), generator)[0]
 
 
+def absolute(subject, n):
+    """The same frames with their backgrounds subtracted, and their scales said."""
+    generator = torch.Generator().manual_seed(3)
+    batch, truth = subject.simulate(subject.sample_prior(n, generator), generator)
+    intensity = batch.intensity - truth["background"].double()[:, None, None]
+    known = torch.ones(n, dtype=torch.bool)
+    return replace(batch, intensity=intensity, scale=truth["scale"].double(), scale_known=known)
+
+
 def test_the_inversion_twin_is_an_answer_of_its_own():
     subject = reconstructor((8, 8), 200)
-    batch = simulated(subject.modality, 3)
+    batch = absolute(subject.modality, 3)
     draws = subject.modality.sample_prior(3, torch.Generator().manual_seed(3))
     truth = subject.modality.density(draws, {}).numpy()
     for u, posterior in zip(
@@ -142,7 +153,8 @@ def test_a_round_of_training_has_the_anchors_of_every_answer():
     network = subject.network()
     value = network(made.channels, made.extra, made.anchors).log_prob(made.draws)
     value.mean().backward()
-    assert value.shape == (4,) and torch.isfinite(value).all() and made.anchors.kinds == (0, 1, 2)
+    assert value.shape == (4,) and torch.isfinite(value).all()
+    assert made.anchors.kinds == tuple(range(len(made.anchors.kinds)))
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in network.parameters())
 
 
@@ -168,15 +180,36 @@ def test_a_detector_frame_is_cut_about_the_beam_and_knows_its_pixel():
     assert info.axes[0].units == "m"
 
 
-def test_a_scale_that_is_not_told_is_found_and_counts_as_beyond_the_calibration():
+def test_scale_and_background_that_are_not_told_are_inferred_beside_the_object():
+    subject = reconstructor((8, 8), 200)
+    generator = torch.Generator().manual_seed(3)
+    draws = subject.modality.sample_prior(2, generator)
+    batch, truth = subject.modality.simulate(draws, generator)
+    posterior = subject.reconstruct(batch.at(torch.tensor([1])), [Origin(seq_num=1)])[0]
+    assert posterior.trust.reduced_chi2 < 1.3
+    for name in ("total_density", "scale", "background"):
+        found = posterior.summary()[name]
+        assert found.q025 < float(truth[name][1]) < found.q975, name
+    scale = posterior.parameters["scale"]
+    assert 0.002 < scale.std() / scale.mean() < 0.3
+    # a brighter beam or a denser object: the pattern says their product
+    assert np.corrcoef(np.log(scale), np.log(posterior.parameters["total_density"]))[0, 1] < -0.7
+
+
+def test_a_frame_that_says_its_scale_is_taken_at_its_word():
     subject = modality("saxs2d-cdi")
-    batch = simulated(subject, 2)
-    image, sigma, mask = (v[1].numpy() for v in (batch.intensity, batch.sigma, batch.mask))
-    untold = subject.collate([Frame(image, detector((16, 16), 8, 8), sigma, mask)], 0.0)
-    assert float(untold.scale / batch.scale[1]) == pytest.approx(1, abs=0.03)
-    low, high = subject.ranges["scale_known"]
-    assert (low <= subject.features(batch)["scale_known"]).all()
-    assert not low <= float(subject.features(untold)["scale_known"]) <= high
+    batch = absolute(subject, 2)
+    draws = subject.sample_prior(2, torch.Generator().manual_seed(3))
+    found = subject.evaluate(draws, batch, torch.randn(2, 2))
+    torch.testing.assert_close(found.nuisance["scale"], batch.scale)
+    assert not found.nuisance["beta"].any()
+    off = (found.predicted - batch.intensity).square() * batch.weight
+    torch.testing.assert_close(found.log_likelihood, -0.5 * off.sum((1, 2)))
+    # beside one that does not, which is conditioned as it would be alone
+    free = simulated(subject, 2)
+    both = replace(free, **{n: torch.stack([getattr(batch, n)[0], getattr(free, n)[1]]) for n in vars(free)})
+    mixed, alone = (subject.log_likelihood(draws, one) for one in (both, free))
+    torch.testing.assert_close(mixed, torch.stack([found.log_likelihood[0], alone[1]]))
 
 
 @pytest.mark.parametrize(
