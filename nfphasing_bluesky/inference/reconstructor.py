@@ -1,6 +1,5 @@
 """Reconstructor: a batch of frames in, a batch of posteriors out."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,29 +19,23 @@ from nfphasing_bluesky.core import (
     Posterior,
     Prediction,
     ReconstructionSettings,
-    SettingsError,
 )
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.collated import Collated, collate, in_parts, most_frames, padded
 from nfphasing_bluesky.inference.device import pick_device
+from nfphasing_bluesky.inference.drawing import HowToDraw
 from nfphasing_bluesky.inference.graphs import CALLS_BEFORE, replay
-from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
-from nfphasing_bluesky.inference.polish import polish
-from nfphasing_bluesky.inference.possible import keep_possible
 from nfphasing_bluesky.inference.second_look import STARTS, look_again
-from nfphasing_bluesky.inference.seeds import generator_of, normal_of, uniform_of
+from nfphasing_bluesky.inference.seeds import normal_of
 from nfphasing_bluesky.inference.summaries import bands, mean_and_std
-from nfphasing_bluesky.inference.tempered import temper
 from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.transfers import sent_ahead, to_host
 from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import (
     Anchors,
     Distribution,
-    DrawDistribution,
     Draws,
-    Evaluated,
     FitsAgain,
     Modality,
     SeesFrames,
@@ -54,25 +47,11 @@ from nfphasing_bluesky.models import load as load_model
 
 Result = Posterior | Failure
 
-# Draws whose effective sample size is shown: enough, whatever n_samples is.
-WEIGHED = 64
-
 # Batches that a GPU is prepared for; `padded` fills others up to one of these.
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 # Modes that a derived run keeps of a frame with several answers.
 ANSWERS = 4
-
-
-class Drawn(NamedTuple):
-    """Draws of a batch, those of one frame together, and what is known of how good they are."""
-
-    draws: Draws
-    evaluated: Evaluated
-    ess: Tensor | None
-    acceptance: list[float] | None
-    predicted: Tensor
-    doubts: list[str]
 
 
 class Conditioned(NamedTuple):
@@ -225,7 +204,8 @@ class Reconstructor:
         s = n_samples or self.settings.n_samples
         seed = self.settings.seed if seed is None else seed
         batch, anchors, distribution = conditioned or self.condition(batch, origins, seed)
-        drawn = self._drawn(batch, distribution, origins, s, seed)
+        how = HowToDraw(self.modality, self.settings, self.card.thresholds.chi2_warning, self.device)
+        drawn = how.draw(batch, distribution, origins, s, seed)
         draws, evaluated = drawn.draws, drawn.evaluated
         tensors = {
             "density": self.modality.density(draws, evaluated.nuisance),
@@ -271,38 +251,6 @@ class Reconstructor:
             for b in range(len(batch))
         ]
 
-    def _drawn(
-        self, batch: Any, distribution: Distribution, origins: Sequence[Origin], s: int, seed: int
-    ) -> Drawn:
-        """Draw S objects a frame, polished, resampled or sifted as the settings and the modality ask."""
-        normal = self._noise(batch, origins, s, seed)
-        width = 1 + self.modality.latents(batch)
-        draws, log_q = distribution.draw(normal[..., :width])
-        tail = normal[..., width:].reshape(len(batch) * s, -1)
-        evaluated = self.modality.evaluate(draws, batch, tail)
-        weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
-        ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
-        acceptance: list[float] | None = None
-        doubts, least = [""] * len(batch), self.settings.resample_ess
-        if self.settings.polish_steps:
-            draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
-            evaluated = self.modality.evaluate(draws, batch, tail)
-        elif weights is not None and isinstance(distribution, DrawDistribution) and distribution.fits:
-            noise = normal[..., :width], tail, uniform_of(seed + 3, origins)
-            explains = self.card.thresholds.chi2_warning
-            own = draws, evaluated, weights
-            made = temper(self.modality, distribution, batch, own, noise, least, explains)
-            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts)
-        else:
-            hopeless = self.modality.hopeless_nats
-            sifted = math.isfinite(hopeless)
-            if weights is not None:
-                u, by_class = uniform_of(seed + 3, origins), len(self.modality.classes) > 1 and not sifted
-                draws, evaluated = resample(draws, evaluated, weights, least, u, by_class)
-            if sifted:
-                draws, evaluated, doubts = keep_possible(draws, evaluated, len(batch), hopeless)
-        return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts)
-
     def _on_frame(
         self, frame: Frame, b: int, draws: Draws, nuisance: Mapping[str, Tensor], prediction: Prediction
     ) -> Prediction:
@@ -345,40 +293,6 @@ class Reconstructor:
             return Conditioned(batch, anchors, network)
         pilots = normal_of(seed + 2, origins, count, PILOTS, width).to(self.device)
         return Conditioned(batch, anchors, weigh_classes(self.modality, network, batch, pilots))
-
-    def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
-        """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
-        columns = 1 + self.modality.latents(batch) + self.modality.noise_columns
-        rows = [torch.randn(s, columns, generator=generator_of(seed, o)) for o in origins]
-        return torch.stack(rows).to(self.device)
-
-    def _polish(
-        self, distribution: Any, draws: Draws, batch: Any, s: int, origins: Sequence[Origin], seed: int
-    ) -> tuple[Draws, list[float]]:
-        if not self.modality.has_log_prior:
-            raise SettingsError(
-                f"polish_steps={self.settings.polish_steps}, expected 0 for {self.modality.name}: the exact "
-                "posterior needs log p(theta), which is not known"
-            )
-        parts, rates = [], []
-        for b, origin in enumerate(origins):
-
-            def log_target(d: Draws) -> Tensor:
-                return self.modality.log_likelihood(d, batch) + self.modality.log_prior(d)
-
-            generator = generator_of(seed + 1, origin)
-            mine = draws.at(torch.arange(b * s, (b + 1) * s, device=draws.label.device))
-            done = polish(mine, distribution.log_prob, log_target, self.settings.polish_steps, generator)
-            parts.append(done.draws)
-            rates.append(done.acceptance)
-        joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))
-        return joined, rates
-
-    def _weights(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor | None:
-        """(B, S) log importance weights; None where log p(theta) is not known."""
-        if not self.modality.has_log_prior:
-            return None
-        return log_weights(log_likelihood, self.modality.log_prior(draws), log_q).view(frames, -1)
 
     def _classes(self, distribution: Any, label: Tensor) -> list[Mapping[str, float]]:
         if not self.info.classes:

@@ -1,0 +1,117 @@
+"""Draws of a batch: those of the flow, then polished, tempered, resampled or sifted, as it was asked for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nfphasing_bluesky.core import Origin, ReconstructionSettings, SettingsError
+from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
+from nfphasing_bluesky.inference.polish import polish
+from nfphasing_bluesky.inference.possible import keep_possible
+from nfphasing_bluesky.inference.seeds import generator_of, uniform_of
+from nfphasing_bluesky.inference.tempered import temper
+from nfphasing_bluesky.modalities import Distribution, DrawDistribution, Draws, Evaluated, Modality
+
+WEIGHED = 64
+"""Draws whose effective sample size is shown: enough, whatever n_samples is."""
+
+
+class Drawn(NamedTuple):
+    """Draws of a batch, those of one frame together, and what is known of how good they are."""
+
+    draws: Draws
+    evaluated: Evaluated
+    ess: Tensor | None
+    acceptance: list[float] | None
+    predicted: Tensor
+    doubts: list[str]
+
+
+@dataclass(frozen=True)
+class HowToDraw:
+    """Of frames of one modality.
+
+    Args:
+        modality: of the frames.
+        settings: how frames become posteriors.
+        chi2_explains: largest reduced chi-squared of the best draw of a frame that is explained.
+        device: of draws.
+    """
+
+    modality: Modality
+    settings: ReconstructionSettings
+    chi2_explains: float
+    device: torch.device
+
+    def draw(
+        self, batch: Any, distribution: Distribution, origins: Sequence[Origin], s: int, seed: int
+    ) -> Drawn:
+        """Draw S objects a frame.
+
+        Raises:
+            SettingsError: draws are to be polished where log p(theta) is not known.
+        """
+        normal = self._noise(batch, origins, s, seed)
+        width = 1 + self.modality.latents(batch)
+        draws, log_q = distribution.draw(normal[..., :width])
+        tail = normal[..., width:].reshape(len(batch) * s, -1)
+        evaluated = self.modality.evaluate(draws, batch, tail)
+        weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
+        ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
+        acceptance: list[float] | None = None
+        doubts, least = [""] * len(batch), self.settings.resample_ess
+        if self.settings.polish_steps:
+            draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
+            evaluated = self.modality.evaluate(draws, batch, tail)
+        elif weights is not None and isinstance(distribution, DrawDistribution) and distribution.fits:
+            noise = normal[..., :width], tail, uniform_of(seed + 3, origins)
+            own = draws, evaluated, weights
+            made = temper(self.modality, distribution, batch, own, noise, least, self.chi2_explains)
+            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts)
+        else:
+            hopeless = self.modality.hopeless_nats
+            sifted = math.isfinite(hopeless)
+            if weights is not None:
+                u, by_class = uniform_of(seed + 3, origins), len(self.modality.classes) > 1 and not sifted
+                draws, evaluated = resample(draws, evaluated, weights, least, u, by_class)
+            if sifted:
+                draws, evaluated, doubts = keep_possible(draws, evaluated, len(batch), hopeless)
+        return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts)
+
+    def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
+        """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""
+        columns = 1 + self.modality.latents(batch) + self.modality.noise_columns
+        rows = [torch.randn(s, columns, generator=generator_of(seed, o)) for o in origins]
+        return torch.stack(rows).to(self.device)
+
+    def _polish(
+        self, distribution: Any, draws: Draws, batch: Any, s: int, origins: Sequence[Origin], seed: int
+    ) -> tuple[Draws, list[float]]:
+        if not self.modality.has_log_prior:
+            raise SettingsError(
+                f"polish_steps={self.settings.polish_steps}, expected 0 for {self.modality.name}: the exact "
+                "posterior needs log p(theta), which is not known"
+            )
+        parts, rates = [], []
+        for b, origin in enumerate(origins):
+
+            def log_target(d: Draws) -> Tensor:
+                return self.modality.log_likelihood(d, batch) + self.modality.log_prior(d)
+
+            generator = generator_of(seed + 1, origin)
+            mine = draws.at(torch.arange(b * s, (b + 1) * s, device=draws.label.device))
+            done = polish(mine, distribution.log_prob, log_target, self.settings.polish_steps, generator)
+            parts.append(done.draws)
+            rates.append(done.acceptance)
+        joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))
+        return joined, rates
+
+    def _weights(self, draws: Draws, log_likelihood: Tensor, log_q: Tensor, frames: int) -> Tensor | None:
+        """(B, S) log importance weights; None where log p(theta) is not known."""
+        if not self.modality.has_log_prior:
+            return None
+        return log_weights(log_likelihood, self.modality.log_prior(draws), log_q).view(frames, -1)
