@@ -360,8 +360,8 @@ def demo(
     modality: Annotated[
         str,
         typer.Option(
-            help="what is shown: saxs1d (measured curves), saxs2d, holography, ptychography, reflectivity, "
-            "gisaxs or gisaxs2d"
+            help="what is shown: saxs1d (measured curves), saxs2d, cdi, holography, ptychography, "
+            "reflectivity, gisaxs or gisaxs2d"
         ),
     ] = "saxs1d",
 ) -> None:
