@@ -7,15 +7,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Frame, FrameError, GrazingCutsGeometry, ModelInfo, Posterior
-from nfphasing_bluesky.views.figures import (
-    DATA,
-    FIT,
-    GREY,
-    draw_density,
-    text_height_inch,
-    write_parameters,
-    write_title,
-)
+from nfphasing_bluesky.views.colours import DATA, FIT, GREY
+from nfphasing_bluesky.views.figures import draw_density, write_title
+from nfphasing_bluesky.views.parameters import text_height_inch, write_parameters
 
 _COLUMN_INCH, _DPI = 5.6, 100
 

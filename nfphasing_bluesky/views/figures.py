@@ -2,7 +2,6 @@
 
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,17 +16,13 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     Posterior,
     StorageError,
-    Verdict,
 )
-from nfphasing_bluesky.views.text import class_line, parameter_lines, pretty_unit, trust_line
+from nfphasing_bluesky.views.colours import DATA, DENSITY, FIT, GREY, LIGHTS, MUTED
+from nfphasing_bluesky.views.parameters import text_height_inch, write_parameters
+from nfphasing_bluesky.views.text import pretty_unit
 
-LIGHTS = {Verdict.VALID: "#2e7d32", Verdict.WARNING: "#c77700", Verdict.ALARM: "#c62828"}
-DATA, FIT, _DENSITY, GREY = "#37474f", "#d1495b", "#1f5fa8", "#9e9e9e"
-_MUTED = "#616161"
 _DPI = 100
-_COLUMN_INCH, _ROW_INCH = 5.6, 0.2
-_FOOTER_WIDTH, _MANY = 80, 14
-_ONE_COLUMN = 9
+_COLUMN_INCH = 5.6
 _SHOWN_DRAWS = 12
 _LOG_Q_SPAN = 50.0
 _REASON_WIDTH = 150
@@ -107,7 +102,7 @@ def draw_data(axes: Axes, frame: Frame, posterior: Posterior) -> None:
         axes.axhline(0, color=GREY, lw=0.7, zorder=0)
         axes.axhline(linear_below, color=GREY, lw=0.7, ls=":", zorder=0)
         note = "linear below the dotted line"
-        axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=8, color=_MUTED)
+        axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=8, color=MUTED)
     axes.errorbar(
         q[usable],
         frame.intensity[usable],
@@ -166,13 +161,13 @@ def draw_density(axes: Axes, posterior: Posterior) -> None:
     density = posterior.density
     (axis,) = density.axes
     low95, low68, high68, high95 = np.nanquantile(posterior.samples, [0.025, 0.16, 0.84, 0.975], axis=0)
-    axes.fill_between(axis.values, low95, high95, color=_DENSITY, alpha=0.15, lw=0, label="95 %")
-    axes.fill_between(axis.values, low68, high68, color=_DENSITY, alpha=0.3, lw=0, label="68 %")
+    axes.fill_between(axis.values, low95, high95, color=DENSITY, alpha=0.15, lw=0, label="95 %")
+    axes.fill_between(axis.values, low68, high68, color=DENSITY, alpha=0.3, lw=0, label="68 %")
     step = max(1, len(posterior.samples) // _SHOWN_DRAWS)
     chosen = posterior.samples[::step][:_SHOWN_DRAWS]
     for number, draw in enumerate(chosen):
         label = f"{len(chosen)} of {len(posterior.samples)} draws" if number == 0 else None
-        axes.plot(axis.values, draw, color=_DENSITY, lw=0.5, alpha=0.45, label=label)
+        axes.plot(axis.values, draw, color=DENSITY, lw=0.5, alpha=0.45, label=label)
     axes.plot(axis.values, posterior.mean, color="black", lw=1.5, label="mean")
     axes.axhline(0, color=GREY, lw=0.7, zorder=0)
     still = np.maximum(np.abs(low95 - low95[-1]), np.abs(high95 - high95[-1]))
@@ -196,50 +191,6 @@ def _begin(values: NDArray, size: NDArray, end: float) -> float:
     there = np.flatnonzero(size > 0.005 * np.nanmax(size)) if np.nanmax(size) > 0 else np.array([])
     first = float(values[there[0]]) if there.size else 0.0
     return max(float(values[0]), min(0.0, first) - (0.0 if values[0] >= 0 else 0.05 * (end - first)))
-
-
-def _footer(posterior: Posterior) -> list[str]:
-    """Return the lines of classes and checks, none too long for the figure."""
-    lines = (class_line(posterior), trust_line(posterior.trust))
-    return [part for line in lines if line for part in textwrap.wrap(line, _FOOTER_WIDTH)]
-
-
-def _text_rows(posterior: Posterior, info: ModelInfo) -> tuple[int, int]:
-    """Return how many rows of parameters there are, in one or two columns, and of classes and checks."""
-    count = len(parameter_lines(posterior, info))
-    return (count if count <= _ONE_COLUMN else -(-count // 2)), len(_footer(posterior))
-
-
-def text_height_inch(posterior: Posterior, info: ModelInfo) -> float:
-    """Return the height that the text below the density needs."""
-    rows, footers = _text_rows(posterior, info)
-    return min(3.0, max(1.1, _ROW_INCH * (rows + footers + 2)))
-
-
-def write_parameters(axes: Axes, posterior: Posterior, info: ModelInfo) -> None:
-    """Write parameters in up to two columns, then classes and checks."""
-    axes.set_axis_off()
-    lines = parameter_lines(posterior, info)
-    rows, footers = _text_rows(posterior, info)
-    pitch = 1.0 / max(text_height_inch(posterior, info) / _ROW_INCH, rows + footers + 1.5)
-    size = 10.0 if len(lines) <= 5 else 9.0 if len(lines) <= _MANY else 8.0
-
-    def write(text: str, column: int, row: float, **style: Any) -> None:
-        axes.text(
-            0.54 * column,
-            1.0 - row * pitch,
-            text,
-            va="top",
-            transform=axes.transAxes,
-            in_layout=False,
-            **style,
-        )
-
-    write("median and 68 % interval", 0, 0.2, fontsize=8, color=_MUTED)
-    for number, line in enumerate(lines):
-        write(line, number // max(1, rows), 1 + number % max(1, rows), fontsize=size)
-    for number, line in enumerate(_footer(posterior)):
-        write(line, 0, rows + 1.4 + number, fontsize=9, color=DATA)
 
 
 def write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:

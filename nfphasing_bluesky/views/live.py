@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from nfphasing_bluesky.core import ModelInfo, Posterior, Verdict
-from nfphasing_bluesky.views.figures import LIGHTS, axis_label
+from nfphasing_bluesky.views.colours import LIGHTS
+from nfphasing_bluesky.views.figures import axis_label
 from nfphasing_bluesky.views.images import draw_mean_and_std
 from nfphasing_bluesky.views.live_state import LiveDensity, LivePoint, LiveState, Snapshot
 

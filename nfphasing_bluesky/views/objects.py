@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Axis, FrameError, StitchedObject, Trust
-from nfphasing_bluesky.views.figures import LIGHTS
+from nfphasing_bluesky.views.colours import LIGHTS
 from nfphasing_bluesky.views.images import colour_limits, draw_image, image_extent
 
 _DPI = 100

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nfphasing_bluesky.core import StorageError, Verdict
-from nfphasing_bluesky.views.figures import LIGHTS
+from nfphasing_bluesky.views.colours import LIGHTS
 from nfphasing_bluesky.views.report_data import Report
 from nfphasing_bluesky.views.report_figures import report_figures
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Axis, Verdict
-from nfphasing_bluesky.views.figures import LIGHTS, axis_label
+from nfphasing_bluesky.views.colours import LIGHTS
+from nfphasing_bluesky.views.figures import axis_label
 from nfphasing_bluesky.views.images import colour_limits, draw_image, image_extent
 from nfphasing_bluesky.views.report_data import Measured, Report
 from nfphasing_bluesky.views.text import pretty_unit

@@ -8,8 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nfphasing_bluesky.core import Frame, FrameError, GrazingGeometry, ModelInfo, Posterior
-from nfphasing_bluesky.views.figures import draw_density, text_height_inch, write_parameters, write_title
+from nfphasing_bluesky.views.figures import draw_density, write_title
 from nfphasing_bluesky.views.images import colour_limits, draw_image
+from nfphasing_bluesky.views.parameters import text_height_inch, write_parameters
 
 _DPI, _IMAGES_INCH = 100, 3.6
 _RATIO = 0.5

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.views.figures import DATA, FIT, LIGHTS
+from nfphasing_bluesky.views.colours import DATA, FIT, LIGHTS
 
 FloatArray = NDArray[np.floating]
 _DPI = 100

@@ -1,6 +1,7 @@
 """The figure of two cuts: every point where it was measured, both bands, and what is no pair of cuts."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,3 +88,20 @@ def test_a_curve_is_no_pair_of_cuts(measured, found):
     assert is_cuts(measured) and not is_cuts(curve)
     with pytest.raises(FrameError, match="CurveGeometry"):
         figure_cuts(curve, *found)
+
+
+def test_long_lines_of_parameters_neither_touch_nor_leave_the_figure(measured, found):
+    posterior, info = found
+    names = [f"parameter_{i}" for i in range(14)]
+    draws = 1e-3 * np.array([-1.7, -1.5, 0.1, 0.4, 0.4, 0.5, 0.6, 0.7])
+    wordy = replace(posterior, parameters=dict.fromkeys(names, draws), units=dict.fromkeys(names, "degree"))
+    parameters = tuple(Parameter(n, "degree", n.replace("parameter_", "angle offset ")) for n in names)
+    figure = figure_cuts(measured, wordy, replace(info, parameters=parameters))
+    figure.draw_without_rendering()
+    lines = [t for axes in figure.axes for t in axes.texts if "offset" in t.get_text()]
+    assert len(lines) == 14
+    boxes = [line.get_window_extent() for line in lines]
+    assert max(box.x1 for box in boxes) < figure.bbox.x1
+    left, right = boxes[:7], boxes[7:]
+    assert max(box.x1 for box in left) < min(box.x0 for box in right)
+    assert all(line.get_fontsize() >= 6 for line in lines)

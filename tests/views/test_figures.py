@@ -20,7 +20,8 @@ from nfphasing_bluesky.core import (
     Trust,
     Verdict,
 )
-from nfphasing_bluesky.views.figures import LIGHTS, figure_1d, save_figure
+from nfphasing_bluesky.views.colours import LIGHTS
+from nfphasing_bluesky.views.figures import figure_1d, save_figure
 from nfphasing_bluesky.views.text import class_line, measured, parameter_lines, pretty_unit, trust_line
 
 
