@@ -70,7 +70,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Summary:
-    """Median, standard deviation and quantiles of one parameter's draws."""
+    """Median, standard deviation and quantiles of one parameter's draws.
+
+    All but the median are NaN where there is one draw, which says nothing of how certain it is.
+    """
 
     median: float
     std: float
@@ -84,9 +87,9 @@ class Summary:
     def of(cls, draws: FloatArray, unit: str) -> "Summary":
         """Summarise (S,) draws, leaving out NaN (draws in which the parameter does not exist)."""
         draws = np.sort(draws[np.isfinite(draws)])
-        if draws.size == 0:
+        if draws.size < 2:
             nan = float("nan")
-            return cls(nan, nan, nan, nan, nan, nan, unit)
+            return cls(float(draws[0]) if draws.size else nan, nan, nan, nan, nan, nan, unit)
         # what np.quantile gives, in a tenth of its time, which is that of a whole frame of a cheap model
         last = draws.size - 1
         ends = np.interp(_QUANTILES * last, np.arange(draws.size), draws)
