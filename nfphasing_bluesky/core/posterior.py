@@ -72,7 +72,7 @@ class Parameter:
 class Summary:
     """Median, standard deviation and quantiles of one parameter's draws.
 
-    All but the median are NaN where there is one draw, which says nothing of how certain it is.
+    All are NaN where there is one draw or none: one says nothing of how certain it is.
     """
 
     median: float
@@ -89,7 +89,7 @@ class Summary:
         draws = np.sort(draws[np.isfinite(draws)])
         if draws.size < 2:
             nan = float("nan")
-            return cls(float(draws[0]) if draws.size else nan, nan, nan, nan, nan, nan, unit)
+            return cls(nan, nan, nan, nan, nan, nan, unit)
         # what np.quantile gives, in a tenth of its time, which is that of a whole frame of a cheap model
         last = draws.size - 1
         ends = np.interp(_QUANTILES * last, np.arange(draws.size), draws)

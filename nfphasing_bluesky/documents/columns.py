@@ -81,7 +81,7 @@ def scalar_keys(info: ModelInfo, source: str) -> dict[str, dict[str, Any]]:
 def row(result: Posterior | Failure, info: ModelInfo) -> dict[str, Any]:
     """Return one event's data. A parameter's value is the median of its draws; a Failure is NaN and ALARM.
 
-    Its error is NaN where it has one draw.
+    Both it and its error are NaN where it has one draw or none.
     """
     values: dict[str, Any] = dict.fromkeys(scalar_units(info), float("nan"))
     values["raw_seq_num"] = int(result.origin.seq_num)

@@ -47,7 +47,7 @@ def measured(summary: Summary) -> str:
     unit = pretty_unit(summary.unit)
     if not math.isfinite(summary.median):
         return "not defined"
-    if not half > 0:
+    if half <= 0:
         return f"{summary.median:.5g} {unit}".strip()
     exponent = math.floor(math.log10(max(abs(summary.median), half)))
     scale = 10.0**exponent if exponent < -2 or exponent > 4 else 1.0

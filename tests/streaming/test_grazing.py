@@ -61,7 +61,7 @@ def test_frames_of_a_surface_become_a_derived_run(derived, counts):
     documents = derived([counts, 2 * counts])
     assert column(documents, "raw_seq_num") == [1, 2]
     assert all(10 <= radius <= 120 for radius in column(documents, "radius_angstrom"))
-    # of films there may be no draw or one, which has no error
+    # of films there may be no draw, or one, which says nothing of its error
     assert np.all(np.array(column(documents, "film_density_e_per_cubic_angstrom_std")) != 0)
     probability = np.array([column(documents, f"probability_{name}") for name in ("supported", "buried")])
     np.testing.assert_allclose(probability.sum(0), 1, atol=1e-6)

@@ -170,7 +170,6 @@ def test_units_for_people(unit, pretty):
         (101.0, 12.0, 12.0, "angstrom", "101 ± 12 Å"),
         (5.0, 0.0, 0.0, "angstrom", "5 Å"),
         (float("nan"), 0.0, 0.0, "angstrom", "not defined"),
-        (60.0, float("nan"), float("nan"), "angstrom", "60 Å"),
     ],
 )
 def test_measured_values_have_two_digits_of_uncertainty(median, below, above, unit, text):
