@@ -127,7 +127,7 @@ class UniversalDebye(nn.Module):
         position, _ = self._position(d_max, q)
         cell = position.detach().floor().clamp(0, table.shape[0] - 3)
         around = (cell.long().view(-1, 1) + torch.arange(-1, 3, device=table.device)).abs()
-        weight = cubic_weights((position - cell).to(table).view(-1))
+        weight = _cubic_weights((position - cell).to(table).view(-1))
         out = nn.functional.embedding_bag(around, table, per_sample_weights=weight, mode="sum")
         return out.view(*position.shape, -1)
 
@@ -144,7 +144,7 @@ def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:
     f = (position - cell).to(table.dtype)
     columns = (cell.long().unsqueeze(-1) + torch.arange(-1, 3, device=table.device)).abs()
     values = table.gather(1, columns.flatten(1)).view(*f.shape, 4)
-    return (values * cubic_weights(f.flatten()).view_as(values)).sum(-1)
+    return (values * _cubic_weights(f.flatten()).view_as(values)).sum(-1)
 
 
 @kept(8)
@@ -154,7 +154,7 @@ def _lagrange(device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(sixths, dtype=dtype, device=device) / 6
 
 
-def cubic_weights(f: Tensor) -> Tensor:
+def _cubic_weights(f: Tensor) -> Tensor:
     """(N, 4) weights of the four neighbours at -1, 0, 1, 2 of points at f (N,) in [0, 1] (Lagrange)."""
     square = f.square()
     powers = torch.stack((torch.ones_like(f), f, square, square * f), dim=1)
