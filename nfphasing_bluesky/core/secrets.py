@@ -4,6 +4,6 @@ import re
 
 
 def redacted(text: str) -> str:
-    """Return a text without the secrets in the URIs in it: API keys, and passwords before the host."""
-    text = re.sub(r"(?i)(api[_-]?key=)[^&\s'\"]+", r"\1***", text)
-    return re.sub(r"(://[^/\s:@]*:)[^/\s@]+@", r"\1***@", text)
+    """Return a text without the secrets in its URIs: API keys, tokens, and passwords before the host."""
+    text = re.sub(r"(?i)((?:api[_-]?key|token|secret|password)=)[^&\s'\"]+", r"\1***", text)
+    return re.sub(r"(://[^/\s:@]*:)[^/\s]+@", r"\1***@", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 import zmq
 
 from nfphasing_bluesky.core import TransportError
+from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.streaming.curve import ClientKeys
 from nfphasing_bluesky.streaming.doorman import Doorman
 from nfphasing_bluesky.streaming.wire import MAX_MESSAGE_BYTES
@@ -29,9 +30,9 @@ def check_endpoint(endpoint: str, encrypted: bool) -> str:
         return check_local(endpoint)
     transport, _, rest = endpoint.partition("://")
     host, _, port = rest.rpartition(":")
-    if transport in ("ipc", "inproc") or (transport == "tcp" and host and _is_port(port)):
+    if transport in ("ipc", "inproc") or (transport == "tcp" and _is_host(host) and _is_port(port)):
         return endpoint
-    raise TransportError(f"endpoint {endpoint!r} is none, expected tcp://HOST:PORT or ipc://PATH")
+    raise TransportError(f"endpoint {redacted(endpoint)!r} is none, expected tcp://HOST:PORT or ipc://PATH")
 
 
 def is_local(endpoint: str) -> bool:
@@ -56,10 +57,15 @@ def check_local(endpoint: str) -> str:
     if transport == "tcp" and _is_loopback(host) and _is_port(port):
         return endpoint
     raise TransportError(
-        f"endpoint {endpoint!r} is not on this machine; expected ipc://PATH or tcp://127.0.0.1:PORT, "
-        "because the wire is not encrypted: make keys with `nfphasing keys` and name them under [curve], "
-        "or forward the port with ssh"
+        f"endpoint {redacted(endpoint)!r} is not on this machine; expected ipc://PATH or "
+        "tcp://127.0.0.1:PORT, because the wire is not encrypted: make keys with `nfphasing keys` "
+        "and name them under [curve], or forward the port with ssh"
     )
+
+
+def _is_host(text: str) -> bool:
+    """Return whether it may be a host: 0MQ knows no users and passwords."""
+    return bool(text) and "@" not in text
 
 
 def _is_port(text: str) -> bool:
@@ -94,7 +100,7 @@ def bind(
     """
     check_endpoint(endpoint, doorman is not None)
     taken = f"cannot bind {endpoint}: it is in use; is another worker running there?"
-    if _is_served(endpoint):
+    if is_served(endpoint):
         raise TransportError(taken)
     socket = _socket(context, kind, high_water_mark)
     if doorman is not None and not is_local(endpoint):
@@ -135,7 +141,19 @@ def connect(
     return socket
 
 
-def _is_served(endpoint: str) -> bool:
+def port_problem(endpoint: str) -> str:
+    """Try to bind an endpoint; why it cannot be: `taken`, or what the system says. Empty when it can."""
+    if endpoint.startswith("ipc:"):
+        return "taken" if is_served(endpoint) else ""
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            return "taken" if error.errno == zmq.EADDRINUSE else str(error)
+    return ""
+
+
+def is_served(endpoint: str) -> bool:
     """Return whether somebody listens on an ipc endpoint, which 0MQ would take away without a word."""
     transport, _, path = endpoint.partition("://")
     if transport != "ipc" or not Path(path).exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 
@@ -80,7 +81,8 @@ def open_outputs(
     folder = catalog_folder(catalog)
     if files is None and folder is None:
         raise StorageError(
-            f"catalog {catalog!r} is not a folder; pass files=, a folder that its server may read"
+            f"catalog {redacted(str(catalog))!r} is not a folder; "
+            "pass files=, a folder that its server may read"
         )
     files = files or Path(folder or "") / "derived"
     backup = backup or files.parent / "backup"

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from nfphasing_bluesky.core import ReconstructionSettings, SettingsError, StorageError
+from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.storage.successors import chain_of
 from nfphasing_bluesky.streaming.makeup import MadeUp, make_up
 from nfphasing_bluesky.streaming.outputs import open_outputs
@@ -45,7 +46,9 @@ def replay_missing(
     try:
         client = outputs.owned_catalog
         if client is None or not outputs.flush(_STORING_S):
-            raise StorageError(f"catalog {where!r} does not take what is in the backup folder; is it up?")
+            raise StorageError(
+                f"catalog {redacted(where)!r} does not take what is in the backup folder; is it up?"
+            )
 
         def get(wanted: ReconstructionSettings | None) -> ReconstructorLike:
             name = model or settings.model or _model_of(client, uid)

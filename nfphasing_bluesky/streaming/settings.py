@@ -5,7 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from nfphasing_bluesky.core import (
     ReconstructionSettings,
@@ -49,6 +50,8 @@ class WorkerSettings(Settings):
         drain_s: how long it goes on with what has arrived when it is told to end.
         parent_pid: the worker ends when its parent is no longer this process.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     model: str | None = None
     device: str = "auto"
@@ -109,17 +112,31 @@ def read_settings(source: str) -> WorkerSettings:
     """Settings from a TOML or JSON file, or from a JSON object given as text.
 
     Raises:
-        SettingsError: the file is missing or not what its name says, or a key or value is refused.
+        SettingsError: the file is missing or not what its name says, or a key or value is refused. It names
+            the key and what was expected, and never the value, which may be a secret at a wrong place.
     """
+    is_text = source.lstrip().startswith("{")
     try:
-        if source.lstrip().startswith("{"):
+        if is_text:
             values = json.loads(source)
         elif source.endswith(".toml"):
             values = tomllib.loads(Path(source).read_text())
         else:
             values = json.loads(Path(source).read_text())
         return WorkerSettings(**values)
+    except ValidationError as error:
+        problem = _refused(error)
     except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(
-            f"worker settings {redacted(source)[:60]!r}: {error}; see `nfphasing serve --help`"
-        ) from None
+        problem = str(error)
+    where = "{...}" if is_text else redacted(source)
+    raise SettingsError(f"worker settings {where!r}: {redacted(problem)}; see `nfphasing serve --help`")
+
+
+def _refused(error: ValidationError) -> str:
+    """Say which keys are refused and why, without their values."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all together'}: {_why(one)}" for one in found)
+
+
+def _why(one: ErrorDetails) -> str:
+    return "there is no such key" if one["type"] == "extra_forbidden" else one["msg"]
