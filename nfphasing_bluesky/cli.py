@@ -308,18 +308,28 @@ def doctor(
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
     q_unit: Annotated[str | None, typer.Option(help="unit of q where the file does not say")] = None,
     probe: Probe = None,
+    positions_sign: PositionsSign = None,
+    positions_order: PositionsOrder = None,
+    orientation: Turn = None,
     tango_host: Annotated[str | None, typer.Option(help="HOST:PORT; TANGO_HOST by default")] = None,
+    secret: Annotated[
+        Path | None, typer.Option(help="our certificate, NAME.key_secret, to ask a worker with keys")
+    ] = None,
+    server: Annotated[
+        Path | None, typer.Option(help="public key of that worker; that of the settings by default")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look whether a scan can be reconstructed here: one verdict a line, and what to do."""
     from nfphasing_bluesky.streaming.settings import read_settings
     from nfphasing_bluesky.views.doctor import Patient, examine, with_model, worst
 
-    given = {"poni": poni, "mask": mask, "q_unit": q_unit, "probe": probe}
+    given = {"poni": poni, "mask": mask, "q_unit": q_unit}
+    given |= options.of_scans(None, probe, positions_sign, positions_order, orientation)
     reading = {name: value for name, value in given.items() if value is not None}
     chosen = with_model(read_settings(settings), model, catalog)
     findings = []
-    for finding in examine(Patient(chosen, frame, reading, tango_host)):
+    for finding in examine(Patient(chosen, frame, reading, tango_host, secret, server)):
         findings.append(finding)
         advice = f" -> {finding.advice}" if finding.advice else ""
         line = f"{finding.verdict:>11}  {finding.subject}: {finding.found}{advice}"

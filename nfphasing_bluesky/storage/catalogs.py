@@ -1,7 +1,7 @@
 """Catalogs: embedded in this process (SQLite and files, no server), or any tiled server."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -57,12 +57,13 @@ def embedded_config(path: Path, readable: Sequence[Path | str] = ()) -> dict[str
     }
 
 
-def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = ()) -> Container:
+def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = (), make: bool = True) -> Container:
     """Open, or create, a catalog in a folder; no server runs and nothing listens.
 
     Args:
         path: folder of the catalog.
         readable: further folders whose files runs may refer to (where detectors write).
+        make: create what is missing; False opens a catalog that is there, as it is.
 
     Returns:
         A tiled client with the containers `raw` and `processed`. Close it with `close_catalog`.
@@ -72,16 +73,17 @@ def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = ()) -> C
     """
     folder = Path(path).expanduser().resolve()
     try:
-        (folder / "files").mkdir(parents=True, exist_ok=True)
+        if make:
+            (folder / "files").mkdir(parents=True, exist_ok=True)
         client = _in_process(embedded_config(folder, readable))
-        return prepare(client)
+        return prepare(client) if make else client
     except Exception as error:  # tiled, SQLAlchemy and the file system each have their own
         raise StorageError(
             f"catalog in {folder} cannot be opened: {error}; check the folder and its disk"
         ) from error
 
 
-def open_catalog(spec: str | Path, readable: Sequence[Path | str] = ()) -> Container:
+def open_catalog(spec: str | Path, readable: Sequence[Path | str] = (), make: bool = True) -> Container:
     """Open a catalog by URI, by the name of a tiled profile, or by folder.
 
     The API key of a server is read from TILED_API_KEY by tiled itself.
@@ -89,16 +91,17 @@ def open_catalog(spec: str | Path, readable: Sequence[Path | str] = ()) -> Conta
     Args:
         spec: `http(s)://...`, a profile's name, or a folder; `./name` is always a folder.
         readable: for a folder, further folders whose files runs may refer to.
+        make: create what is missing in it; False opens it as it is.
 
     Raises:
         StorageError: it cannot be reached or opened.
     """
     text = str(spec)
     if text.startswith(("http://", "https://")):
-        return _connect(text, lambda: from_uri(text))
+        return _connect(text, lambda: from_uri(text), make)
     if isinstance(spec, str) and "/" not in text and text in list_profiles():
-        return _connect(f"profile {text!r}", lambda: _from_profile(text))
-    return embedded_catalog(spec, readable)
+        return _connect(f"profile {text!r}", lambda: _from_profile(text), make)
+    return embedded_catalog(spec, readable, make)
 
 
 def close_catalog(client: Container) -> None:
@@ -170,9 +173,9 @@ def _from_profile(name: str) -> Container:
         return from_profile(name)
 
 
-def _connect(what: str, connect: Any) -> Container:
+def _connect(what: str, connect: Callable[[], Container], make: bool) -> Container:
     try:
-        return prepare(connect())
+        return prepare(connect()) if make else connect()
     except Exception as error:  # httpx, tiled and configuration errors have no common root
         problem = redacted(f"catalog {what} cannot be opened: {error}")
         raise StorageError(f"{problem}; is the server up, and TILED_API_KEY set?") from None

@@ -1,9 +1,8 @@
 """`nfphasing doctor`: what a beamline needs before a scan, one verdict a line, and what to do."""
 
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,14 @@ from nfphasing_bluesky.core import (
     Frame,
     NFPhasingError,
     ReconstructionSettings,
-    TransportError,
     Verdict,
 )
 from nfphasing_bluesky.streaming.settings import WorkerSettings
-
-GOOD, DOUBTFUL, BAD, UNKNOWN = "good", "doubtful", "bad", "not checked"
+from nfphasing_bluesky.views.doctor_services import services
+from nfphasing_bluesky.views.finding import BAD, DOUBTFUL, GOOD, UNKNOWN, Finding, careful
 
 _TIMED = 16
 _MOST_MASKED = 0.5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, how it is, what was found, and what to do; empty when nothing is."""
-
-    subject: str
-    verdict: str
-    found: str
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,12 +34,16 @@ class Patient:
         frame: test frame, or None.
         reading: arguments of `read_frames`: poni, mask, geometry.
         tango_host: of the database; None takes TANGO_HOST.
+        secret: our certificate, to ask a worker that other machines reach.
+        server: that worker's public key; None takes it from the settings.
     """
 
     settings: WorkerSettings
     frame: Path | None = None
     reading: dict[str, Any] | None = None
     tango_host: str | None = None
+    secret: Path | None = None
+    server: Path | None = None
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -60,12 +52,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     frames, findings = measured(patient)
     yield from findings
     yield from _model(patient, frames)
-    for subject, look in (
-        ("tiled", lambda: tiled(patient.settings)),
-        ("Tango database", lambda: tango_database(patient.tango_host)),
-    ):
-        yield _careful(subject, look)
-    yield from ports(patient.settings)
+    yield from services(patient.settings, patient.tango_host, patient.secret, patient.server)
 
 
 def gpu(device: str) -> Finding:
@@ -145,54 +132,10 @@ def orientation(frames: list[Frame]) -> Finding:
     if frames[0].place is None:
         return Finding("orientation", UNKNOWN, "one frame does not tell", "look at it beside the live view")
     doubt = frames[0].doubt
-    return Finding("orientation", BAD if doubt else GOOD, doubt or "frames and positions go together")
-
-
-def tiled(settings: WorkerSettings) -> Finding:
-    """Open the catalog."""
-    from nfphasing_bluesky.storage.catalogs import PROCESSED, close_catalog, open_catalog
-
-    if settings.catalog is None:
-        return Finding("tiled", UNKNOWN, "the settings name no catalog", "set catalog, or results are lost")
-    client = open_catalog(settings.catalog)
-    try:
-        return Finding("tiled", GOOD, f"{settings.catalog}: {len(client[PROCESSED])} derived runs")
-    finally:
-        close_catalog(client)
-
-
-def tango_database(tango_host: str | None) -> Finding:
-    """Open the Tango database and look for servers of ours."""
-    if tango_host is None and "TANGO_HOST" not in os.environ:
-        return Finding("Tango database", UNKNOWN, "TANGO_HOST is not set", "set it if you use Tango")
-    from nfphasing_bluesky.clients.registration import database_at, servers_of
-
-    servers = servers_of(database_at(tango_host))
-    if not servers:
-        advice = "nfphasing register --server NfPhasing/1 --device lab/nfphasing/1"
-        return Finding("Tango database", DOUBTFUL, "it answers; no NfPhasing server is registered", advice)
-    return Finding("Tango database", GOOD, f"it answers; {', '.join(servers)}")
-
-
-def ports(settings: WorkerSettings) -> Iterator[Finding]:
-    """Say whether the worker's addresses are free, or a worker answers there."""
-    from nfphasing_bluesky.streaming.client import ask
-    from nfphasing_bluesky.streaming.protocol import Verb
-
-    try:
-        status = ask(Verb.HEALTH, settings.control)
-        model = "no model" if status.model is None else status.model.name
-        yield Finding("worker", GOOD, f"process {status.pid} answers: {status.state}, {model}", status.reason)
-        return
-    except TransportError:
-        yield Finding("worker", UNKNOWN, f"none answers at {settings.control}", "nfphasing serve starts one")
-    for name in ("documents", "results", "control"):
-        endpoint = getattr(settings, name)
-        free = _is_free(endpoint)
-        advice = "" if free else f"end what listens there, or set {name} to another address"
-        yield Finding(
-            f"port of {name}", GOOD if free else BAD, f"{endpoint} is {'free' if free else 'taken'}", advice
-        )
+    if doubt:
+        advice = "read the scan as it says there: --positions-sign, --positions-order, --orientation"
+        return Finding("orientation", BAD, doubt, advice)
+    return Finding("orientation", GOOD, "frames and positions go together")
 
 
 def _model(patient: Patient, frames: list[Frame]) -> Iterator[Finding]:
@@ -212,8 +155,9 @@ def _model(patient: Patient, frames: list[Frame]) -> Iterator[Finding]:
     if not frames:
         yield Finding("model range", UNKNOWN, "no test frame", "pass a measured frame")
         return
-    yield _careful("model range", lambda: _in_range(made, frames[0]))
-    yield _careful("frames a second", lambda: _speed(made, frames[0]))
+    other = "try another model, or other options"
+    yield careful("model range", lambda: _in_range(made, frames[0]), other)
+    yield careful("frames a second", lambda: _speed(made, frames[0]), other)
 
 
 def _in_range(made: Any, frame: Frame) -> Finding:
@@ -223,7 +167,8 @@ def _in_range(made: Any, frame: Frame) -> Finding:
     trust = answer.trust
     verdict = {Verdict.VALID: GOOD, Verdict.WARNING: DOUBTFUL, Verdict.ALARM: BAD}[trust.verdict]
     found = f"{trust.verdict}: reduced chi2 {trust.reduced_chi2:.3g}, OOD {trust.ood_score:.2g}"
-    return Finding("model range", verdict, found, trust.reason)
+    advice = "take a frame that the model was made for, or another model" if verdict == BAD else ""
+    return Finding("model range", verdict, "; ".join(filter(None, (found, trust.reason))), advice)
 
 
 def _speed(made: Any, frame: Frame) -> Finding:
@@ -238,32 +183,6 @@ def _speed(made: Any, frame: Frame) -> Finding:
     return Finding("frames a second", GOOD, found)
 
 
-def _careful(subject: str, look: Callable[[], Finding]) -> Finding:
-    try:
-        return look()
-    except (NFPhasingError, OSError) as error:
-        return Finding(subject, BAD, str(error))
-    except Exception as error:  # an oddity of one service must not hide the others
-        return Finding(subject, BAD, f"{type(error).__name__}: {error}", "this is not expected; report it")
-
-
-def _is_free(endpoint: str) -> bool:
-    transport, _, rest = endpoint.partition("://")
-    if transport != "tcp":
-        path = Path(rest)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            return not path.exists() or probe.connect_ex(rest) != 0
-    host, _, port = rest.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError:
-            return False
-    return True
-
-
 def worst(findings: list[Finding]) -> int:
     """Exit status: 1 when anything is bad."""
     return int(any(finding.verdict == BAD for finding in findings))
@@ -272,4 +191,4 @@ def worst(findings: list[Finding]) -> int:
 def with_model(settings: WorkerSettings, model: str | None, catalog: str | None) -> WorkerSettings:
     """Settings with a model and a catalog from the command line in place of their own."""
     changes = {k: v for k, v in (("model", model), ("catalog", catalog)) if v is not None}
-    return settings.model_copy(update=changes)
+    return WorkerSettings(**{**dict(settings), **changes})
