@@ -1,6 +1,5 @@
 """`nfphasing` verbs about a running worker and what it stored: serve, status, keys, replay."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="validate the settings and exit")] = False,
 ) -> None:
     """Run the worker: documents in, derived documents and results out, until it is told to stop."""
+    from nfphasing_bluesky.streaming.logs import write_text_lines
     from nfphasing_bluesky.streaming.serve import serve as run
     from nfphasing_bluesky.streaming.settings import read_settings
 
@@ -29,7 +29,7 @@ def serve(
     if check:
         print_json(made.model_dump(mode="json"))
         return
-    logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
+    write_text_lines()
     run(made)
 
 

@@ -23,6 +23,7 @@ from nfphasing_bluesky.streaming.settings import WorkerSettings
 from tango_device.attributes import FRAME_FIELDS, SOURCE_FIELDS, STATUS_FIELDS, SourceField, StatusField
 from tango_device.fields import FrameField
 from tango_device.link import Ends, WorkerLink
+from tango_device.logs import DeviceLog
 from tango_device.showing import Reading, Showing
 from tango_device.source import SourceSettings, source_settings
 from tango_device.taking import NO_SOURCE, Taker, Taking
@@ -109,6 +110,7 @@ class NfPhasing(Device):
         self.add_version_info("nfphasing-bluesky", __version__)
         self._showing: Showing | None = None
         self._taker: Taker | None = None
+        self._log = DeviceLog(self)
         for name in self._pushed_names():
             self.set_change_event(name, True, False)
         self.set_state(DevState.INIT)
@@ -135,6 +137,8 @@ class NfPhasing(Device):
             with AutoTangoAllowThreads(self):
                 showing.close()
             self.show_fields({}, showing.dynamic)
+        with AutoTangoAllowThreads(self):
+            self._log.close()
         super().delete_device()
 
     @attribute(

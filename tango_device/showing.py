@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tango import AttrQuality, DevFailed, DevState, EnsureOmniThread
 
-from nfphasing_bluesky.core import ModelInfo, TransportError
+from nfphasing_bluesky.core import ModelInfo
 from nfphasing_bluesky.streaming.protocol import FrameResult, Verb, WorkerState, WorkerStatus
 from tango_device.attributes import (
     FRAME_FIELDS,
@@ -88,7 +88,8 @@ class Showing:
         self._model: ModelInfo | None = None
         self._dynamic: dict[str, FrameField] = {}
         self._told: dict[str, Any] = {}
-        self._attached = self._asked_for_model = False
+        self._attached = False
+        self._asked_to_load: int | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nfphasing-push", daemon=True)
         self._thread.start()
@@ -173,14 +174,13 @@ class Showing:
             self._model = status.model
             self._forget()
             self._show_fields(model_fields(status.model))
+        if status.model is not None or status.state is WorkerState.FAULT:
+            # who has none afterwards is another process, or was reset to try again
+            self._asked_to_load = None
         wanted = self._model_name and status.model is None and status.state is WorkerState.STANDBY
-        if wanted and not self._asked_for_model:
-            self._asked_for_model = True
-            try:
-                self.link.ask(Verb.LOAD_MODEL, model=self._model_name)
-            except TransportError:
-                self._asked_for_model = False
-                raise
+        if wanted and self._asked_to_load != status.pid:
+            self.link.ask(Verb.LOAD_MODEL, model=self._model_name)
+            self._asked_to_load = status.pid
 
     def _forget(self) -> None:
         """What an earlier model said is no value of this one's attributes."""
@@ -232,8 +232,17 @@ class Showing:
             self._told["Status"] = status
             self._face.show_status(status)
         if self._told.get("State") != state and not self._stopping.is_set():
+            _log_fault(self._told.get("State"), state, status)
             self._told["State"] = state
             self._face.show_state(state)
+
+
+def _log_fault(before: DevState | None, state: DevState, status: str) -> None:
+    """Log when the worker fails and when it is back; its other states come and go with the frames."""
+    if state == DevState.FAULT:
+        logger.error("State is FAULT: %s", status)
+    elif before == DevState.FAULT:
+        logger.info("State is %s again: %s", state, status)
 
 
 def _same(one: ModelInfo, other: ModelInfo | None) -> bool:

@@ -1,4 +1,4 @@
-"""Log lines that programs read: one JSON object each, with the run that they are about."""
+"""Log lines of processes that run for long: with time and level, or as one JSON object each for programs."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 RAW_UID: ContextVar[str] = ContextVar("nfphasing_raw_uid", default="")
 
 
@@ -41,6 +42,17 @@ class JsonLines(logging.Formatter):
 
 def write_json_lines() -> None:
     """Make every handler of the root logger write JSON lines; one to stderr, where there is none."""
+    _write(JsonLines())
+
+
+def write_text_lines() -> None:
+    """Make every handler of the root logger write lines with time, level and name; ours from INFO on."""
+    _write(logging.Formatter(LINE))
+    for room in ("nfphasing_bluesky", "tango_device"):
+        logging.getLogger(room).setLevel(logging.INFO)
+
+
+def _write(formatter: logging.Formatter) -> None:
     logging.basicConfig()
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(JsonLines())
+        handler.setFormatter(formatter)

@@ -1,6 +1,5 @@
 """What `nfphasing serve` does, also `python -m nfphasing_bluesky.streaming.serve JSON`: run a worker."""
 
-import logging
 import os
 import signal
 import sys
@@ -9,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from nfphasing_bluesky.core import keep_freed_memory, sleep_while_waiting
-from nfphasing_bluesky.streaming.logs import write_json_lines
+from nfphasing_bluesky.streaming.logs import write_json_lines, write_text_lines
 from nfphasing_bluesky.streaming.model_watch import Find, model_folder
 from nfphasing_bluesky.streaming.outputs import open_outputs
 from nfphasing_bluesky.streaming.settings import WorkerSettings
@@ -56,8 +55,7 @@ def watch_parent(pid: int, stop: Callable[[], None], grace_s: float = 5.0) -> th
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("nfphasing_bluesky").setLevel(logging.INFO)
+    write_text_lines()
     keep_freed_memory()
     sleep_while_waiting()
     serve(WorkerSettings.model_validate_json(sys.argv[1]))
