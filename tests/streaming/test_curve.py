@@ -1,6 +1,8 @@
 """Addresses that other machines reach: with CURVE keys or not at all."""
 
+import contextlib
 import logging
+import shutil
 import socket as sockets
 import stat
 import threading
@@ -12,7 +14,8 @@ from nfphasing_bluesky.core import StreamSettings, TransportError
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.client import Listener, ask, ask_with_keys
 from nfphasing_bluesky.streaming.curve import CurveSettings, client_keys, make_keys, server_keys
-from nfphasing_bluesky.streaming.endpoints import check_endpoint, connect
+from nfphasing_bluesky.streaming.doorman import Doorman
+from nfphasing_bluesky.streaming.endpoints import bind, check_endpoint, connect
 from nfphasing_bluesky.streaming.outputs import Outputs
 from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
 from nfphasing_bluesky.streaming.settings import WorkerSettings
@@ -77,6 +80,124 @@ def test_a_client_with_a_key_gets_everything_and_others_nothing(public, keys, ra
     assert "not among those that may connect" in caplog.text
     secret = alice.secret.decode()
     assert secret not in caplog.text and secret not in repr(alice)
+
+
+@pytest.fixture
+def strangers(keys):
+    """Keys that a worker does not let in: an unknown client's, those of another worker, and none."""
+    alice, mallory = keys / "ours/alice.key_secret", keys / "theirs/mallory.key_secret"
+    return {
+        "unknown client": client_keys(mallory, keys / "ours/worker.key"),
+        "wrong server key": client_keys(alice, keys / "theirs/worker.key"),
+        "no key": None,
+    }
+
+
+@pytest.mark.parametrize("who", ["unknown client", "wrong server key", "no key"])
+def test_what_a_stranger_sends_is_not_received_and_nothing_is_heard(public, keys, strangers, who, raw):
+    alice = client_keys(keys / "ours/alice.key_secret", keys / "ours/worker.key")
+
+    def status():
+        return ask_with_keys(Verb.HEALTH, public["control"], alice, 60.0)
+
+    assert until(lambda: status().state is WorkerState.ON)
+    received, refused = status().counts.received, status().statistics["peers_refused"]
+    heard = []
+    listener = Listener(public["results"], heard.append, heard.append, keys=strangers[who]).start()
+    with zmq.Context() as context:
+        push = connect(context, zmq.PUSH, public["documents"], keys=strangers[who])
+        for item in raw.raw_run(3):
+            # it waits in the sender, or there is no room for it once the worker has refused
+            with contextlib.suppress(zmq.Again):
+                push.send(wire.pack_document(*item), zmq.NOBLOCK)
+        # both sockets were turned away
+        assert until(lambda: status().statistics["peers_refused"] >= refused + 2, 60)
+        good = connect(context, zmq.PUSH, public["documents"], keys=alice)
+        for item in raw.raw_run(4, seed=1):
+            good.send(wire.pack_document(*item))
+        assert until(lambda: status().counts.reconstructed == received + 4)
+        assert status().counts.received == received + 4
+        assert heard == [] and listener.silence_s == float("inf")
+        push.close(0)
+        good.close(0)
+    listener.close()
+
+
+@pytest.fixture
+def proxy(keys, tmp_path):
+    """A proxy that asks for CURVE keys and knows the worker's; gives who guards it, and its endpoints."""
+    make_keys(tmp_path / "proxy", ("publisher",))
+    ports = [free_port() for _ in range(2)]
+    clients = tmp_path / "proxy/clients"
+    shutil.copy(keys / "ours/worker.key", clients)
+    own = server_keys(CurveSettings(secret=tmp_path / "proxy/worker.key_secret", clients=clients))
+    context = zmq.Context()
+    doorman = Doorman(context, own)
+    inward, outward = (
+        bind(context, kind, f"tcp://0.0.0.0:{port}", doorman=doorman)
+        for kind, port in zip((zmq.XSUB, zmq.XPUB), ports, strict=True)
+    )
+    doorman.start()
+    thread = threading.Thread(target=_pass_on, args=(inward, outward, stop := threading.Event()))
+    thread.start()
+    yield doorman, *(f"tcp://127.0.0.1:{port}" for port in ports)
+    stop.set()
+    thread.join(60)
+    doorman.close()
+    context.destroy(linger=0)
+
+
+def _pass_on(inward, outward, stop):
+    while not stop.is_set():
+        for come, go in ((inward, outward), (outward, inward)):
+            while come.poll(10):
+                go.send_multipart(come.recv_multipart())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_documents_come_through_a_proxy_that_asks_for_keys(known, proxy, keys, raw, tiny, tmp_path):
+    """`[curve] proxy` is its public key; with another one nothing comes, and the worker goes on."""
+    guard, inward, outward = proxy
+    server = tmp_path / "proxy/worker.key" if known else keys / "theirs/worker.key"
+    curve = CurveSettings(secret=keys / "ours/worker.key_secret", clients=keys / "ours/clients", proxy=server)
+    settings = WorkerSettings(
+        model="tiny-line",
+        stream=StreamSettings(data_key="det"),
+        curve=curve,
+        proxy=outward,
+        **{name: f"ipc://{tmp_path}/{name}" for name in ("documents", "results", "control")},
+    )
+    worker = Worker(settings, Outputs(raw.MemoryStore()), tiny.load)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    assert known or until(lambda: guard.refused)
+    publisher = client_keys(tmp_path / "proxy/publisher.key_secret", tmp_path / "proxy/worker.key")
+    try:
+        with zmq.Context() as context:
+            pub = connect(context, zmq.PUB, inward, keys=publisher)
+            push = connect(context, zmq.PUSH, settings.documents)
+            if known:
+                # a publisher does not know when somebody hears it: it says the same run until it is heard
+                items = [wire.pack_document(*item) for item in raw.raw_run(2)]
+
+                def say():
+                    for item in items:
+                        pub.send(item)
+                    return until(lambda: worker.status().counts.reconstructed, 0.5)
+
+                assert until(say)
+            for item in raw.raw_run(3, seed=1):
+                if not known:
+                    pub.send(wire.pack_document("start", {"uid": "x", "time": 0.0}))
+                push.send(wire.pack_document(*item))
+            done = 2 if known else 0
+            assert until(lambda: worker.status().counts.reconstructed >= 3 + done), worker.status()
+            assert known or worker.status().counts.received == 3
+            pub.close(0)
+            push.close(0)
+    finally:
+        worker.stop()
+        thread.join(120)
 
 
 def test_a_key_that_is_added_later_is_let_in(public, keys):
