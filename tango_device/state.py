@@ -62,15 +62,23 @@ def with_source(state: DevState, status: str, source: Taking) -> tuple[DevState,
     if not source.open:
         return state, f"{status} Start begins a run of the frame source."
     if state == DevState.ON:
-        return DevState.RUNNING, "A run of the frame source is open. Waiting for its first frame."
+        return DevState.RUNNING, "A run of the frame source is open. Wait for its first frame, or Stop."
     return state, status
 
 
 def _running(frame: FrameResult | None, raw_uid: str, name: str) -> tuple[DevState, str]:
     if frame is not None and frame.raw_uid == raw_uid:
         if frame.verdict == "FAILED":
-            return DevState.ALARM, f"Frame {frame.seq_num} failed: {frame.reason}. The scan goes on."
+            return DevState.ALARM, (
+                f"Frame {frame.seq_num} failed: {frame.reason}. The scan goes on. Remove the cause; "
+                f"`nfphasing replay {raw_uid} --missing` makes up for it where the catalog has the raw run."
+            )
         if frame.verdict == "ALARM":
-            return DevState.ALARM, f"Frame {frame.seq_num} must not be trusted: {frame.reason}"
-        return DevState.RUNNING, f"Reconstructing, {name}. Last: frame {frame.seq_num}, {frame.verdict}."
-    return DevState.RUNNING, f"Reconstructing, {name}. Waiting for the run's first frame."
+            return DevState.ALARM, (
+                f"Frame {frame.seq_num} must not be trusted: {frame.reason}. Look at the frame beside its "
+                "prediction, and at its geometry and mask (`nfphasing doctor FRAME`)."
+            )
+        return DevState.RUNNING, (
+            f"Reconstructing, {name}. Last: frame {frame.seq_num}, {frame.verdict}. Stop ends that."
+        )
+    return DevState.RUNNING, f"Reconstructing, {name}. Wait for the run's first frame."
