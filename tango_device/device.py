@@ -188,7 +188,7 @@ class NfPhasing(Device):
         doc_out="What the worker does now: it loads; State tells when it is done.",
     )
     def LoadModel(self, model: str) -> str:  # noqa: N802
-        """Load a model; it serves the runs that start after it is loaded."""
+        """Load a model, for the runs that start then; a child that falls comes back with it, until Init."""
         return self._order(Verb.LOAD_MODEL, model=model)
 
     @command(dtype_out=str, doc_out="What the worker does now.")

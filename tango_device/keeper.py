@@ -1,6 +1,10 @@
-"""Keeps a worker running as a child: starts it again after a pause that grows with each fall."""
+"""Keeps a worker running as a child: starts it again after a pause that grows with each fall.
+
+A child that says nothing any more is ended, which counts as a fall.
+"""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +17,8 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 STEADY_S = 30.0
 """A child that lived so long is taken for sound: the next pause is the first one again."""
+HUNG_S, SLOW_START_S = 30.0, 300.0
+"""A child that has been silent for so long is ended: one that spoke before, and one that never did."""
 
 
 class Keeper:
@@ -31,18 +37,31 @@ class Keeper:
         self._closed = False
         self._lock = threading.Lock()
 
-    def look(self) -> None:
-        """Start the worker where it does not run and the pause is over."""
+    def look(self, heard: int | None = None, silence_s: float = math.inf) -> None:
+        """Start the worker where it does not run and the pause is over; end one that hangs.
+
+        Args:
+            heard: process that spoke last.
+            silence_s: since then.
+        """
         with self._lock:
-            if self._closed or (self._child is not None and self._child.running):
+            if self._closed:
                 return
             now = time.monotonic()
             if self._child is not None:
+                if self._child.running and not self._hangs(self._child, now, heard, silence_s):
+                    return
                 self._note_fall(now)
             if now >= self._due:
                 self._born = now
                 self._child = self._start(self._settings)
                 self._pid = self._child.pid
+
+    def keep_model(self, pid: int, model: str) -> None:
+        """Start the next child with the model that this one has loaded meanwhile."""
+        with self._lock:
+            if pid == self._pid and model != self._settings.model:
+                self._settings = self._settings.model_copy(update={"model": model})
 
     @property
     def told(self) -> str:
@@ -69,6 +88,15 @@ class Keeper:
             if self._child is not None:
                 self._child.close()
                 self._child = None
+
+    def _hangs(self, child: Child, now: float, heard: int | None, silence_s: float) -> bool:
+        """End a child that has been silent for too long."""
+        silence = min(silence_s, now - self._born)
+        if silence <= (HUNG_S if heard == child.pid else SLOW_START_S):
+            return False
+        logger.error("the worker (process %d) has been silent for %.0f s; it is ended", child.pid, silence)
+        child.kill()
+        return True
 
     def _note_fall(self, now: float) -> None:
         steady = now - self._born > STEADY_S

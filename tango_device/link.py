@@ -5,14 +5,14 @@ import queue
 from dataclasses import dataclass
 
 from nfphasing_bluesky.core import TransportError
-from nfphasing_bluesky.streaming.child import is_alive
+from nfphasing_bluesky.streaming.child import is_alive, pid_space
 from nfphasing_bluesky.streaming.client import Listener, ask, ask_with_keys
 from nfphasing_bluesky.streaming.curve import ClientKeys
 from nfphasing_bluesky.streaming.endpoints import check_endpoint
 from nfphasing_bluesky.streaming.pattern import PatternResult
 from nfphasing_bluesky.streaming.protocol import FrameResult, ObjectResult, Verb, WorkerStatus
 from nfphasing_bluesky.streaming.settings import WorkerSettings
-from tango_device.keeper import Keeper
+from tango_device.keeper import HUNG_S, Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -84,20 +84,20 @@ class WorkerLink:
 
     def health(self) -> Health:
         """Look after the child, if any, and say how the worker is."""
-        if self._keeper is not None:
-            self._keeper.look()
         status, silence = self._status, self._listener.silence_s
+        if self._keeper is not None:
+            self._keeper.look(None if status is None else status.pid, silence)
         where = self._ends.results
         if status is None:
             return Health(False, f"No worker heard at {where}. {self._cure('Start one with')}", None)
-        if self._ends.keys is None and not is_alive(status.pid):
+        if status.machine and status.machine == pid_space() and not is_alive(status.pid):
             dead = f"The worker (process {status.pid}) has died. {self._cure('Start it with')}"
             return Health(False, f"{dead} The device goes on by itself then.", status)
         if silence > self._limit_s:
             return Health(
                 False,
                 f"The worker (process {status.pid}) at {where} has been silent for {silence:.0f} s. "
-                "If that lasts, end it and start it again.",
+                f"{self._if_it_lasts}",
                 status,
             )
         if self._keeper is not None and not self._keeper.owns(status.pid):
@@ -110,6 +110,12 @@ class WorkerLink:
         """Return the worker's last word, None while it is not reachable."""
         health = self.health()
         return health.status if health.reachable else None
+
+    @property
+    def _if_it_lasts(self) -> str:
+        if self._keeper is None:
+            return "If that lasts, end it and start it again: `nfphasing serve`."
+        return f"After {HUNG_S:.0f} s it is ended and started again; wait for that."
 
     def _cure(self, otherwise: str) -> str:
         return f"{otherwise} `nfphasing serve`." if self._keeper is None else self._keeper.told
@@ -159,6 +165,8 @@ class WorkerLink:
 
     def _hear_status(self, status: WorkerStatus) -> None:
         self._status = status
+        if self._keeper is not None and status.loaded:
+            self._keeper.keep_model(status.pid, status.loaded)
 
     def _hear_object(self, result: ObjectResult) -> None:
         self._object = result

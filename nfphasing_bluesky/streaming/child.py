@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from nfphasing_bluesky.core import TransportError
@@ -44,6 +45,11 @@ class Child:
         """False once it has ended."""
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """End it at once; for one that does not answer."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self, grace_s: float = 5.0) -> None:
         """End it: politely, then by SIGTERM, then by SIGKILL."""
         try:
@@ -62,8 +68,21 @@ class Child:
                 self._process.wait()
 
 
+@cache
+def pid_space() -> str:
+    """Where a process number means one process: this boot of this machine and a namespace in it.
+
+    A worker behind a forwarded port or in a container is elsewhere. Empty where the system does not say.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine runs; a zombie does not."""
+    """Return whether a process runs, a number of our own `pid_space`; a zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

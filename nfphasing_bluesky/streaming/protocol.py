@@ -84,6 +84,8 @@ class WorkerStatus:
             waiting_frames, waiting_documents, open_runs, uptime_s; latency_p50_s, latency_p99_s (of the last
             thousand frames, absent before the first).
         pid: of the worker process.
+        machine: where that number is one, see `child.pid_space`; empty where it is not known.
+        loaded: name or folder that the model was loaded by; empty without one.
         time: when this was said, s since the epoch.
     """
 
@@ -95,6 +97,8 @@ class WorkerStatus:
     latency_s: float = 0.0
     statistics: Mapping[str, float] = field(default_factory=dict)
     pid: int = 0
+    machine: str = ""
+    loaded: str = ""
     time: float = field(default_factory=time.time)
 
     def to_message(self) -> Message:

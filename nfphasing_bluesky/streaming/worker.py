@@ -18,6 +18,7 @@ from nfphasing_bluesky.core import (
     TransportError,
 )
 from nfphasing_bluesky.streaming import wire
+from nfphasing_bluesky.streaming.child import pid_space
 from nfphasing_bluesky.streaming.curve import ClientKeys, public_key, server_keys
 from nfphasing_bluesky.streaming.doorman import Doorman
 from nfphasing_bluesky.streaming.frames import FrameIndex
@@ -91,7 +92,7 @@ class Worker:
         self._settings, self._outputs, self._load = settings, outputs, load
         self._active, self._loading = settings.autostart, settings.model
         self._reconstructor: ReconstructorLike | None = None
-        self._trouble = self._excused = ""
+        self._trouble = self._excused = self._loaded = ""
         self._watch: ModelWatch | None = None
         self._catch_up: CatchUp | None = None
         self._orders: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
@@ -167,6 +168,8 @@ class Worker:
             latency_s=self._voice.latency_s,
             statistics=self._statistics(),
             pid=os.getpid(),
+            machine=pid_space(),
+            loaded=self._loaded,
         )
         if self._metrics is not None:
             self._metrics.show(total)
@@ -286,7 +289,7 @@ class Worker:
             watch = None if self._find is None else ModelWatch(model, self._find)
             self._reconstructor = self._load(model, self._settings.device, self._settings.reconstruction)
             self._watch_over(watch)
-            self._trouble = ""
+            self._trouble, self._loaded = "", model
         except Exception as error:
             kept = "" if self._reconstructor is None else f"; {self._reconstructor.info.name} stays in use"
             self._trouble = f"model {model!r} was not loaded: {error}{kept}"

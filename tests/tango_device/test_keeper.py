@@ -5,7 +5,7 @@ import pytest
 from nfphasing_bluesky.streaming.child import Child
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from tango_device import keeper as module
-from tango_device.keeper import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Keeper
+from tango_device.keeper import FIRST_PAUSE_S, HUNG_S, LONGEST_PAUSE_S, SLOW_START_S, STEADY_S, Keeper
 
 
 @pytest.fixture
@@ -62,6 +62,59 @@ def test_one_that_lived_long_is_started_again_at_once(keeper, clock):
     clock[0] += FIRST_PAUSE_S
     keeper.look()
     assert len(started) == 3 and "falls" not in keeper.told
+
+
+@pytest.fixture
+def sleeper(tmp_path):
+    """A keeper of processes that live and say nothing, and what it started."""
+    settings = WorkerSettings(**{n: f"ipc://{tmp_path}/{n}" for n in ("documents", "results", "control")})
+    started = []
+
+    def start(of):
+        started.append(Child(of, command=(sys.executable, "-c", "import time; time.sleep(600)")))
+        return started[-1]
+
+    made = Keeper(settings, start)
+    yield made, started
+    for child in started:
+        child.kill()
+
+
+def test_one_that_is_silent_for_too_long_is_ended_and_started_again(sleeper, clock):
+    keeper, started = sleeper
+    keeper.look()
+    pid = started[0].pid
+    clock[0] += HUNG_S + 1
+    keeper.look(pid, HUNG_S)
+    assert started[0].running
+    # it never spoke: it may be starting
+    keeper.look(None)
+    keeper.look(pid + 1, HUNG_S + 1)
+    assert started[0].running
+    keeper.look(pid, HUNG_S + 1)
+    assert not started[0].running and len(started) == 1 and "restarted" in keeper.told
+    clock[0] += FIRST_PAUSE_S
+    # what the one before said last is long ago: the new one has its own time
+    keeper.look(pid, 2 * HUNG_S)
+    assert len(started) == 2
+    clock[0] += HUNG_S + 1
+    keeper.look(pid, 3 * HUNG_S)
+    assert started[1].running
+    clock[0] += SLOW_START_S
+    keeper.look(pid, 20 * HUNG_S)
+    assert not started[1].running
+
+
+def test_the_next_child_has_the_model_that_the_last_one_loaded(sleeper, clock):
+    keeper, started = sleeper
+    keeper.look()
+    keeper.keep_model(started[0].pid + 1, "of somebody else")
+    keeper.keep_model(started[0].pid, "tiny-image")
+    started[0].kill()
+    keeper.look()
+    clock[0] += FIRST_PAUSE_S
+    keeper.look()
+    assert started[1].settings.model == "tiny-image"
 
 
 def test_it_knows_its_own_and_starts_none_after_close(keeper):
