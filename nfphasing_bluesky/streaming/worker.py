@@ -6,6 +6,7 @@ import queue as queues
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,7 @@ class Worker:
         self._context = zmq.Context()
         self._doorman: Doorman | None = None
         self._metrics: Metrics | None = None
+        threads = ExitStack()
         try:
             keys: ClientKeys | None = None
             if settings.curve is not None:
@@ -127,12 +129,16 @@ class Worker:
             self._intake = Intake(
                 self._context, settings.documents, settings.proxy, self._queue, self._doorman, keys
             )
+            threads.callback(self._intake.close)
             self._speaker = Speaker(self._context, settings, self.status, self._obey, self._doorman)
+            threads.callback(self._speaker.close)
             if self._doorman is not None:
                 self._doorman.start()
             self._metrics = _metrics(settings.metrics)
             self._voice.open(self._context, self._speaker, settings.replies, self._metrics)
         except BaseException:
+            self._queue.close()
+            threads.close()
             self._storing.close()
             if self._doorman is not None:
                 self._doorman.close()
