@@ -1,15 +1,17 @@
 """The NfPhasing device: a thin face over a worker process."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tango import AttrQuality, AutoTangoAllowThreads, DeviceProxy, DevState, Except, Util
+from tango import AttrQuality, AutoTangoAllowThreads, DevFailed, DeviceProxy, DevState, Except, Util
 from tango.server import Device, attribute, command, device_property
 
 from nfphasing_bluesky import __version__
 from nfphasing_bluesky.clients.properties import DEFAULTS
+from nfphasing_bluesky.clients.registration import reason
 from nfphasing_bluesky.core import (
     Policy,
     ReconstructionSettings,
@@ -27,6 +29,8 @@ from tango_device.logs import DeviceLog
 from tango_device.showing import Reading, Showing
 from tango_device.source import SourceSettings, source_settings
 from tango_device.taking import NO_SOURCE, Taker, Taking
+
+logger = logging.getLogger(__name__)
 
 
 def _property(name: str, dtype: Any = str) -> device_property:
@@ -71,6 +75,7 @@ class NfPhasing(Device):
 
     _rate_hz = 2.0
     _ready = False
+    _known = False
 
     worker = _property("worker")
     model_name = _property("model_name")
@@ -106,7 +111,7 @@ class NfPhasing(Device):
 
     def init_device(self) -> None:
         """Attach to the worker, or start it."""
-        super().init_device()
+        self._read_properties()
         self.add_version_info("nfphasing-bluesky", __version__)
         self._showing: Showing | None = None
         self._taker: Taker | None = None
@@ -124,6 +129,16 @@ class NfPhasing(Device):
         if source is not None:
             self._taker = Taker(source, ends, link.answering, self.data_key, self.stream)
         self._showing = Showing(self, link, self.model_name, lambda: self._rate_hz, self._now)
+
+    def _read_properties(self) -> None:
+        """Read the properties; in an Init while the database is away they stay as they were."""
+        try:
+            super().init_device()
+        except DevFailed as error:
+            if not self._known:
+                raise
+            logger.error("the properties could not be read and stay as they were: %s", reason(error))
+        self._known = True
 
     def delete_device(self) -> None:
         """Detach; end a worker that was started here."""
@@ -214,9 +229,9 @@ class NfPhasing(Device):
         self.push_change_event(name, *reading)
 
     def show_fields(self, fields: Mapping[str, FrameField], gone: Mapping[str, FrameField]) -> None:
-        """Add attributes and remove others."""
+        """Add attributes and remove others; what a person wrote about one in the database stays there."""
         for name in gone:
-            self.remove_attribute(name)
+            self.remove_attribute(name, clean_db=False)
         for name, field in fields.items():
             self.add_attribute(attribute(name=name, fget=_frame_reader(name), **field.declaration()))
             if not field.image:

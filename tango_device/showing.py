@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tango import AttrQuality, DevFailed, DevState, EnsureOmniThread
 
+from nfphasing_bluesky.clients.registration import reason
 from nfphasing_bluesky.core import ModelInfo
 from nfphasing_bluesky.streaming.protocol import FrameResult, Verb, WorkerState, WorkerStatus
 from tango_device.attributes import (
@@ -20,12 +21,13 @@ from tango_device.attributes import (
 )
 from tango_device.fields import FrameField, Source, pushable
 from tango_device.link import WorkerLink
-from tango_device.state import assess, quality_of, with_source
+from tango_device.state import assess, quality_of, with_source, without_attributes
 from tango_device.taking import NO_SOURCE, Taking
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.1
+_RETRY_S = 1.0
 
 Reading = tuple[Any, float, AttrQuality]
 
@@ -89,6 +91,7 @@ class Showing:
         self._dynamic: dict[str, FrameField] = {}
         self._told: dict[str, Any] = {}
         self._attached = False
+        self._refused, self._retry_at = "", 0.0
         self._asked_to_load: int | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nfphasing-push", daemon=True)
@@ -166,14 +169,13 @@ class Showing:
         last: FrameResult | None = self._latest[Source.FRAME].value
         taking = self._source()
         self._push_changed(SOURCE_FIELDS, taking)
-        self._show_state(*with_source(*assess(health, last, self._attached), taking))
+        said = with_source(*assess(health, last, self._attached), taking)
+        self._show_state(*(without_attributes(self._refused) if self._refused else said))
 
     def _follow(self, status: WorkerStatus) -> None:
         """Follow the worker's model; load the one of the property into a worker that has none."""
         if status.model is not None and not _same(status.model, self._model):
-            self._model = status.model
-            self._forget()
-            self._show_fields(model_fields(status.model))
+            self._try_to_show(status.model)
         if status.model is not None or status.state is WorkerState.FAULT:
             # who has none afterwards is another process, or was reset to try again
             self._asked_to_load = None
@@ -181,6 +183,20 @@ class Showing:
         if wanted and self._asked_to_load != status.pid:
             self.link.ask(Verb.LOAD_MODEL, model=self._model_name)
             self._asked_to_load = status.pid
+
+    def _try_to_show(self, model: ModelInfo) -> None:
+        """Show the attributes of a model; where Tango refuses, because its database is away, again later."""
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            self._show_fields(model_fields(model))
+        except DevFailed as error:
+            if not self._refused:
+                logger.exception("the attributes of the model %s cannot be made yet", model.name)
+            self._refused, self._retry_at = reason(error), time.monotonic() + _RETRY_S
+            return
+        self._refused, self._model = "", model
+        self._forget()
 
     def _forget(self) -> None:
         """What an earlier model said is no value of this one's attributes."""
@@ -195,12 +211,16 @@ class Showing:
             for name in before.keys() & after.keys()
             if before[name].declaration() == after[name].declaration()
         }
-        self.fields = {**{field.name: field for field in FRAME_FIELDS}, **after}
+        for name in before.keys() - stay:
+            self._face.show_fields({}, {name: before[name]})
+            self._dynamic = {k: field for k, field in self._dynamic.items() if k != name}
+        for name, field in after.items():
+            if name not in stay:
+                self._face.show_fields({name: field}, {})
+            self._dynamic = {**self._dynamic, name: field}
+            self.fields = {**{field.name: field for field in FRAME_FIELDS}, **self._dynamic}
         self._dynamic = after
-        self._face.show_fields(
-            {name: field for name, field in after.items() if name not in stay},
-            {name: field for name, field in before.items() if name not in stay},
-        )
+        self.fields = {**{field.name: field for field in FRAME_FIELDS}, **after}
 
     def _push_changed(self, fields: Sequence[StatusField | SourceField], said: Any) -> None:
         for field in fields:

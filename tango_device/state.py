@@ -66,6 +66,14 @@ def with_source(state: DevState, status: str, source: Taking) -> tuple[DevState,
     return state, status
 
 
+def without_attributes(why: str) -> tuple[DevState, str]:
+    """Return State and Status while Tango does not let the model's attributes be made."""
+    return DevState.ALARM, (
+        f"The attributes of the model cannot be made: {why}. Is the Tango database up? Start it; the worker "
+        "goes on, and this is tried again every second."
+    )
+
+
 def _running(frame: FrameResult | None, raw_uid: str, name: str) -> tuple[DevState, str]:
     if frame is not None and frame.raw_uid == raw_uid:
         if frame.verdict == "FAILED":

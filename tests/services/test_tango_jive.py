@@ -88,9 +88,15 @@ def _history(proxy):
 
 
 def test_a_configuration_that_is_written_is_kept_over_init(panels, until):
-    config = panels.get_attribute_config("reduced_chi2")
-    config.label = "chi2 of our beamline"
-    panels.set_attribute_config(config)
+    # of the class, and of the model, whose attributes go and come back
+    for name in ("reduced_chi2", "offset_rad"):
+        config = panels.get_attribute_config(name)
+        config.label = f"{name} of our beamline"
+        panels.set_attribute_config(config)
     panels.Init()
     assert until(lambda: panels.state() == tango.DevState.ON)
-    assert panels.get_attribute_config("reduced_chi2").label == "chi2 of our beamline"
+    assert panels.get_attribute_config("reduced_chi2").label == "reduced_chi2 of our beamline"
+    assert panels.get_attribute_config("offset_rad").label == "offset_rad of our beamline"
+    # the database is everybody's
+    for name in ("reduced_chi2", "offset_rad"):
+        panels.get_device_db().delete_device_attribute_property(panels.dev_name(), {name: ["label"]})
