@@ -9,6 +9,7 @@ import numpy as np
 from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, is_transmission
 from nfphasing_bluesky.streaming.protocol import Counts, FrameResult, WorkerStatus
 from tango_device.fields import DIMENSIONLESS, TEXT_FORMAT, WHOLE_FORMAT, FrameField, with_encoded
+from tango_device.link import WorkerLink
 from tango_device.object_attributes import OBJECT_FIELDS
 from tango_device.pattern_attributes import pattern_fields
 from tango_device.taking import Taking
@@ -163,6 +164,22 @@ SOURCE_FIELDS = (
         "Frames of the present run that the source numbered and that could not be taken.",
         "Frames lost",
         lambda taking: taking.lost,
+        "count",
+    ),
+)
+
+
+class LinkField(_Field[WorkerLink]):
+    """An attribute about what this server hears of the worker."""
+
+
+LINK_FIELDS = (
+    LinkField(
+        "frames_not_shown",
+        "Frames that were reconstructed and came faster than this server could show them, since Init; the "
+        "derived run has them.",
+        "Frames not shown",
+        lambda link: link.not_shown,
         "count",
     ),
 )

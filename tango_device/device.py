@@ -22,7 +22,15 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.streaming.curve import client_keys
 from nfphasing_bluesky.streaming.protocol import Verb
 from nfphasing_bluesky.streaming.settings import WorkerSettings
-from tango_device.attributes import FRAME_FIELDS, SOURCE_FIELDS, STATUS_FIELDS, SourceField, StatusField
+from tango_device.attributes import (
+    FRAME_FIELDS,
+    LINK_FIELDS,
+    SOURCE_FIELDS,
+    STATUS_FIELDS,
+    LinkField,
+    SourceField,
+    StatusField,
+)
 from tango_device.fields import FrameField
 from tango_device.link import Ends, WorkerLink
 from tango_device.logs import DeviceLog
@@ -59,6 +67,13 @@ def _status_reader(field: StatusField) -> Callable[..., Any]:
 def _source_reader(field: SourceField) -> Callable[..., Any]:
     def read(self: "NfPhasing", _: object = None) -> Any:
         return field.value(self._now())
+
+    return read
+
+
+def _link_reader(field: LinkField) -> Callable[..., Any]:
+    def read(self: "NfPhasing", _: object = None) -> Any:
+        return field.dtype() if self._showing is None else field.value(self._showing.link)
 
     return read
 
@@ -107,7 +122,9 @@ class NfPhasing(Device):
         locals()[_item.name] = attribute(fget=_status_reader(_item), **_item.declaration())
     for _part in SOURCE_FIELDS:
         locals()[_part.name] = attribute(fget=_source_reader(_part), **_part.declaration())
-    del _field, _item, _part
+    for _one in LINK_FIELDS:
+        locals()[_one.name] = attribute(fget=_link_reader(_one), **_one.declaration())
+    del _field, _item, _part, _one
 
     def init_device(self) -> None:
         """Attach to the worker, or start it."""
@@ -276,11 +293,14 @@ class NfPhasing(Device):
         )
 
     def _order(self, verb: Verb, **arguments: object) -> str:
-        if self._showing is None:
+        showing = self._showing
+        if showing is None:
             Except.throw_exception("NfPhasing_Misconfigured", self.get_status(), f"NfPhasing.{verb}")
             raise AssertionError
         try:
-            status = self._showing.link.ask(verb, **arguments)
+            # a worker that hangs takes its time to be found out, and nobody else is to wait for that
+            with AutoTangoAllowThreads(self):
+                status = showing.link.ask(verb, **arguments)
         except TransportError as error:
             Except.throw_exception("NfPhasing_Worker", str(error), f"NfPhasing.{verb}")
             raise
@@ -327,5 +347,5 @@ class NfPhasing(Device):
 
     def _pushed_names(self) -> Iterator[str]:
         yield from ("State", "Status")
-        for field in (*FRAME_FIELDS, *STATUS_FIELDS, *SOURCE_FIELDS):
+        for field in (*FRAME_FIELDS, *STATUS_FIELDS, *SOURCE_FIELDS, *LINK_FIELDS):
             yield field.name

@@ -1,5 +1,6 @@
 """The device's side of the worker's sockets. Knows nothing of Tango and holds no torch."""
 
+import contextlib
 import logging
 import queue
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class WorkerLink:
     def __init__(self, ends: Ends, child: WorkerSettings | None = None, silence_limit_s: float = 3.0) -> None:
         self._ends, self._limit_s = ends, silence_limit_s
         self._frames: queue.Queue[FrameResult] = queue.Queue(_WAITING_AT_MOST)
+        self.not_shown = 0
+        """Frames that waited for `next_frame` and gave way to later ones."""
         self._object: ObjectResult | None = None
         self._pattern: PatternResult | None = None
         self._status: WorkerStatus | None = None
@@ -183,7 +186,8 @@ class WorkerLink:
                 self._forget_oldest()
 
     def _forget_oldest(self) -> None:
-        try:
+        with contextlib.suppress(queue.Empty):
             self._frames.get_nowait()
-        except queue.Empty:
-            return
+            if not self.not_shown:
+                logger.warning("frames come faster than they can be shown; frames_not_shown counts them")
+            self.not_shown += 1

@@ -13,8 +13,10 @@ from nfphasing_bluesky.core import ModelInfo
 from nfphasing_bluesky.streaming.protocol import FrameResult, Verb, WorkerState, WorkerStatus
 from tango_device.attributes import (
     FRAME_FIELDS,
+    LINK_FIELDS,
     SOURCE_FIELDS,
     STATUS_FIELDS,
+    LinkField,
     SourceField,
     StatusField,
     model_fields,
@@ -169,6 +171,7 @@ class Showing:
         last: FrameResult | None = self._latest[Source.FRAME].value
         taking = self._source()
         self._push_changed(SOURCE_FIELDS, taking)
+        self._push_changed(LINK_FIELDS, self.link)
         said = with_source(*assess(health, last, self._attached), taking)
         self._show_state(*(without_attributes(self._refused) if self._refused else said))
 
@@ -222,7 +225,7 @@ class Showing:
         self._dynamic = after
         self.fields = {**{field.name: field for field in FRAME_FIELDS}, **after}
 
-    def _push_changed(self, fields: Sequence[StatusField | SourceField], said: Any) -> None:
+    def _push_changed(self, fields: Sequence[StatusField | SourceField | LinkField], said: Any) -> None:
         for field in fields:
             value = field.value(said)
             if self._told.get(field.name) != value:

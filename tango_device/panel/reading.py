@@ -15,9 +15,12 @@ logger = logging.getLogger(__name__)
 
 PERIOD_S = 0.25
 _ANSWER_MS = 1500
+_ORDER_MS = 10_000
+"""The device gives its worker two seconds, and then says what is wrong: longer than that."""
 _SCALARS = (
     "verdict", "reason", "frame_id", "seq_num", "pattern_seq_num", "latency", "reduced_chi2", "ood_score",
     "model", "frames_received", "frames_reconstructed", "frames_dropped", "frames_failed",
+    "frames_not_shown",
     "density_unit", "density_quantity", "axis_unit", "raw_uid", "object_frames", "object_components",
     "object_axis_unit",
 )  # fmt: skip
@@ -88,7 +91,7 @@ class Reader:
     def order(self, command: str, argument: str | None = None) -> str:
         """Have a command of the device carried out; returns its answer, or why there is none."""
         try:
-            proxy = self._connected()
+            proxy = _connected(self._device, _ORDER_MS)
             return str(
                 proxy.command_inout(command) if argument is None else proxy.command_inout(command, argument)
             )
@@ -98,7 +101,7 @@ class Reader:
     def read(self) -> Snapshot:
         """Read once."""
         try:
-            return self._read(self._connected())
+            return self._read(self._reading())
         except tango.DevFailed as error:
             self._drawn = ()
             return Snapshot(problem=f"{self._device} does not answer: {_words(error)}")
@@ -111,12 +114,9 @@ class Reader:
                 except Exception:
                     logger.exception("the panel could not read %s; it goes on", self._device)
 
-    def _connected(self) -> tango.DeviceProxy:
+    def _reading(self) -> tango.DeviceProxy:
         if self._proxy is None:
-            proxy = tango.DeviceProxy(self._device)
-            proxy.set_timeout_millis(_ANSWER_MS)
-            proxy.set_source(tango.DevSource.DEV)
-            self._proxy = proxy
+            self._proxy = _connected(self._device, _ANSWER_MS)
         return self._proxy
 
     def _read(self, proxy: tango.DeviceProxy) -> Snapshot:
@@ -135,6 +135,13 @@ class Reader:
             self._drawn = drawn
         state, status = str(proxy.state()), proxy.status()
         return Snapshot("", state, status, {**values, **self._arrays}, self._words, parameters, fresh)
+
+
+def _connected(device: str, answer_ms: int) -> tango.DeviceProxy:
+    proxy = tango.DeviceProxy(device)
+    proxy.set_timeout_millis(answer_ms)
+    proxy.set_source(tango.DevSource.DEV)
+    return proxy
 
 
 def _valid(proxy: tango.DeviceProxy, names: list[str]) -> dict[str, Any]:

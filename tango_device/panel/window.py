@@ -120,7 +120,7 @@ class Panel(TaurusWidget):
         if snapshot.problem:
             return
         self.frame.setText(_frame_line(values))
-        self.counters.setText("   ".join(f"{word} {values.get(name, '-')}" for name, word in _COUNTERS))
+        self.counters.setText(_counters(values))
         self._show_parameters(snapshot)
         if str(values.get("model", "")) != self._model:
             self._model = str(values.get("model", ""))
@@ -200,6 +200,13 @@ def shipped_models() -> list[str]:
     """Names of the models that come with the package; read from its folders, because loading wants torch."""
     folders = (files("nfphasing_bluesky") / "models").iterdir()
     return sorted(folder.name for folder in folders if (folder / "card.json").is_file())
+
+
+def _counters(values: Any) -> str:
+    counted = [f"{word} {values.get(name, '-')}" for name, word in _COUNTERS]
+    if values.get("frames_not_shown"):
+        counted.append(f"not shown {values['frames_not_shown']}")
+    return "   ".join(counted)
 
 
 def _frame_line(values: Any) -> str:

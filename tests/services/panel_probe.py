@@ -44,6 +44,18 @@ def banded(panel):
     return int((np.abs(pixels - wanted) < 3).all(axis=-1).sum())
 
 
+def curves(plot):
+    """What is drawn of a curve, in the coordinates of the plot: of the intensity the log10."""
+    points = plot._points.scatter.data
+    return {
+        "points": np.stack([points["x"], points["y"]]),
+        "line": np.stack(plot._line.curve.getData()),
+        "lower": np.stack(plot._lower.curve.getData()),
+        "upper": np.stack(plot._upper.curve.getData()),
+        "labels": [plot.getAxis(side).labelText for side in ("bottom", "left")],
+    }
+
+
 def corners(panel, plot):
     """Where the first pixel and the last lie in the window: column, row of the screen."""
     height, width = plot.image.image.shape
@@ -91,6 +103,7 @@ def main(device, frame, folder, model=None):
         application.processEvents()
         time.sleep(0.02)
     panel.grab().save(str(folder / "panel.png"))
+    light = panel.light.grab().toImage().pixelColor(12, 12)
     cells = [
         [panel.parameters.item(row, column).text() for column in range(3)]
         for row in range(panel.parameters.rowCount())
@@ -102,10 +115,16 @@ def main(device, frame, folder, model=None):
         images["axis"] = panel.mean.getAxis("bottom").labelText
         images["bars"] = [plot.bar.getAxis("left").labelText for plot in (panel.mean, panel.std)]
         images["title"] = panel.mean.titleLabel.text
+        for name in ("measured", "predicted"):
+            if hasattr(getattr(panel, name, None), "image"):
+                images[f"{name}_colours"] = colours(panel, getattr(panel, name))
+                images[f"{name}_levels"] = getattr(panel, name).bar.levels()
+                images[f"{name}_title"] = getattr(panel, name).titleLabel.text
     else:
-        images = {"banded": banded(panel)}
+        images = {"banded": banded(panel), **curves(panel.measured)}
     words = {name: getattr(panel, name).text() for name in ("state", "light", "reason", "counters", "frame")}
     orders = [] if model is None else give_orders(application, panel, model)
+    images["lit"] = [light.red(), light.green(), light.blue()]
     np.savez(folder / "seen.npz", orders=orders, cells=cells, models=panel.models.count(), **images, **words)
     panel.close()
 
