@@ -20,12 +20,13 @@ class Metrics:
 
     Args:
         address: HOST:PORT to serve `/metrics` at; the settings have checked that it is on this machine.
+        device: that the model computes on, as the settings name it.
 
     Raises:
         TransportError: the port is taken.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, device: str = "auto") -> None:
         host, _, port = address.rpartition(":")
         self._registry = CollectorRegistry()
         self._latency = Histogram(
@@ -35,6 +36,7 @@ class Metrics:
             registry=self._registry,
         )
         self._status: WorkerStatus | None = None
+        self._device = device
         self._registry.register(self)
         try:
             self._server: WSGIServer
@@ -70,7 +72,7 @@ class Metrics:
         for state in WorkerState:
             states.add_metric([str(state)], float(state is status.state))
         yield states
-        memory = _gpu_memory()
+        memory = _gpu_memory(self._device)
         if memory is not None:
             yield GaugeMetricFamily(
                 "nfphasing_gpu_memory_bytes", "Memory that torch holds on the GPU.", memory
@@ -94,9 +96,9 @@ _HELP = {
 }
 
 
-def _gpu_memory() -> float | None:
-    """Bytes reserved on the GPU; None without one, and where torch was not loaded."""
+def _gpu_memory(device: str) -> float | None:
+    """Bytes reserved on the GPU of this name; None without one, and where torch was not loaded."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_initialized() or not device.startswith(("auto", "cuda")):
         return None
-    return float(torch.cuda.memory_reserved())
+    return float(torch.cuda.memory_reserved(None if device == "auto" else device))

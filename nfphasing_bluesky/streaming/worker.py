@@ -134,7 +134,7 @@ class Worker:
             threads.callback(self._speaker.close)
             if self._doorman is not None:
                 self._doorman.start()
-            self._metrics = _metrics(settings.metrics)
+            self._metrics = _metrics(settings.metrics, settings.device)
             self._voice.open(self._context, self._speaker, settings.replies, self._metrics)
         except BaseException:
             self._queue.close()
@@ -370,12 +370,12 @@ class Worker:
         self._context.destroy(linger=500)
 
 
-def _metrics(address: str | None) -> "Metrics | None":
+def _metrics(address: str | None, device: str) -> "Metrics | None":
     if address is None:
         return None
     from nfphasing_bluesky.streaming.metrics import Metrics
 
-    return Metrics(address)
+    return Metrics(address, device)
 
 
 def _minus(a: Counts, b: Counts) -> Counts:
