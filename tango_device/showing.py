@@ -173,11 +173,11 @@ class Showing:
         self._push_changed(SOURCE_FIELDS, taking)
         self._push_changed(LINK_FIELDS, self.link)
         said = with_source(*assess(health, last, self._attached), taking)
-        self._show_state(*(without_attributes(self._refused) if self._refused else said))
+        self._show_state(*without_attributes(*said, self._refused))
 
     def _follow(self, status: WorkerStatus) -> None:
         """Follow the worker's model; load the one of the property into a worker that has none."""
-        if status.model is not None and not _same(status.model, self._model):
+        if status.model is not None and (self._refused or not _same(status.model, self._model)):
             self._try_to_show(status.model)
         if status.model is not None or status.state is WorkerState.FAULT:
             # who has none afterwards is another process, or was reset to try again

@@ -66,8 +66,16 @@ def with_source(state: DevState, status: str, source: Taking) -> tuple[DevState,
     return state, status
 
 
-def without_attributes(why: str) -> tuple[DevState, str]:
-    """Return State and Status while Tango does not let the model's attributes be made."""
+def without_attributes(state: DevState, status: str, why: str) -> tuple[DevState, str]:
+    """Return State and Status while Tango refuses the model's attributes; a worker in trouble comes first.
+
+    Args:
+        state: with all attributes.
+        status: with all attributes.
+        why: they could not be made; empty when they could.
+    """
+    if not why or state in (DevState.FAULT, DevState.INIT):
+        return state, status
     return DevState.ALARM, (
         f"The attributes of the model cannot be made: {why}. Is the Tango database up? Start it; the worker "
         "goes on, and this is tried again every second."

@@ -8,6 +8,7 @@ import tango
 
 from nfphasing_bluesky.clients.properties import DEFAULTS
 from nfphasing_bluesky.core import SettingsError, TransportError
+from nfphasing_bluesky.core.secrets import redacted
 
 CLASS = "NfPhasing"
 _DEVICE = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+")
@@ -28,12 +29,19 @@ def register(
         tango_host: `HOST:PORT`; None takes TANGO_HOST, as every Tango client does.
 
     Raises:
-        SettingsError: for a property that the class does not have, or a name of another form.
+        SettingsError: for a property that the class does not have or with a secret in it, or a name of
+            another form.
         TransportError: when the database cannot be reached or refuses.
     """
     wanted = dict(properties or {})
     if unknown := sorted(set(wanted) - set(DEFAULTS)):
         raise SettingsError(f"{CLASS} has no properties {unknown}, expected some of {sorted(DEFAULTS)}")
+    for name, value in wanted.items():
+        if redacted(value) != value:
+            raise SettingsError(
+                f"property {name}={redacted(value)!r} holds a secret, and everybody can read the database; "
+                "put the key into the environment variable TILED_API_KEY of the server"
+            )
     if not _DEVICE.fullmatch(device):
         raise SettingsError(f"device {device!r}, expected domain/family/member, as lab/nfphasing/1")
     if not re.fullmatch(rf"{CLASS}/[\w.-]+", server):

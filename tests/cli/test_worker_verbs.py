@@ -153,3 +153,17 @@ def test_a_file_with_a_secret_at_a_wrong_place(tmp_path):
         done = nfphasing(*verb, tmp_path / "worker.toml")
         assert done.returncode == 1 and "api_key: there is no such key" in done.stderr
         assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_log_lines_for_programs(start, tmp_path):
+    endpoints = {name: f"ipc://{tmp_path}/{name}" for name in ("documents", "results", "control")}
+    settings = {**endpoints, "catalog": str(tmp_path / "catalog"), "log": "json"}
+    process = start("serve", json.dumps(settings))
+    assert until(lambda: process.poll() is not None or _state(endpoints["control"]) == "STANDBY")
+    process.send_signal(signal.SIGTERM)
+    done = finish(process)
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    assert any(line["level"] == "INFO" and line["logger"].startswith("tiled") for line in lines), done.err
+    assert all(line["time"] and line["pid"] == process.pid for line in lines)
+    assert not re.search(LINE, done.err)

@@ -47,11 +47,16 @@ def test_the_verb_writes_server_devices_and_properties(database):
     [
         (("--device", "lab/nfphasing/1", "--property", "modle=x"), "no properties"),
         (("--device", "nfphasing"), "domain/family/member"),
+        (
+            ("--device", "lab/nfphasing/1", "--property", "catalog=https://tiled.example?api_key=s3cret"),
+            "TILED_API_KEY",
+        ),
     ],
 )
 def test_wrong_words_end_it_with_what_is_expected(tango_host, arguments, what):
     done = nfphasing("register", "--server", "NfPhasing/verb", *arguments)
     assert done.returncode == 1 and what in done.stderr and "Traceback" not in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 def test_a_database_that_is_not_there_is_named():

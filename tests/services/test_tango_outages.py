@@ -144,6 +144,10 @@ def test_a_model_that_is_loaded_while_the_database_is_away_gets_its_attributes_l
         database.end()
         proxy.LoadModel("tiny-image")
         assert until(lambda: proxy.state() == tango.DevState.ALARM), proxy.status()
+        # back to the one whose attributes were there, and to the other again
+        for model in ("tiny-line", "tiny-image"):
+            proxy.LoadModel(model)
+            assert until(lambda model=model: proxy.model == model), proxy.status()
         started = database.start()
         try:
             assert until(lambda: "offset_rad" in proxy.get_attribute_list()), proxy.status()

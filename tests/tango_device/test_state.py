@@ -8,7 +8,7 @@ from tango import AttrQuality, DevState
 from nfphasing_bluesky.core import ReconstructionSettings
 from nfphasing_bluesky.streaming.protocol import FrameResult, WorkerState, WorkerStatus
 from tango_device.link import Health
-from tango_device.state import assess, quality_of, with_source
+from tango_device.state import assess, quality_of, with_source, without_attributes
 from tango_device.taking import NO_SOURCE, Taking
 from tests.straight_line import StraightLine
 
@@ -105,6 +105,14 @@ def test_a_source_adds_what_it_waits_for(case):
     source, before, state, advice = SOURCES[case]
     found, status = with_source(before, "Status of the worker.", source)
     assert (found, advice in status) == (state, True), status
+
+
+def test_attributes_that_cannot_be_made_are_an_alarm_unless_the_worker_is_in_trouble():
+    state, status = without_attributes(DevState.RUNNING, "Status of the worker.", "no connection")
+    assert state == DevState.ALARM and "no connection. Is the Tango database up? Start it" in status
+    for state in (DevState.FAULT, DevState.INIT):
+        assert without_attributes(state, "Of the worker.", "no connection") == (state, "Of the worker.")
+    assert without_attributes(DevState.ON, "Of the worker.", "") == (DevState.ON, "Of the worker.")
 
 
 def test_the_quality_is_the_verdicts():
