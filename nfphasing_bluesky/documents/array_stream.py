@@ -1,6 +1,7 @@
 """Rows of arrays into a file, and the stream documents that say where they are."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from nfphasing_bluesky.core import StorageError
 from nfphasing_bluesky.documents.sinks import ArrayStore, ArrayWriter, FileSpec, Written
 
 log = logging.getLogger(__name__)
+
+_FILLING_BYTES = 2**22
+"""Rows of NaN that are made and written at once, for those that are owed."""
 
 
 class ArrayStream:
@@ -45,30 +49,42 @@ class ArrayStream:
 
         Rows that cannot be kept are owed and written as NaN later, so that those after them stay in step.
         """
-        if self._owed:
-            block = {name: _led_by_nan(rows, self._owed) for name, rows in block.items()}
         try:
-            if self._writer is None:
-                self._writer = self._store.open(self._file)
-            written = self._writer.append(block)
+            self._fill_up()
+            written = self._append(block)
         except StorageError as error:
             log.error("derived run %s: %s", self._file.uid, error)
             self._owed += count
             self.rows += count
             return str(error)
-        first = self.rows + 1 - self._owed
-        self._owed = 0
         self.rows += count
-        self._announce(written, first)
+        self._announce(written, self.rows + 1 - count)
         return ""
 
     def close(self) -> None:
         """Fill up rows that are still owed and finish the file."""
-        if self._owed:
-            empty = {a.name: np.empty((0, *a.shape), dtype=a.dtype) for a in self._file.arrays}
-            self.write(empty, 0)
+        try:
+            self._fill_up()
+        except StorageError as error:
+            log.error("derived run %s ends %d rows early: %s", self._file.uid, self._owed, error)
         if self._writer is not None:
             self._writer.close()
+
+    def _fill_up(self) -> None:
+        """Write NaN for rows that are owed, a few at a time: a disk may have been full for an hour."""
+        row_bytes = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in self._file.arrays)
+        while self._owed:
+            count = min(self._owed, max(1, _FILLING_BYTES // max(1, row_bytes)))
+            block = {a.name: np.full((count, *a.shape), np.nan, dtype=a.dtype) for a in self._file.arrays}
+            written = self._append(block)
+            first = self.rows + 1 - self._owed
+            self._owed -= count
+            self._announce(written, first)
+
+    def _append(self, block: Mapping[str, np.ndarray]) -> Written:
+        if self._writer is None:
+            self._writer = self._store.open(self._file)
+        return self._writer.append(block)
 
     def _announce(self, written: Written, first: int) -> None:
         """Say in stream documents where a block is; a new file gets new stream resources."""
@@ -100,7 +116,3 @@ class ArrayStream:
         )
         self._emit("stream_resource", composer.stream_resource_doc)
         return composer
-
-
-def _led_by_nan(rows: np.ndarray, count: int) -> np.ndarray:
-    return np.concatenate([np.full((count, *rows.shape[1:]), np.nan, dtype=rows.dtype), rows])

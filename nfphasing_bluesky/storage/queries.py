@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import xarray
 from tiled.client.container import Container
 from tiled.queries import Key
@@ -85,7 +86,7 @@ def _dataset(run: Any, name: str, why_not: str) -> xarray.Dataset:
         stream = run[name]
     except KeyError as error:
         raise StorageError(f"run {run.metadata['start']['uid']} has no stream {name!r}; {why_not}") from error
-    dataset = stream.read()
+    dataset = _read(stream)
     for name, key in stream.metadata["data_keys"].items():
         if name not in dataset:
             continue
@@ -102,3 +103,19 @@ def _dataset(run: Any, name: str, why_not: str) -> xarray.Dataset:
             dataset = dataset.assign_coords({name: coordinate})
     dataset.attrs["quantity"] = configuration["data"]["quantity"]
     return dataset
+
+
+def _read(stream: Any) -> xarray.Dataset:
+    """Read a stream; where a full disk ended its arrays before its events, their last rows are NaN."""
+    try:
+        return stream.read()
+    except ValueError:
+        keys = stream.metadata["data_keys"]
+        arrays = [name for name, key in keys.items() if "external" in key and name in stream]
+        dataset = stream.read(variables=["time", *sorted(set(keys) - set(arrays))])
+        for name in arrays:
+            rows = np.asarray(stream[name].read())
+            whole = np.full((dataset.sizes["time"], *rows.shape[1:]), np.nan, rows.dtype)
+            whole[: len(rows)] = rows[: len(whole)]
+            dataset[name] = (("time", *keys[name]["dims"]), whole)
+        return dataset

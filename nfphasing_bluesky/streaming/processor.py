@@ -330,11 +330,11 @@ class StreamProcessor:
                 run.derived.add(outcomes)
                 self._show(outcomes[0].origin.raw_uid, run)
         finally:
-            self.failed += unmade
-            self.reconstructed += len(outcomes) - unmade
-        unstored = run.derived.ledger.failed - before - unmade
-        if unstored:
-            self.trouble = f"{unstored} reconstructions could not be stored; see run {run.derived.uid}"
+            failed = max(unmade, run.derived.ledger.failed - before)
+            self.failed += failed
+            self.reconstructed += len(outcomes) - failed
+        if failed > unmade:
+            self.trouble = f"{failed - unmade} reconstructions could not be stored; see run {run.derived.uid}"
 
     def _show(self, raw_uid: str, run: _Run) -> None:
         found = run.derived.stitched

@@ -18,6 +18,7 @@ from nfphasing_bluesky.core import (
     Symmetry,
     settings_sha256,
 )
+from nfphasing_bluesky.documents import array_stream
 from nfphasing_bluesky.documents.derived import DerivedRun
 from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.documents.sinks import Written
@@ -63,6 +64,10 @@ class Sink:
 
     def column(self, key):
         return [value for page in self.of("event_page") for value in page["data"][key]]
+
+    def resource(self, data_key):
+        """The uid of the stream resource of a data key."""
+        return next(doc["uid"] for doc in self.of("stream_resource") if doc["data_key"] == data_key)
 
 
 @pytest.fixture
@@ -266,8 +271,15 @@ def test_arrays_that_cannot_be_kept_do_not_shift_later_ones(reconstructor, sink,
     assert np.isnan(rows[1]).all()
     np.testing.assert_array_equal(rows[2], posteriors[2].mean)
     assert "not stored: no space left" in sink.column("reason")[1]
-    last = sink.of("stream_datum")[-1]
-    assert last["indices"] == {"start": 1, "stop": 3} and last["seq_nums"] == {"start": 2, "stop": 4}
+    of_mean = [
+        doc for doc in sink.of("stream_datum") if doc["stream_resource"] == sink.resource("density_mean")
+    ]
+    assert [(doc["indices"]["start"], doc["indices"]["stop"]) for doc in of_mean] == [(0, 1), (1, 2), (2, 3)]
+    assert [(doc["seq_nums"]["start"], doc["seq_nums"]["stop"]) for doc in of_mean] == [
+        (1, 2),
+        (2, 3),
+        (3, 4),
+    ]
     assert (ledger.reconstructed, ledger.failed) == (2, 1)
 
 
@@ -278,6 +290,21 @@ def test_arrays_owed_at_the_end_are_filled_up(reconstructor, sink, posteriors):
         run.add([result])
     run.close()
     assert len(store.rows("density_mean")) == 3 and np.isnan(store.rows("density_mean")[2]).all()
+
+
+def test_rows_that_are_owed_for_long_are_filled_up_a_few_at_a_time(
+    reconstructor, sink, posteriors, monkeypatch
+):
+    monkeypatch.setattr(array_stream, "_FILLING_BYTES", 5 * 2 * 8 * posteriors[0].mean.size)
+    store = MemoryStore(broken=range(2, 25))
+    run = derived(reconstructor, sink, store)
+    for result in posteriors[:1] * 26:
+        run.add([result])
+    ledger = run.close()
+    assert [len(block["density_mean"]) for block in store.blocks] == [1, 5, 5, 5, 5, 3, 1, 1]
+    lacking = np.isnan(store.rows("density_mean")).all(1)
+    assert lacking.tolist() == [False] + 23 * [True] + 2 * [False]
+    assert (ledger.reconstructed, ledger.failed) == (3, 23)
 
 
 def test_the_same_settings_and_seed_give_the_same_rows(reconstructor, heard, raw_run):

@@ -293,6 +293,7 @@ def test_a_sink_that_raises_is_named_and_loses_no_frame(made, raw):
 def test_arrays_that_cannot_be_stored_are_failures_in_the_ledger_and_trouble(made, raw):
     run = made(store=raw.MemoryStore(broken=True)).feed(raw.raw_run(3))
     assert counts(run.ledgers()[0]) == (3, 0, 0, 3)
+    assert (run.processor.reconstructed, run.processor.failed) == (0, 3)
     assert "could not be stored" in run.processor.trouble
 
 

@@ -56,6 +56,18 @@ LARGE_INFO = ModelInfo(
     ),
     IMAGE_INFO.parameters,
 )
+HUGE_INFO = ModelInfo(
+    "tiny-huge",
+    "plane",
+    "1",
+    "3" * 64,
+    DensityInfo(
+        "plane",
+        "rad",
+        (Axis("y", np.linspace(0, 1, 256), "micrometer"), Axis("x", np.linspace(0, 1, 256), "micrometer")),
+    ),
+    IMAGE_INFO.parameters,
+)
 
 
 class LineReconstructor:
@@ -138,7 +150,7 @@ def load(model, device, settings):
         return KnownObject(settings)
     name, _, pace = model.partition(":")
     gate = Path(pace) if "/" in pace else None
-    infos = {"tiny-line": INFO, "tiny-image": IMAGE_INFO, "tiny-large": LARGE_INFO}
+    infos = {info.name: info for info in (INFO, IMAGE_INFO, LARGE_INFO, HUGE_INFO)}
     if name not in infos:
         raise ModelError(f"no model {model!r}, expected one of {sorted(infos)}")
     return LineReconstructor(settings, infos[name], float(0 if gate else pace or 0), gate)
