@@ -9,6 +9,8 @@ from nfphasing_bluesky.core import DensityInfo, Failure, ModelInfo, Posterior, V
 from nfphasing_bluesky.documents.sinks import ArraySpec
 
 DEVICE = "nfphasing"
+NOT_STORED = "reconstructed, but not stored"
+"""How the reason of a frame begins that a full disk took: it is worth another try."""
 _TEXT = ("verdict", "reason")
 _WHOLE = ("raw_seq_num",)
 _TRUST = (("reduced_chi2", ""), ("ess_fraction", ""), ("ood_score", ""))

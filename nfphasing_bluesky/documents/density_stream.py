@@ -11,6 +11,7 @@ from nfphasing_bluesky.core import DensityInfo, Failure, ModelInfo, Posterior
 from nfphasing_bluesky.documents.array_stream import ArrayStream
 from nfphasing_bluesky.documents.columns import (
     DEVICE,
+    NOT_STORED,
     array_keys,
     array_specs,
     misfit,
@@ -100,7 +101,7 @@ class DensityStream:
         problem = self._arrays.write(stacked(results, self._file.arrays), len(results))
         if not problem:
             return results
-        why = f"reconstructed, but not stored: {problem}"
+        why = f"{NOT_STORED}: {problem}"
         return [Failure(r.origin, why) if isinstance(r, Posterior) else r for r in results]
 
     def _write_events(self, results: Results) -> None:

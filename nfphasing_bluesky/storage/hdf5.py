@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**20
 _MOST_CHUNK_ROWS = 64
 _METADATA_BYTES = 2**16
+_ROOM_BYTES = 2**26
 
 
 class DerivedFiles:
@@ -179,6 +181,17 @@ class _Part:
         note.attrs["NX_class"] = "NXnote"
         note["type"] = "application/json"
         note["data"] = json.dumps(dict(self._spec.metadata), sort_keys=True)
+
+
+def has_room(folder: Path) -> bool:
+    """Return whether a folder can be made or is there, and takes a file of 64 MB."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
+    except OSError as error:
+        return error.errno in (errno.EOPNOTSUPP, errno.EINVAL)
+    return True
 
 
 def safe_name(uid: str) -> str:

@@ -107,15 +107,16 @@ def _dataset(run: Any, name: str, why_not: str) -> xarray.Dataset:
 
 def _read(stream: Any) -> xarray.Dataset:
     """Read a stream; where a full disk ended its arrays before its events, their last rows are NaN."""
+    keys = stream.metadata["data_keys"]
+    arrays = [name for name, key in keys.items() if "external" in key]
     try:
-        return stream.read()
+        dataset = stream.read()
     except ValueError:
-        keys = stream.metadata["data_keys"]
-        arrays = [name for name, key in keys.items() if "external" in key and name in stream]
         dataset = stream.read(variables=["time", *sorted(set(keys) - set(arrays))])
-        for name in arrays:
+    for name in set(arrays) - set(dataset):
+        whole = np.full((dataset.sizes["time"], *keys[name]["shape"]), np.nan, keys[name]["dtype_numpy"])
+        if name in stream:
             rows = np.asarray(stream[name].read())
-            whole = np.full((dataset.sizes["time"], *rows.shape[1:]), np.nan, rows.dtype)
             whole[: len(rows)] = rows[: len(whole)]
-            dataset[name] = (("time", *keys[name]["dims"]), whole)
-        return dataset
+        dataset[name] = (("time", *keys[name]["dims"]), whole)
+    return dataset

@@ -11,6 +11,7 @@ from tiled.client.container import Container
 from tiled.queries import Key
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.documents.columns import NOT_STORED
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.storage.catalogs import PROCESSED, RAW, runs_of
 from nfphasing_bluesky.storage.queries import density_dataset, reconstructions_of
@@ -157,10 +158,15 @@ def _kind(run: Any) -> tuple[Any, ...]:
 
 
 def _frames(run: Any) -> tuple[set[int], set[int]]:
-    """Sequence numbers that were reconstructed, and that failed."""
+    """Sequence numbers that were reconstructed, and that failed for another reason than a full disk."""
     if "density" not in run:
         return set(), set()
-    table = run["density"].read(variables=["raw_seq_num", "latency_s"])
-    rows = list(zip(np.asarray(table["raw_seq_num"]), np.asarray(table["latency_s"], float), strict=True))
-    done = {int(number) for number, latency in rows if not math.isnan(latency)}
-    return done, {int(number) for number, _ in rows} - done
+    table = run["density"].read(variables=["raw_seq_num", "latency_s", "reason"])
+    numbers, latencies = np.asarray(table["raw_seq_num"]), np.asarray(table["latency_s"], float)
+    done, failed = set(), set()
+    for number, latency, reason in zip(numbers, latencies, np.asarray(table["reason"]), strict=True):
+        if not math.isnan(latency):
+            done.add(int(number))
+        elif not str(reason).startswith(NOT_STORED):
+            failed.add(int(number))
+    return done, failed - done

@@ -5,8 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nfphasing_bluesky.core import ModelError, ReconstructionSettings, StreamSettings, settings_sha256
-from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.core import (
+    DataKeyError,
+    ModelError,
+    ModelInfo,
+    ReconstructionSettings,
+    StreamSettings,
+    settings_sha256,
+)
+from nfphasing_bluesky.documents.growing import points_of
+from nfphasing_bluesky.documents.keys import Document, choose_data_key, own_metadata
 from nfphasing_bluesky.documents.seen import Seen, in_words
 from nfphasing_bluesky.documents.sinks import DocumentSink
 from nfphasing_bluesky.storage.successors import Chain, chain_of, raw_documents
@@ -126,6 +134,30 @@ def read_job(catalog: "Container", uid: str, stream: StreamSettings) -> Job:
     return Job(chain, documents, stream, frozenset(there), missing, lacking)
 
 
+def unsuited(job: Job, info: ModelInfo) -> str:
+    """Say why a run that nobody has reconstructed is not for this model; empty where it may be.
+
+    Its start document may name model or modality under `nfphasing`.
+    """
+    if job.chain.runs:
+        return ""
+    start = job.documents[0][1]
+    said = own_metadata(start)
+    for what, mine in (("model", info.name), ("modality", info.modality)):
+        if said.get(what) not in (None, mine):
+            return f"its start document asks for {what} {said[what]!r}, the worker has {mine!r}"
+    if not job.there:
+        return f"it has no frame in stream {job.stream.stream!r}"
+    try:
+        if points_of(start, job.stream) is None:
+            for name, doc in job.documents:
+                if name == "descriptor" and doc.get("name") == job.stream.stream:
+                    choose_data_key(start, doc, job.stream.data_key)
+    except DataKeyError as error:
+        return str(error)
+    return ""
+
+
 class MakingUp:
     """Makes up for one raw run, a document at a time, so that others come in between.
 
@@ -179,6 +211,11 @@ class MakingUp:
         """End the derived run, as aborted when the raw run's end has not come."""
         if self._processor is not None:
             self._processor.close(reason)
+
+    @property
+    def trouble(self) -> str:
+        """Why results could not be stored; empty when they were."""
+        return "" if self._processor is None else self._processor.trouble
 
     def found(self) -> MadeUp:
         """Say what became of the raw run."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nfphasing_bluesky.core import StorageError
 from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
-from nfphasing_bluesky.storage.hdf5 import DerivedFiles
+from nfphasing_bluesky.storage.hdf5 import DerivedFiles, has_room
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -35,6 +35,11 @@ class Outputs:
     catalog_sink: "CatalogSink | None" = None
     owned_catalog: "Container | None" = None
     scratch: Path | None = None
+    files: Path | None = None
+
+    def has_room(self) -> bool:
+        """Whether the folder of the arrays takes another file; True where there is none."""
+        return self.files is None or has_room(self.files)
 
     @property
     def problem(self) -> str:
@@ -89,7 +94,7 @@ def open_outputs(
     owned = open_catalog(catalog, readable=[files]) if isinstance(catalog, (str, Path)) else None
     sink = CatalogSink(owned if isinstance(catalog, (str, Path)) else catalog, backup)
     sink.recover()
-    return Outputs(DerivedFiles(files, fallback=backup), [sink], sink, owned)
+    return Outputs(DerivedFiles(files, fallback=backup), [sink], sink, owned, files=files)
 
 
 def catalog_folder(catalog: "str | Path | Container") -> Path | None:

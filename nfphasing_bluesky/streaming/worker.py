@@ -14,6 +14,7 @@ import zmq
 
 from nfphasing_bluesky.core import (
     ModelError,
+    ModelInfo,
     NFPhasingError,
     ReconstructionSettings,
     TransportError,
@@ -52,7 +53,6 @@ Loader = Callable[[str, str, ReconstructionSettings], ReconstructorLike]
 
 _PATIENCE_S = 0.05
 _STORING_S = 60.0
-_LATENCIES_KEPT = 1000
 
 
 def load_reconstructor(model: str, device: str, settings: ReconstructionSettings) -> ReconstructorLike:
@@ -164,11 +164,10 @@ class Worker:
 
     def status(self) -> WorkerStatus:
         """Say how things are; from any thread."""
-        model = None if self._reconstructor is None else self._reconstructor.info
         total = WorkerStatus(
             state=self._state(),
             reason=self._trouble or ("" if self._watch is None else self._watch.notice),
-            model=model,
+            model=self._model(),
             counts=self._counts(),
             raw_uid=self._voice.raw_uid,
             latency_s=self._voice.latency_s,
@@ -240,7 +239,10 @@ class Worker:
             return None
         from nfphasing_bluesky.streaming.catch_up import CatchUp  # tiled's client comes in here
 
-        return CatchUp(self._settings, self._outputs, self._is_idle, self._voice.document)
+        return CatchUp(self._settings, self._outputs, self._is_idle, self._model, self._voice.document)
+
+    def _model(self) -> ModelInfo | None:
+        return None if self._reconstructor is None else self._reconstructor.info
 
     def _is_idle(self) -> bool:
         return not (self._processor.open_runs or self._queue.statistics().waiting_documents)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 
+from nfphasing_bluesky.core import StorageError, StreamSettings
 from nfphasing_bluesky.storage.catalogs import RAW, close_catalog, embedded_catalog, runs_of
 from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.storage.successors import raw_runs_between, whole_density_dataset
+from nfphasing_bluesky.streaming.catch_up import CatchUp
+from nfphasing_bluesky.streaming.outputs import open_outputs
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from tests.waiting import until
 
@@ -49,6 +52,109 @@ def test_missed_runs_and_lost_frames_are_made_up_for_and_live_ones_are_left_alon
             assert numbers.tolist() == list(range(1, count + 1))
     finally:
         close_catalog(client)
+
+
+@pytest.fixture
+def catching(tmp_path, tiny):
+    """What catches up from a catalog in this process; `go` steps it until a condition holds."""
+    outputs = open_outputs(tmp_path / "catalog")
+
+    class Catching:
+        client, model = outputs.owned_catalog, tiny.INFO
+
+        def __init__(self):
+            settings = WorkerSettings(
+                catalog="unused",
+                catch_up_days=1,
+                catch_up_every_s=0.05,
+                stream=StreamSettings(data_key="det"),
+            )
+            self.catch_up = CatchUp(settings, outputs, lambda: True, lambda: self.model)
+
+        def go(self, get, condition):
+            def stepped():
+                self.catch_up.step(get)
+                return condition()
+
+            return until(stepped)
+
+        def reconstructions(self, *runs):
+            """The exit status of every reconstruction of some runs."""
+            assert outputs.flush(240)
+            found = [reconstructions_of(self.client, uid(items)) for items in runs]
+            return [[run.metadata["stop"]["exit_status"] for run in those] for those in found]
+
+    made = Catching()
+    yield made
+    made.catch_up.close()
+    outputs.close()
+
+
+def test_what_fails_for_a_while_is_tried_again_and_more_seldom(catching, raw, tiny, caplog):
+    items, calls = list(raw.raw_run(4)), []
+    store(catching.client, items)
+
+    def get(settings):
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise StorageError("the file server is away")
+        reconstructor = tiny.LineReconstructor(settings)
+        if len(calls) == 2:
+            reconstructor.settings = None  # nothing that anybody foresaw
+        return reconstructor
+
+    assert catching.go(get, lambda: catching.catch_up.frames == 4)
+    assert len(calls) == 3 and calls[2] - calls[1] > 0.2 > 0.1 < calls[1] - calls[0]
+    assert "the file server is away; it is tried again in 0.1 s" in caplog.text
+    assert "it is tried again in 0.2 s" in caplog.text and "Traceback" in caplog.text
+    assert catching.reconstructions(items) == [["success"]]
+
+
+def test_what_never_works_is_given_up_and_said(catching, raw, caplog, monkeypatch):
+    monkeypatch.setattr("nfphasing_bluesky.streaming.catch_up.MOST_TRIES", 3)
+    items, calls = list(raw.raw_run(4)), []
+    store(catching.client, items)
+
+    def get(settings):
+        calls.append(1)
+        raise StorageError("the file server is away")
+
+    assert catching.go(get, lambda: f"last try; `nfphasing replay {uid(items)} --missing`" in caplog.text)
+    assert len(calls) == 3 and caplog.text.count("is not made up for") == 3
+
+
+def test_runs_that_are_not_for_the_model_are_left_out(catching, raw, tiny, caplog):
+    """Named are a model, a modality, a data key that the stream lacks, and a run without frames."""
+    caplog.set_level("INFO", "nfphasing_bluesky")
+    others = [
+        list(raw.raw_run(2, md={"nfphasing": {"model": "tiny-image"}})),
+        list(raw.raw_run(2, md={"nfphasing": {"modality": "plane"}})),
+        list(raw.raw_run(2, data_key="other")),
+        list(raw.raw_run(2, stream="baseline")),
+    ]
+    mine = list(raw.raw_run(3, md={"nfphasing": {"model": "tiny-line", "modality": "line"}}))
+    for items in (*others, mine):
+        store(catching.client, items)
+    assert catching.go(tiny.LineReconstructor, lambda: caplog.text.count("left out") == 4)
+    assert catching.go(tiny.LineReconstructor, lambda: catching.catch_up.frames == 3)
+    for why in (
+        "asks for model 'tiny-image', the worker has 'tiny-line'",
+        "asks for modality 'plane', the worker has 'line'",
+        "data key 'det' is not in stream 'primary'",
+        "no frame in stream 'primary'",
+    ):
+        assert why in caplog.text
+    catching.model = tiny.IMAGE_INFO
+
+    def get(settings):
+        return tiny.LineReconstructor(settings, tiny.IMAGE_INFO)
+
+    assert catching.go(get, lambda: catching.catch_up.frames == 7), caplog.text
+    assert catching.reconstructions(*others, mine) == [["success"], ["success"], [], [], ["success"]]
+
+
+def uid(items):
+    return items[0][1]["uid"]
 
 
 def test_only_runs_that_have_ended_long_enough_are_found(raw, tmp_path):

@@ -86,3 +86,29 @@ def test_a_disk_that_is_full_for_a_whole_run(worker, raw, tiny, tmp_path, client
     assert np.asarray(together["raw_seq_num"]).tolist() == list(range(1, N + 1))
     assert np.isfinite(np.asarray(together["latency_s"], float)).all()
     assert np.isfinite(together["density_mean"][:, 0, 0]).all()
+
+
+def test_a_worker_catches_up_once_there_is_room(worker, raw, tmp_path, client):
+    """It does not begin while the disk is full, and one that fills up meanwhile costs no frame for good."""
+    items = list(raw.raw_run(40))
+    live = worker(
+        model="tiny-huge:0.02",
+        catalog=str(tmp_path / "catalog"),
+        catch_up_days=1,
+        catch_up_every_s=0.3,
+        reconstruction={"n_samples": 2},
+        stream={"batch_size": 8},
+    ).start()
+    limit(live, FULL)
+    store_raw(client, items)
+    assert until(lambda: "waits: the disk has no room" in live.log), live.log
+    limit(live, FREE)
+    assert until(lambda: list((tmp_path / "catalog" / "derived").glob("*.h5"))), live.log
+    limit(live, FULL)
+    assert until(lambda: "it is tried again in" in live.log), live.log
+    limit(live, FREE)
+    assert until(lambda: live.status().statistics["made_up_frames"] == 40), live.log
+    assert live.end() == 0
+    together = whole_density_dataset(client, items[0][1]["uid"])
+    assert np.asarray(together["raw_seq_num"]).tolist() == list(range(1, 41))
+    assert np.isfinite(together["density_mean"][:, 0, 0]).all()

@@ -9,7 +9,7 @@ from nfphasing_bluesky.storage.catalogs import RAW, runs_of
 from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.storage.successors import chain_of, whole_density_dataset
 from nfphasing_bluesky.streaming.makeup import make_up
-from nfphasing_bluesky.streaming.outputs import open_outputs
+from nfphasing_bluesky.streaming.outputs import Outputs, open_outputs
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.streaming.queue import DROPPED
 
@@ -67,7 +67,7 @@ def beamline(outputs, raw, tiny):
                 processor(*item)
             return outcomes
 
-        def make_up(self, uid, info=None, settings=None):
+        def make_up(self, uid, info=None, settings=None, outputs=outputs):
             def get(wanted):
                 self.calls += 1
                 return tiny.LineReconstructor(settings or wanted or SETTINGS, info or tiny.INFO)
@@ -114,6 +114,19 @@ def test_frames_that_fail_again_are_not_tried_a_third_time(beamline):
     assert beamline.make_up(items[0][1]["uid"]).missing == 0 and beamline.calls == 1
     together = whole_density_dataset(beamline.catalog, items[0][1]["uid"])
     assert np.isnan(np.asarray(together["latency_s"])).tolist() == [False, True, False, False, False, False]
+
+
+def test_frames_that_a_full_disk_took_are_made_up_for_once_there_is_room(beamline, outputs, raw):
+    items = beamline.scan(6)
+    uid = items[0][1]["uid"]
+    beamline.live(items, lose=(2, 5))
+    full = Outputs(raw.MemoryStore(broken=True), outputs.sinks, outputs.catalog_sink, outputs.owned_catalog)
+    made = beamline.make_up(uid, outputs=full)
+    assert (made.missing, made.reconstructed, made.failed) == (2, 0, 2)
+    assert chain_of(beamline.catalog, uid).given_up == set()
+    made = beamline.make_up(uid)
+    assert (made.missing, made.reconstructed, made.failed) == (2, 2, 0)
+    assert np.isfinite(whole_density_dataset(beamline.catalog, uid)["density_mean"]).all()
 
 
 def test_a_run_that_nobody_reconstructed_live_is_made_in_whole(beamline):
