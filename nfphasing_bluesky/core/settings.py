@@ -52,6 +52,9 @@ class StreamSettings(Settings):
     With `points` the events of a run bring the points of one curve; with `accumulate` each brings an exposure
     of one thing. The frame grows then, and the start document may say so too. Where reconstruction is slower
     than the scan, the policy `latest` lets go frames of which a later one has all the points.
+
+    A run of which nothing has come for `abandon_after_s`, though another has begun since, is closed as
+    aborted; while no other begins, after 24 times as long, as scans pause for beam dumps.
     """
 
     data_key: str | None = None
@@ -73,6 +76,7 @@ class StreamSettings(Settings):
     object_every_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
     points: PointScan | None = None
     accumulate: bool = False
+    abandon_after_s: Annotated[float, Field(gt=0)] = 3600.0
 
     @property
     def held(self) -> int:

@@ -92,8 +92,19 @@ class FrameRouter:
     def close(self, reason: str = "no stop document arrived") -> None:
         """End the runs that are still open, with exit status abort and this reason."""
         for uid in list(self._runs):
-            self._router("stop", {"run_start": uid, "uid": "", "time": 0.0, "exit_status": "abort"})
-            self._end(uid, "abort", reason)
+            self.close_run(uid, reason)
+
+    def close_run(self, uid: str, reason: str) -> None:
+        """End one run that is open, with exit status abort and this reason."""
+        self._router("stop", {"run_start": uid, "uid": "", "time": 0.0, "exit_status": "abort"})
+        self._end(uid, "abort", reason)
+
+    def owner(self, doc: Document) -> str:
+        """Return the uid of the open run that a document is of; empty where it is not known."""
+        for key in ("run_start", "descriptor", "resource", "uid"):
+            if isinstance(uid := doc.get(key), str) and uid in self._owners:
+                return self._owners[uid]
+        return ""
 
     @property
     def open_runs(self) -> tuple[str, ...]:

@@ -34,9 +34,12 @@ from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
 from nfphasing_bluesky.streaming.logs import about
 from nfphasing_bluesky.streaming.queue import DROPPED
+from nfphasing_bluesky.streaming.silence import Silence
 from nfphasing_bluesky.streaming.storing import Later, at_once
 
 logger = logging.getLogger(__name__)
+
+_LATE = "it went on after it was closed as abandoned"
 
 Outcome = Posterior | Failure
 OnOutcome = Callable[[Outcome, float], None]
@@ -127,6 +130,7 @@ class StreamProcessor:
         self._on_object, self._on_pattern, self._on_missed = on_object, on_pattern, on_missed
         self._wanted, self._successor_of, self._later = wanted, successor_of, later
         self._begun = self._ended = 0
+        self._silence = Silence(settings.abandon_after_s)
         self._index = FrameIndex(settings)
         self._runs: dict[str, _Run] = {}
         self._waiting: list[_Waiting] = []
@@ -166,8 +170,23 @@ class StreamProcessor:
             self._receive(span)
         if name != "start" or self._reconstructor is not None:
             self._router(name, doc)
+        if (raw_uid := self._router.owner(doc)) in self._runs:
+            self._silence.hear(raw_uid, name)
         if len(self._waiting) >= self._settings.batch_size:
             self.flush()
+
+    def abandon(self) -> None:
+        """End the runs of which nothing comes any more; see `StreamSettings.abandon_after_s`."""
+        for uid, silent_s in self._silence.too_long():
+            run = self._runs.get(uid)
+            events = 0 if run is None else run.first - 1 + run.received + len(run.dropped)
+            self._silence.give_up(uid, events)
+            if run is None:
+                continue
+            why = f"nothing has come of it for {silent_s:.0f} s, and it is closed as aborted"
+            self._router.close_run(uid, f"abandoned: {why}")
+            with about(uid):
+                self._miss(uid, f"{why}; should it go on, {remedy(run.start)}")
 
     def due_in_s(self) -> float:
         """Seconds until the oldest waiting frame must be reconstructed; infinite with none waiting."""
@@ -247,6 +266,7 @@ class StreamProcessor:
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
         """Finish a derived run (called by the router)."""
         self.flush()
+        self._silence.hear(raw_uid, "stop")
         run = self._runs.pop(raw_uid, None)
         if run is None:
             return
@@ -271,6 +291,8 @@ class StreamProcessor:
         run = self._runs.get(span.raw_uid)
         if run is None:
             self.discarded += len(span)
+            if self._silence.goes_on(span.raw_uid):
+                self._miss(span.raw_uid, f"{_LATE}; {replay_of(span.raw_uid)}")
             return
         run.seen.add(span.seq_nums)
         run.first = self._index.first(span.raw_uid)
@@ -288,6 +310,8 @@ class StreamProcessor:
         run = self._runs.get(stop["run_start"])
         if run is not None:
             run.announced, run.first = self._index.announced(stop), self._index.first(stop["run_start"])
+        elif self._silence.goes_on(stop["run_start"], self._index.announced(stop)):
+            self._miss(stop["run_start"], f"{_LATE}; {replay_of(stop['run_start'])}")
         elif not self._index.knows(stop["run_start"]):
             self._miss(stop["run_start"], f"its beginning was not received; {replay_of(stop['run_start'])}")
 

@@ -222,7 +222,9 @@ class Worker:
         try:
             if item is not None:
                 self._take(*item)
-            elif self._can_catch_up and self._catch_up is not None:
+            elif not self._stopping.is_set():
+                self._processor.abandon()
+            if item is None and self._can_catch_up and self._catch_up is not None:
                 self._catch_up.step(self._with_settings)
             self._processor.poll()
             self._patterns.poll()

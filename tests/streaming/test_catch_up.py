@@ -12,6 +12,7 @@ from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.storage.successors import raw_runs_between, whole_density_dataset
 from nfphasing_bluesky.streaming.catch_up import CatchUp
 from nfphasing_bluesky.streaming.outputs import open_outputs
+from nfphasing_bluesky.streaming.protocol import WorkerState
 from nfphasing_bluesky.streaming.settings import WorkerSettings
 from tests.waiting import until
 
@@ -21,6 +22,10 @@ def store(client, items):
     for name, doc in items:
         data = {k: np.asarray(v).tolist() for k, v in doc.get("data", {}).items()}
         writer(name, {**doc, "data": data} if name == "event" else dict(doc))
+
+
+def uid(items):
+    return items[0][1]["uid"]
 
 
 def test_missed_runs_and_lost_frames_are_made_up_for_and_live_ones_are_left_alone(worker, raw, tmp_path):
@@ -50,6 +55,43 @@ def test_missed_runs_and_lost_frames_are_made_up_for_and_live_ones_are_left_alon
             assert len(reconstructions_of(client, uid)) == runs
             numbers = np.asarray(whole_density_dataset(client, uid)["raw_seq_num"])
             assert numbers.tolist() == list(range(1, count + 1))
+    finally:
+        close_catalog(client)
+
+
+def test_a_run_whose_stop_never_comes_does_not_keep_a_worker_from_catching_up(worker, raw, tmp_path):
+    """It is closed as abandoned, with its ledger; what comes of it later is named, and made up for."""
+    catalog, silent, other = tmp_path / "catalog", list(raw.raw_run(8)), list(raw.raw_run(3, seed=1))
+    client = embedded_catalog(catalog)
+    try:
+        live = worker(
+            catalog=str(catalog),
+            catch_up_days=1,
+            catch_up_every_s=0.3,
+            stream={"abandon_after_s": 1.0, "batch_size": 2},
+        ).start()
+        live.send(silent[:6])
+        live.send(other)
+        assert until(lambda: live.status().counts.reconstructed == 7)
+        assert until(lambda: live.status().statistics["open_runs"] == 0), live.log
+        assert f"run {uid(silent)}: nothing has come of it for" in live.status().reason
+        assert live.state() is WorkerState.ON
+        (half,) = until(
+            lambda: [r for r in reconstructions_of(client, uid(silent)) if r.metadata.get("stop")]
+        )
+        stop, ledger = half.metadata["stop"], half["ledger"].read()
+        assert stop["exit_status"] == "abort" and "abandoned" in stop["reason"]
+        assert [int(ledger[n][0]) for n in ("received", "reconstructed", "failed", "lost")] == [4, 4, 0, 0]
+
+        live.send(silent[6:])
+        assert until(lambda: "it went on after it was closed as abandoned" in live.status().reason)
+        assert live.status().counts.dropped == 4
+        assert until(lambda: not list((catalog / "backup").iterdir()))
+        store(client, silent)
+        assert until(lambda: live.status().statistics["made_up_frames"] == 4), live.log
+        assert live.end() == 0
+        numbers = np.asarray(whole_density_dataset(client, uid(silent))["raw_seq_num"])
+        assert numbers.tolist() == list(range(1, 9))
     finally:
         close_catalog(client)
 
@@ -151,10 +193,6 @@ def test_runs_that_are_not_for_the_model_are_left_out(catching, raw, tiny, caplo
 
     assert catching.go(get, lambda: catching.catch_up.frames == 7), caplog.text
     assert catching.reconstructions(*others, mine) == [["success"], ["success"], [], [], ["success"]]
-
-
-def uid(items):
-    return items[0][1]["uid"]
 
 
 def test_only_runs_that_have_ended_long_enough_are_found(raw, tmp_path):

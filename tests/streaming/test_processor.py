@@ -149,6 +149,54 @@ def test_a_run_without_stop_is_ended_as_aborted(made, raw):
     assert counts(run.ledgers()[0]) == (3, 3, 0, 0) and run.processor.open_runs == 0
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when they are told to."""
+    now = [1000.0]
+    monkeypatch.setattr("nfphasing_bluesky.streaming.silence.time.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("another", "patience_s"), [(True, 100.0), (False, 2400.0)])
+def test_a_run_that_falls_silent_is_ended_once_it_is_not_worth_waiting_for(
+    made, raw, clock, another, patience_s
+):
+    run, missed = made(abandon_after_s=100), []
+    run.processor._on_missed = lambda raw_uid, why: missed.append((raw_uid, why))
+    silent, other = list(raw.raw_run(5)), list(raw.raw_run(2, seed=1))
+    run.feed(silent[:4])
+    clock[0] += 1
+    run.feed(other if another else [])
+    clock[0] += patience_s - 2
+    run.processor.abandon()
+    assert run.processor.open_runs == 1 and missed == []
+    clock[0] += 2
+    run.processor.abandon()
+    assert run.processor.open_runs == 0
+    (stop,) = [doc for doc in run.named("stop") if doc["exit_status"] == "abort"]
+    assert "abandoned: nothing has come of it for" in stop["reason"]
+    assert counts(run.ledgers()[-1]) == (2, 2, 0, 0)
+    uid = silent[0][1]["uid"]
+    assert [raw_uid for raw_uid, _ in missed] == [uid] and f"replay {uid} --missing" in missed[0][1]
+
+    run.feed(silent[4:])
+    assert run.processor.discarded == 3 and len(run.ledgers()) == 1 + another
+    assert [raw_uid for raw_uid, _ in missed] == [uid, uid]
+    assert missed[1][1].startswith("it went on after it was closed as abandoned; `nfphasing replay")
+
+
+@pytest.mark.parametrize(("events", "named"), [(2, 1), (3, 2)])
+def test_the_late_stop_of_an_abandoned_run_tells_whether_anything_was_lost(made, raw, clock, events, named):
+    run, missed = made(abandon_after_s=1), []
+    run.processor._on_missed = lambda raw_uid, why: missed.append(raw_uid)
+    items = list(raw.raw_run(events))
+    run.feed(items[:4])
+    clock[0] += 25
+    run.processor.abandon()
+    run.feed(items[-1:])
+    assert len(missed) == named and len(run.named("stop")) == 1
+
+
 @pytest.mark.parametrize("status", ["abort", "fail"])
 def test_the_exit_status_of_the_raw_run_is_kept(made, raw, status):
     assert made().feed(raw.raw_run(2, status=status)).named("stop")[0]["exit_status"] == status
