@@ -42,6 +42,8 @@ RETRIEVE = "retrieve"
 class StreamSettings(Settings):
     """Which frames are taken from a run and how they wait.
 
+    A queue is full with `queue_size` frames, or fewer that take `queue_mb` megabytes together.
+
     With a `probe` they are those of ptychographic scans: a file, or "retrieve" to find it from the first
     `probe_frames` frames, which wait until then. `positions` are the data keys of rows and columns, by
     default the scan's motors; `positions_sign` is -1 where they are the sample's and the beam walks the other
@@ -61,6 +63,7 @@ class StreamSettings(Settings):
     stream: str = "primary"
     policy: Policy = Policy.BLOCK
     queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    queue_mb: Annotated[float, Field(gt=0)] = 1024.0
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     deadline_s: Annotated[float, Field(ge=0, le=60)] = 0.02
     store_samples: bool = False
@@ -77,6 +80,11 @@ class StreamSettings(Settings):
     points: PointScan | None = None
     accumulate: bool = False
     abandon_after_s: Annotated[float, Field(gt=0)] = 3600.0
+
+    @property
+    def queue_bytes(self) -> float:
+        """Bytes that waiting frames may have together."""
+        return self.queue_mb * 2**20
 
     @property
     def held(self) -> int:

@@ -88,7 +88,13 @@ class ReconstructionCallback:
             files=files,
             backup=backup,
         )
-        self._queue = DocumentQueue(chosen.queue_size, chosen.policy, FrameIndex(chosen), _PATIENCE_S)
+        self._queue = DocumentQueue(
+            chosen.queue_size,
+            chosen.policy,
+            FrameIndex(chosen),
+            _PATIENCE_S,
+            most_bytes=chosen.queue_bytes,
+        )
         self._tally, self._lost, self._errors = Tally(), 0, 0
         self._costs: deque[float] = deque(maxlen=_COSTS_KEPT)
         self._on_document: dict[int, OnDocument] = {}

@@ -1,9 +1,10 @@
 """A bounded queue of documents: frames may be dropped by policy, and every drop is on record."""
 
+import math
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -34,9 +35,10 @@ class DocumentQueue:
     """Between a scan that must not wait and a reconstruction that takes its time.
 
     Only documents that carry frames (as `frames_of` says) count towards the size and are ever dropped;
-    start, descriptor, resource, datum and stop documents pass always, in order, and so do those that later
-    frames of their run need as well. Before a run's stop the queue hands out DROPPED documents with the
-    sequence numbers that it dropped of this run.
+    start, descriptor, resource, datum and stop documents pass always, in order. Those that later frames of
+    their run need as well have to wait under `block`; they are dropped only where the bytes would be too
+    many. Before a run's stop the queue hands out DROPPED documents with the sequence numbers that it dropped
+    of this run.
 
     Args:
         size: most frame-carrying documents waiting.
@@ -44,6 +46,7 @@ class DocumentQueue:
         frames_of: which frames a document carries; called in order with every document.
         patience_s: longest that `put` waits; then it drops the frame, and does not wait again until
             something was taken. None waits for ever.
+        most_bytes: that these may have together; a larger document is taken when nothing else waits.
         burst: room for so many that a `put` which had to wait waits for, so that two busy threads take turns
             now and then, not at every document.
     """
@@ -55,14 +58,19 @@ class DocumentQueue:
         frames_of: Callable[[str, dict[str, Any]], FrameSpan | None],
         patience_s: float | None = None,
         burst: int = 1,
+        most_bytes: float = math.inf,
     ) -> None:
         if size < 1:
             raise TransportError(f"queue size {size}, expected at least 1")
         self._size, self._policy, self._frames_of = size, policy, frames_of
-        self._roomy = size - min(max(1, burst), size)
+        self._roomy = size - min(max(1, burst), size) + 1
+        self._most_bytes, self._roomy_bytes = most_bytes, most_bytes * self._roomy / size
         self._changed = threading.Condition()
         self._items: OrderedDict[int, Item] = OrderedDict()
         self._frames: OrderedDict[int, FrameSpan] = OrderedDict()
+        self._needed: dict[int, FrameSpan] = {}
+        self._nbytes: dict[int, int] = {}
+        self._held = 0
         self._numbers = count()
         self._dropped: defaultdict[str, list[int]] = defaultdict(list)
         self._overfull: set[str] = set()
@@ -71,8 +79,13 @@ class DocumentQueue:
         self._patience_s, self._stuck = patience_s, False
         self._closed = False
 
-    def put(self, name: str, doc: dict[str, Any]) -> FrameSpan | None:
+    def put(self, name: str, doc: dict[str, Any], nbytes: int | None = None) -> FrameSpan | None:
         """Append a document; waits only under the policy `block` when full. Returns the frames in it.
+
+        Args:
+            name: of the document.
+            doc: itself.
+            nbytes: that it takes; None for those of the arrays in it.
 
         Raises:
             TransportError: when the queue is closed.
@@ -81,16 +94,18 @@ class DocumentQueue:
             if self._closed:
                 raise TransportError("the queue is closed; make a new callback to go on")
             span = self._frames_of(name, doc)
-            droppable = bool(span) and span is not None and not span.needed
+            nbytes = _nbytes(doc) if nbytes is None else nbytes
             if span:
                 self._received += len(span)
-                if droppable and not self._admit():
+                if not self._admit(span, nbytes):
                     self._record(span)
                     return span
             number = next(self._numbers)
             self._items[number] = (name, doc)
-            if span and droppable:
-                self._frames[number] = span
+            if span:
+                (self._needed if span.needed else self._frames)[number] = span
+                self._nbytes[number] = nbytes
+                self._held += nbytes
             self._changed.notify_all()
             return span
 
@@ -110,9 +125,9 @@ class DocumentQueue:
                 return DROPPED, self._take_dropped(self._overfull.pop())
             del self._items[number]
             self._stuck = False
-            if self._frames.pop(number, None) is not None:
+            if self._forget(number):
                 self._relax()
-            if len(self._frames) <= self._roomy:
+            if self._waiting() < self._roomy and self._held <= self._roomy_bytes:
                 self._changed.notify_all()
             return name, doc
 
@@ -124,10 +139,11 @@ class DocumentQueue:
     def abandon(self) -> list[dict[str, Any]]:
         """Drop everything that waits, and hand out the records of all drops; for a queue that is closed."""
         with self._changed:
-            for span in self._frames.values():
+            for span in (*self._frames.values(), *self._needed.values()):
                 self._record(span)
-            self._frames.clear()
-            self._items.clear()
+            for held in (self._frames, self._needed, self._nbytes, self._items):
+                held.clear()
+            self._held = 0
             self._changed.notify_all()
             return [self._take_dropped(uid) for uid in list(self._dropped)]
 
@@ -145,37 +161,62 @@ class DocumentQueue:
     def statistics(self) -> QueueStatistics:
         """Count frames so far and what waits now."""
         with self._changed:
-            return QueueStatistics(self._received, self._lost, len(self._frames), len(self._items))
+            return QueueStatistics(self._received, self._lost, self._waiting(), len(self._items))
 
-    def _admit(self) -> bool:
+    def _admit(self, span: FrameSpan, nbytes: int) -> bool:
         if self._policy is Policy.BLOCK:
-            return self._await_room()
+            room = self._await_room(nbytes)
+            return room or (span.needed and not self._closed and self._is_light(nbytes))
+        if span.needed:
+            return self._is_light(nbytes) or self._make_room(nbytes)
         if self._policy is Policy.SAMPLE:
             self._phase = (self._phase + 1) % self._stride
             if self._phase:
                 return False
-        if len(self._frames) >= self._size:
-            self._make_room()
-        return True
+        return self._has_room(nbytes) or self._make_room(nbytes)
 
-    def _await_room(self) -> bool:
-        if len(self._frames) < self._size:
+    def _waiting(self) -> int:
+        return len(self._frames) + len(self._needed)
+
+    def _is_light(self, nbytes: int) -> bool:
+        return self._held + nbytes <= self._most_bytes or not self._waiting()
+
+    def _has_room(self, nbytes: int) -> bool:
+        # the needed ones count where they have to wait for room themselves
+        waiting = self._waiting() if self._policy is Policy.BLOCK else len(self._frames)
+        return waiting < self._size and self._is_light(nbytes)
+
+    def _await_room(self, nbytes: int) -> bool:
+        if self._has_room(nbytes):
             return True
         patience = 0.0 if self._stuck else self._patience_s
-        room = self._changed.wait_for(lambda: self._closed or len(self._frames) <= self._roomy, patience)
+        room = self._changed.wait_for(lambda: self._closed or self._is_roomy(nbytes), patience)
         self._stuck = not room
         return room and not self._closed
 
-    def _make_room(self) -> None:
-        waiting = list(self._frames)
-        for number in waiting[:1] if self._policy is Policy.LATEST else waiting[::2]:
-            self._record(self._frames.pop(number))
-            del self._items[number]
-        if self._policy is Policy.SAMPLE:
-            self._stride, self._phase = self._stride * 2, 0
+    def _is_roomy(self, nbytes: int) -> bool:
+        return self._waiting() < self._roomy and self._has_room(nbytes)
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Drop what may be dropped until a document fits; False when it does not fit even then."""
+        while self._frames and not self._has_room(nbytes):
+            waiting = [next(iter(self._frames))] if self._policy is Policy.LATEST else list(self._frames)[::2]
+            for number in waiting:
+                self._record(self._frames[number])
+                self._forget(number)
+                del self._items[number]
+            if self._policy is Policy.SAMPLE:
+                self._stride, self._phase = self._stride * 2, 0
+        return self._is_light(nbytes)
+
+    def _forget(self, number: int) -> bool:
+        """Count a document no longer; False where it has no frames."""
+        self._held -= self._nbytes.pop(number, 0)
+        return (self._frames.pop(number, None) or self._needed.pop(number, None)) is not None
 
     def _relax(self) -> None:
-        if self._stride > 1 and len(self._frames) <= self._size // 4:
+        calm = len(self._frames) <= self._size // 4 and self._held <= self._most_bytes / 4
+        if self._stride > 1 and calm:
             self._stride, self._phase = self._stride // 2, 0
 
     def _record(self, span: FrameSpan) -> None:
@@ -188,3 +229,9 @@ class DocumentQueue:
     def _take_dropped(self, raw_uid: str) -> dict[str, Any]:
         self._overfull.discard(raw_uid)
         return {"raw_uid": raw_uid, "seq_nums": sorted(self._dropped.pop(raw_uid))}
+
+
+def _nbytes(doc: dict[str, Any]) -> int:
+    """Bytes of the arrays that an event carries; what is in files takes none here."""
+    data = doc.get("data")
+    return sum(getattr(value, "nbytes", 0) for value in data.values()) if isinstance(data, Mapping) else 0

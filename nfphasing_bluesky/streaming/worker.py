@@ -113,7 +113,11 @@ class Worker:
             later=self._storing,
         )
         self._queue = DocumentQueue(
-            stream.queue_size, stream.policy, FrameIndex(stream), burst=stream.queue_size // 2
+            stream.queue_size,
+            stream.policy,
+            FrameIndex(stream),
+            burst=stream.queue_size // 2,
+            most_bytes=stream.queue_bytes,
         )
         self._context = zmq.Context()
         self._doorman: Doorman | None = None

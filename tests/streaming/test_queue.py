@@ -188,3 +188,62 @@ def test_a_consumer_that_hangs_costs_the_producer_its_patience_once(raw):
         queue.put(*item)
     assert waits == [0.2] + 37 * [0.0]
     assert split(drain(queue)) == ([1, 2], list(range(3, 41)))
+
+
+CURVE_BYTES = 3 * 20 * 8
+
+
+def light(policy, most, size=1000, **options):
+    """A queue that is full with `most` curves by their bytes alone."""
+    return DocumentQueue(size, policy, FrameIndex(StreamSettings()), most_bytes=most * CURVE_BYTES, **options)
+
+
+@pytest.mark.parametrize("policy", [Policy.LATEST, Policy.SAMPLE])
+@pytest.mark.parametrize("md", [{}, {"nfphasing": {"accumulate": True}}])
+def test_no_more_bytes_wait_than_may_and_every_drop_is_on_record(raw, policy, md):
+    queue = light(policy, 5)
+    for item in raw.raw_run(60, md=md):
+        queue.put(*item)
+        assert queue.statistics().waiting_frames <= 5
+    kept, dropped = split(drain(queue))
+    assert sorted(kept + dropped) == list(range(1, 61)) and 1 <= len(kept) <= 5
+
+
+@pytest.mark.parametrize("md", [{}, {"nfphasing": {"accumulate": True}}])
+@pytest.mark.parametrize("burst", [1, 500])
+def test_block_waits_for_bytes_too_also_with_what_later_frames_need(raw, md, burst):
+    queue = light(Policy.BLOCK, 4, burst=burst)
+    producer = starts_to_wait(queue, *raw.raw_run(30, md=md))
+    assert queue.statistics().waiting_frames == 4 and producer.is_alive()
+    items = []
+    while not items or items[-1][0] != "stop":
+        items.append(queue.get(240))
+    producer.join(240)
+    assert split(items) == (list(range(1, 31)), [])
+
+
+def test_block_waits_for_room_with_what_later_frames_need(raw):
+    queue = make(3, Policy.BLOCK)
+    producer = starts_to_wait(queue, *list(raw.raw_run(4, md={"nfphasing": {"accumulate": True}}))[:-1])
+    assert queue.statistics().waiting_frames == 3
+    queue.close()
+    producer.join(240)
+    (record,) = queue.abandon()
+    assert record["seq_nums"] == [1, 2, 3, 4]
+
+
+def test_a_document_that_is_larger_than_all_that_may_wait_is_taken_alone(raw):
+    queue = light(Policy.BLOCK, 0.5)
+    documents = list(raw.raw_run(2))
+    for item in documents[:3]:
+        queue.put(*item)
+    producer = starts_to_wait(queue, documents[3])
+    assert [queue.get(240)[0] for _ in range(4)] == ["start", "descriptor", "event", "event"]
+    producer.join(240)
+
+
+def test_bytes_that_somebody_knows_are_counted_instead_of_those_in_arrays(raw):
+    queue = light(Policy.LATEST, 4)
+    for name, doc in raw.raw_run(10):
+        queue.put(name, doc, 2 * CURVE_BYTES)
+    assert split(drain(queue))[0] == [9, 10]
