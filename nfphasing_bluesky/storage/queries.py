@@ -87,6 +87,10 @@ def _dataset(run: Any, name: str, why_not: str) -> xarray.Dataset:
     except KeyError as error:
         raise StorageError(f"run {run.metadata['start']['uid']} has no stream {name!r}; {why_not}") from error
     dataset = _read(stream)
+    if not dataset.sizes.get("time"):
+        raise StorageError(
+            f"stream {name!r} of run {run.metadata['start']['uid']} is empty: its writer ended before a frame"
+        )
     for name, key in stream.metadata["data_keys"].items():
         if name not in dataset:
             continue
@@ -113,7 +117,7 @@ def _read(stream: Any) -> xarray.Dataset:
         dataset = stream.read()
     except ValueError:
         dataset = stream.read(variables=["time", *sorted(set(keys) - set(arrays))])
-    for name in set(arrays) - set(dataset):
+    for name in set(arrays) - set(dataset) if "time" in dataset.sizes else ():
         whole = np.full((dataset.sizes["time"], *keys[name]["shape"]), np.nan, keys[name]["dtype_numpy"])
         if name in stream:
             rows = np.asarray(stream[name].read())

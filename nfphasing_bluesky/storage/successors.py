@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,7 +130,10 @@ def whole_density_dataset(catalog: Container, uid: str) -> xarray.Dataset:
         StorageError: as for `chain_of`, or no run of the chain has a frame.
     """
     chain = chain_of(catalog, uid)
-    parts = [density_dataset(run) for run in chain.runs if "density" in run]
+    parts = []
+    for run in chain.runs:
+        with suppress(StorageError):  # it has no frame; others have
+            parts.append(density_dataset(run))
     if not parts:
         raise StorageError(f"run {uid!r} has no reconstructed frame in {catalog.uri}")
     together = xarray.concat(parts, dim="time", combine_attrs="override") if len(parts) > 1 else parts[0]
@@ -162,6 +166,8 @@ def _frames(run: Any) -> tuple[set[int], set[int]]:
     if "density" not in run:
         return set(), set()
     table = run["density"].read(variables=["raw_seq_num", "latency_s", "reason"])
+    if "raw_seq_num" not in table:
+        return set(), set()
     numbers, latencies = np.asarray(table["raw_seq_num"]), np.asarray(table["latency_s"], float)
     done, failed = set(), set()
     for number, latency, reason in zip(numbers, latencies, np.asarray(table["reason"]), strict=True):

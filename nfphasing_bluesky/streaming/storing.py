@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -44,9 +45,16 @@ class StoringThread:
         self._waiting, self._most_bytes, self._most_tasks = waiting, most_bytes, most_tasks
         self._tasks: deque[tuple[Task, int]] = deque()
         self._held, self._closed = 0, False
+        self._began: float | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="nfphasing-storing", daemon=True)
         self._thread.start()
+
+    @property
+    def busy_s(self) -> float:
+        """How long the task that runs now has taken, s; 0 where none runs."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     def __call__(self, task: Task, nbytes: int = 0) -> None:
         """Hand in a task."""
@@ -75,11 +83,13 @@ class StoringThread:
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
+            self._began = time.monotonic()
             try:
                 task()
             except Exception as error:  # the next batch must be stored whatever became of this one
                 self.problem = f"{type(error).__name__}: {error}"
                 logger.exception("results could not be stored")
+            self._began = None
 
     def _next(self) -> Task | None:
         with self._changed:

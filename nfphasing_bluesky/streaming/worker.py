@@ -53,6 +53,7 @@ Loader = Callable[[str, str, ReconstructionSettings], ReconstructorLike]
 
 _PATIENCE_S = 0.05
 _STORING_S = 60.0
+_HANGING_S = 20.0
 
 
 def load_reconstructor(model: str, device: str, settings: ReconstructionSettings) -> ReconstructorLike:
@@ -170,7 +171,7 @@ class Worker:
         """Say how things are; from any thread."""
         total = WorkerStatus(
             state=self._state(),
-            reason=self._trouble or ("" if self._watch is None else self._watch.notice),
+            reason=self._reason(),
             model=self._model(),
             counts=self._counts(),
             raw_uid=self._voice.raw_uid,
@@ -183,6 +184,20 @@ class Worker:
         if self._metrics is not None:
             self._metrics.show(total)
         return replace(total, counts=_minus(total.counts, self._zero))
+
+    def wait_for_stop(self) -> None:
+        """Return once `stop` was called."""
+        self._stopping.wait()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether `stop` was called more than once."""
+        return self._hurried
+
+    def _reason(self) -> str:
+        if self._storing.busy_s > _HANGING_S:
+            return f"storing hangs for {self._storing.busy_s:.0f} s; does the disk of the array files answer?"
+        return self._trouble or ("" if self._watch is None else self._watch.notice)
 
     def _statistics(self) -> dict[str, float]:
         waiting = self._queue.statistics()

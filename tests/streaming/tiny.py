@@ -3,6 +3,7 @@
 Run as a program it is a worker with this reconstructor: `python tiny.py SETTINGS_JSON`.
 """
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,19 @@ def load(model, device, settings):
     return LineReconstructor(settings, infos[name], float(0 if gate else pace or 0), gate)
 
 
+def hang_while(there):
+    """Let the call that claims disk space hang while a path exists, as one of a file server that is gone."""
+    claim = os.posix_fallocate
+
+    def claim_later(*arguments):
+        while there.exists():
+            there.with_suffix(".hanging").touch()
+            time.sleep(0.05)
+        claim(*arguments)
+
+    os.posix_fallocate = claim_later
+
+
 if __name__ == "__main__":
     import sys
 
@@ -164,4 +178,6 @@ if __name__ == "__main__":
     from nfphasing_bluesky.streaming.serve import serve
     from nfphasing_bluesky.streaming.settings import WorkerSettings
 
+    if "TINY_HANGS_WHILE" in os.environ:
+        hang_while(Path(os.environ["TINY_HANGS_WHILE"]))
     serve(WorkerSettings.model_validate_json(sys.argv[-1]), load=load, find=find)
