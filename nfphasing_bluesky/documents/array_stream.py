@@ -9,6 +9,7 @@ import event_model
 import numpy as np
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.documents.sinks import ArrayStore, ArrayWriter, FileSpec, Written
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class ArrayStream:
         self._descriptor = descriptor
         self._writer: ArrayWriter | None = None
         self._composers: dict[tuple[str, str], event_model.ComposeStreamResourceBundle] = {}
-        self._owed = 0
+        self._owed, self._log = 0, Sparing(log)
         self.rows = 0
         """Rows so far, those that are owed too: the sequence number of the last event."""
 
@@ -53,7 +54,7 @@ class ArrayStream:
             self._fill_up()
             written = self._append(block)
         except StorageError as error:
-            log.error("derived run %s: %s", self._file.uid, error)
+            self._log.error("derived run %s: %s", self._file.uid, error)
             self._owed += count
             self.rows += count
             return str(error)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -18,6 +19,7 @@ from tiled.client.container import Container
 
 from nfphasing_bluesky.core import StorageError
 from nfphasing_bluesky.core.secrets import redacted
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.orphans import completed
 from nfphasing_bluesky.storage.catalogs import PROCESSED, RAW, runs_of
@@ -30,21 +32,24 @@ SUFFIX = ".jsonl"
 STORED, PRESENT, IN_USE = "stored", "present", "in use"
 UNREACHED = (ConnectionError, TimeoutError, httpx.TransportError)
 _LOCKED = "locked"
+_MOST_WAITING_BYTES = 2**24
 
 
 class Journal:
     """The documents of one run in a file, a line each, handed to the operating system one by one.
 
-    A document that cannot be written (disk full) is kept in memory and tried again with the next. Two
-    threads may use one journal. While it is open the file is locked, so that nobody else takes it for the
-    leavings of a process that has ended.
+    A document that cannot be written (disk full) is kept in memory and tried again with the next; once 16 MB
+    wait there the journal is given up, and ends where it is. Two threads may use one journal. While it is
+    open the file is locked, so that nobody else takes it for the leavings of a process that has ended.
     """
 
     def __init__(self, folder: Path, run_uid: str) -> None:
         self.path = folder / f"{safe_name(run_uid)}{SUFFIX}"
         self._folder = folder
         self._file: FileIO | None = None
-        self._unwritten: list[bytes] = []
+        self._unwritten: deque[bytes] = deque()
+        self._waiting_bytes, self._given_up = 0, False
+        self._log = Sparing(log)
         self._lock = threading.RLock()
 
     def write(self, name: str, doc: Document) -> None:
@@ -53,10 +58,15 @@ class Journal:
         Raises:
             TypeError: the document holds what JSON cannot.
         """
-        line = json.dumps({"name": name, "doc": doc}, default=_plain) + "\n"
+        line = (json.dumps({"name": name, "doc": doc}, default=_plain) + "\n").encode()
         with self._lock:
-            self._unwritten.append(line.encode())
+            if self._given_up:
+                return
+            self._unwritten.append(line)
+            self._waiting_bytes += len(line)
             self._flush()
+            if self._waiting_bytes > _MOST_WAITING_BYTES:
+                self._give_up()
 
     def sync(self) -> bool:
         """Force the file to the disk; False when some of it could not be written."""
@@ -69,12 +79,12 @@ class Journal:
             except OSError as error:
                 log.error("%s cannot be forced to disk: %s", self.path, error)
                 return False
-            return not self._unwritten
+            return not self._unwritten and not self._given_up
 
     def discard(self) -> None:
         """Remove the file: the catalog has its documents."""
         with self._lock:
-            self._unwritten.clear()
+            self._forget_waiting()
             self._close()
             self.path.unlink(missing_ok=True)
 
@@ -84,6 +94,15 @@ class Journal:
             safe = self.sync()
             self._close()
             return safe
+
+    def _forget_waiting(self) -> None:
+        self._unwritten.clear()
+        self._waiting_bytes = 0
+
+    def _give_up(self) -> None:
+        log.error("%s takes nothing: what would follow in it is in the catalog alone", self.path)
+        self._given_up = True
+        self._forget_waiting()
 
     def _close(self) -> None:
         file, self._file = self._file, None
@@ -98,9 +117,9 @@ class Journal:
                 _lock(self._file)
             while self._file is not None and self._unwritten:
                 _write_whole(self._file, self._unwritten[0])
-                self._unwritten.pop(0)
+                self._waiting_bytes -= len(self._unwritten.popleft())
         except OSError as error:
-            log.error("%s: %d documents wait in memory: %s", self.path, len(self._unwritten), error)
+            self._log.error("%s: %d documents wait in memory: %s", self.path, len(self._unwritten), error)
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.documents.sinks import ArraySpec, FileSpec, Written
 from nfphasing_bluesky.storage.rows import ChunkedRows, Trail, growing_dataset
 
@@ -48,7 +49,7 @@ class DerivedFile:
     """Array file of one derived run. When a folder fails, its block begins a new file in the next."""
 
     def __init__(self, folders: list[Path], spec: FileSpec) -> None:
-        self._folders = list(folders)
+        self._folders, self._log = list(folders), Sparing(log)
         self._spec = spec
         self._part: _Part | None = None
 
@@ -66,7 +67,7 @@ class DerivedFile:
                 return self._part.append(block)
             except (OSError, RuntimeError, ValueError) as error:
                 problems.append(f"{folder}: {error}")
-                log.error("arrays of derived run %s cannot go to %s: %s", self._spec.uid, folder, error)
+                self._log.error("arrays of derived run %s cannot go to %s: %s", self._spec.uid, folder, error)
                 self.close()
                 if folder is not self._folders[-1]:
                     self._folders.remove(folder)

@@ -11,7 +11,9 @@ from typing import Any
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client.container import Container
 
+from nfphasing_bluesky.core.about import about
 from nfphasing_bluesky.core.secrets import redacted
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.storage.backup import IN_USE, UNREACHED, Journal, replay_file
 from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
@@ -20,6 +22,7 @@ from nfphasing_bluesky.storage.leftovers import EVERY_S, Leftovers
 log = logging.getLogger(__name__)
 
 BATCH = 256
+_PROBLEMS_KEPT = 100
 _PAUSES_S = (0.2, 1.0, 3.0)
 _ONE_RUN = ("descriptor", "resource", "stream_resource", "stop")
 
@@ -62,7 +65,7 @@ class CatalogSink:
         self._owners: dict[str, str] = {}
         self._queue: queue.SimpleQueue[tuple[_Run, Item] | Callable[[], None] | None] = queue.SimpleQueue()
         self._problems: list[str] = []
-        self._lock = threading.Lock()
+        self._lock, self._log = threading.Lock(), Sparing(log)
         self._leftovers = Leftovers(self._backup, catalog, retry_s)
         self._thread = threading.Thread(target=self._work, name="catalog-sink", daemon=True)
         self._thread.start()
@@ -77,17 +80,18 @@ class CatalogSink:
             with self._lock:
                 run = self._run_of(name, doc)
             if run is None:
-                log.error("%s document of an unknown run is not stored", name)
+                self._log.error("%s document of an unknown run is not stored", name)
                 return
-            run.journal.write(name, doc)
+            with about(run.raw_uid):
+                run.journal.write(name, doc)
             self._queue.put((run, (name, dict(doc))))
         except Exception as error:  # the sink's promise to a running experiment
-            log.exception("a %s document is not stored", name)
-            self._problems.append(f"{name} document not stored: {error}")
+            self._log.exception("a %s document is not stored", name)
+            self._note(f"{name} document not stored: {error}")
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What went wrong so far, oldest first; empty when every run so far is in the catalog."""
+        """The last hundred things that went wrong, oldest first; empty when every run is in the catalog."""
         return tuple(self._problems)
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -110,7 +114,7 @@ class CatalogSink:
 
     def _run_of(self, name: str, doc: Document) -> "_Run | None":
         if name == "start":
-            run = _Run(doc["uid"], Journal(self._backup, doc["uid"]), self._make_writer)
+            run = _Run(doc, Journal(self._backup, doc["uid"]), self._make_writer)
             self._runs[doc["uid"]] = run
             self._owners[doc["uid"]] = doc["uid"]
             return run
@@ -143,8 +147,9 @@ class CatalogSink:
                     self._store_leftovers()
                 continue
             run, (name, doc) = item
-            if not run.failed and not run.write(name, doc):
-                self._problems.append(run.problem)
+            with about(run.raw_uid):
+                if not run.failed and not run.write(name, doc):
+                    self._note(run.problem)
             if name == "stop":
                 self._finish(run)
 
@@ -153,7 +158,11 @@ class CatalogSink:
             if result.stored:
                 self._forget(result.run_uid)
             elif result.outcome != IN_USE and result.outcome not in self._problems:
-                self._problems.append(f"{result.path}: {result.outcome}")
+                self._note(f"{result.path}: {result.outcome}")
+
+    def _note(self, problem: str) -> None:
+        self._problems.append(problem)
+        del self._problems[:-_PROBLEMS_KEPT]
 
     def _forget(self, uid: str) -> None:
         """Take back what was said about a run that is in the catalog after all."""
@@ -169,13 +178,13 @@ class CatalogSink:
                 if self._leftovers:
                     self._store_leftovers()
             elif not run.journal.close():
-                self._problems.append(f"run {run.uid} is in neither catalog nor backup: {run.journal.path}")
+                self._note(f"run {run.uid} is in neither catalog nor backup: {run.journal.path}")
             elif run.reached:
                 self._try_again(run)
             else:
                 self._leftovers.add(run.journal.path)
         except OSError as error:
-            self._problems.append(f"backup {run.journal.path}: {error}")
+            self._note(f"backup {run.journal.path}: {error}")
 
     def _try_again(self, run: "_Run") -> None:
         for number, pause_s in enumerate((0.0, *_PAUSES_S), start=2):
@@ -194,9 +203,10 @@ class _Run:
     """One run on its way: its backup file, and its writer until that fails."""
 
     def __init__(
-        self, uid: str, journal: Journal, make_writer: Callable[[], Callable[[str, Any], None]]
+        self, start: Document, journal: Journal, make_writer: Callable[[], Callable[[str, Any], None]]
     ) -> None:
-        self.uid, self.journal = uid, journal
+        self.uid, self.journal = start["uid"], journal
+        self.raw_uid = str(start.get("original_run_uid") or self.uid)
         self._make_writer = make_writer
         self._writer: Callable[[str, Any], None] | None = None
         self.failed, self.reached, self.problem = False, True, ""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nfphasing_bluesky.core import ModelError, ModelInfo, NFPhasingError, StorageError
+from nfphasing_bluesky.core.about import about
 from nfphasing_bluesky.documents.remedy import replay_of
 from nfphasing_bluesky.documents.sinks import DocumentSink
 from nfphasing_bluesky.storage.successors import raw_runs_between
-from nfphasing_bluesky.streaming.logs import about
 from nfphasing_bluesky.streaming.makeup import GetReconstructor, Job, MakingUp, read_job, unsuited
 from nfphasing_bluesky.streaming.outputs import Outputs
 from nfphasing_bluesky.streaming.settings import WorkerSettings

@@ -3,10 +3,13 @@
 import contextlib
 import logging
 import threading
+from typing import Any
 
 import zmq
 
 from nfphasing_bluesky.core import TransportError
+from nfphasing_bluesky.core.about import about
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.curve import ClientKeys
 from nfphasing_bluesky.streaming.doorman import Doorman
@@ -48,7 +51,7 @@ class Intake:
         """Frames that a queue before this worker dropped, as it said."""
         self.refused = 0
         """Messages that were no documents."""
-        self._queue = queue
+        self._queue, self._log = queue, Sparing(logger)
         self._sockets = [bind(context, zmq.PULL, documents, _PUSHED_IN_FLIGHT, doorman)]
         if proxy is not None:
             self._sockets.append(connect(context, zmq.SUB, proxy, keys=keys))
@@ -84,6 +87,7 @@ class Intake:
             socket.close()
 
     def _take(self, message: bytes) -> None:
+        name, doc = "", dict[str, Any]()
         try:
             name, doc = wire.unpack_document(message)
             if name == DROPPED:
@@ -92,7 +96,13 @@ class Intake:
         except TransportError as error:
             self.refused += 1
             if not self._queue.closed:
-                logger.warning("a message was refused: %s", error)
+                self._log.warning("a message was refused: %s", error)
         except Exception:
             self.refused += 1
-            logger.exception("a document does not follow its schema and was left out")
+            with about(_raw_uid(name, doc)):
+                self._log.exception("a document does not follow its schema and was left out")
+
+
+def _raw_uid(name: str, doc: dict[str, Any]) -> str:
+    """Return the run that a document says it is of; empty where it says none."""
+    return str(doc.get("uid" if name == "start" else "run_start") or doc.get("raw_uid") or "")

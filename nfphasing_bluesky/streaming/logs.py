@@ -2,23 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from nfphasing_bluesky.core.about import RAW_UID
+
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-RAW_UID: ContextVar[str] = ContextVar("nfphasing_raw_uid", default="")
-
-
-@contextmanager
-def about(raw_uid: str) -> Iterator[None]:
-    """Say of which raw run the lines are that are logged inside, in this thread."""
-    token = RAW_UID.set(raw_uid)
-    try:
-        yield
-    finally:
-        RAW_UID.reset(token)
 
 
 class JsonLines(logging.Formatter):

@@ -22,7 +22,9 @@ from nfphasing_bluesky.core import (
     StitchedObject,
     StreamSettings,
 )
+from nfphasing_bluesky.core.about import about
 from nfphasing_bluesky.core.neighbours import Neighbours
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.documents.derived import BLOCK, DerivedRun
 from nfphasing_bluesky.documents.keys import Document
 from nfphasing_bluesky.documents.reduction import reduced
@@ -32,7 +34,6 @@ from nfphasing_bluesky.documents.seen import Seen
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
-from nfphasing_bluesky.streaming.logs import about
 from nfphasing_bluesky.streaming.queue import DROPPED
 from nfphasing_bluesky.streaming.silence import Silence
 from nfphasing_bluesky.streaming.storing import Later, at_once
@@ -130,6 +131,7 @@ class StreamProcessor:
         self._on_object, self._on_pattern, self._on_missed = on_object, on_pattern, on_missed
         self._wanted, self._successor_of, self._later = wanted, successor_of, later
         self._begun = self._ended = 0
+        self._log = Sparing(logger)
         self._silence = Silence(settings.abandon_after_s)
         self._index = FrameIndex(settings)
         self._runs: dict[str, _Run] = {}
@@ -168,9 +170,11 @@ class StreamProcessor:
         span = self._index(name, dict(doc))
         if span:
             self._receive(span)
+        raw_uid = doc["uid"] if name == "start" else self._router.owner(doc)
         if name != "start" or self._reconstructor is not None:
-            self._router(name, doc)
-        if (raw_uid := self._router.owner(doc)) in self._runs:
+            with about(raw_uid):
+                self._router(name, doc)
+        if raw_uid in self._runs:
             self._silence.hear(raw_uid, name)
         if len(self._waiting) >= self._settings.batch_size:
             self.flush()
@@ -331,7 +335,7 @@ class StreamProcessor:
 
     def _reconstruct_group(self, group: list[_Waiting]) -> None:
         frames = [item.frame for item in group if isinstance(item.frame, Frame)]
-        answers = iter(_outcomes(group[0].run.reconstructor, frames))
+        answers = iter(_outcomes(group[0].run.reconstructor, frames, self._log))
         done = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
         now = time.monotonic()
         for item, outcome in zip(group, done, strict=True):
@@ -376,7 +380,7 @@ class StreamProcessor:
                 sink(name, doc)
             except Exception as error:
                 self.trouble = f"a {name} document was not taken by {_name(sink)}: {error}"
-                logger.exception("a sink failed on a derived %s document", name)
+                self._log.exception("a sink failed on a derived %s document", name)
 
 
 def _geometry(settings: StreamSettings) -> DetectorGeometry | None:
@@ -393,7 +397,7 @@ def _beam(settings: StreamSettings, mask: NDArray[np.bool_] | None) -> Any:
     return beam_of(settings, mask)
 
 
-def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Outcome]:
+def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame], log: Sparing) -> list[Outcome]:
     """Reconstruct a batch; where that raises, frame by frame, so that a bad frame fails alone."""
     if not frames:
         return []
@@ -403,11 +407,12 @@ def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame]) -> list[Out
             return outcomes
         reason = f"the reconstructor gave {len(outcomes)} answers for {len(frames)} frames"
     except Exception as error:
-        logger.warning("a batch of %d frames raised %s: %s", len(frames), type(error).__name__, error)
+        with about(frames[0].origin.raw_uid):
+            log.warning("a batch of %d frames raised %s: %s", len(frames), type(error).__name__, error)
         reason = f"{type(error).__name__}: {error}"
     if len(frames) == 1:
         return [Failure(frames[0].origin, reason)]
-    return [outcome for frame in frames for outcome in _outcomes(reconstructor, [frame])]
+    return [outcome for frame in frames for outcome in _outcomes(reconstructor, [frame], log)]
 
 
 def _taken(waiting: deque[Outcome], most: int) -> list[Outcome]:

@@ -19,6 +19,7 @@ from nfphasing_bluesky.core import (
     ReconstructionSettings,
     TransportError,
 )
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.child import pid_space
 from nfphasing_bluesky.streaming.curve import ClientKeys, public_key, server_keys
@@ -100,7 +101,7 @@ class Worker:
         self._orders: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
         self._stopping, self._hurried = threading.Event(), False
         self._zero, self._began = Counts(), time.monotonic()
-        self._voice, self._storing = Voice(), StoringThread()
+        self._voice, self._storing, self._log = Voice(), StoringThread(), Sparing(logger)
         self._patterns = Patterns(self._voice.pattern, self._voice.shows_patterns)
         stream = settings.stream
         self._processor = StreamProcessor(
@@ -249,7 +250,7 @@ class Worker:
             self._patterns.poll()
         except Exception as error:
             self._trouble = f"{type(error).__name__}: {error}"
-            logger.exception("a document could not be processed")
+            self._log.exception("a document could not be processed")
         problem = self._processor.trouble or self._storing.problem or self._outputs.problem
         if problem and problem != self._excused:
             self._trouble = problem

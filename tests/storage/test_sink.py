@@ -243,6 +243,24 @@ print(journal.close())
 """
 
 
+_LONG_FULL = """
+import resource, sys
+from pathlib import Path
+from nfphasing_bluesky.storage.backup import Journal
+journal, most = Journal(Path(sys.argv[1]), "a-run"), 0
+journal.write("start", {"uid": "a-run", "time": 0.0})
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+for number in range(400):
+    journal.write("event", {"seq_num": number, "pad": "x" * 100_000})
+    most = max(most, sum(map(len, journal._unwritten)))
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+journal.write("event", {"seq_num": 400})
+assert not journal.close()
+print(most, len(journal._unwritten))
+"""
+
+
 @pytest.mark.parametrize("later", ["freed", "full"])
 def test_a_backup_disk_that_is_full(tmp_path, later):
     """Whole lines only; what did not fit is written when there is room again."""
@@ -255,6 +273,20 @@ def test_a_backup_disk_that_is_full(tmp_path, later):
     numbers = [doc["seq_num"] for name, doc in documents if name == "event"]
     assert numbers == list(range(20)) if later == "freed" else 0 < len(numbers) < 20
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_backup_disk_that_stays_full_takes_bounded_memory_and_few_lines(tmp_path):
+    """After 16 MB the journal is given up; what it has is the beginning of the run."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LONG_FULL, str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    most, freed = map(int, done.stdout.split())
+    assert 2**24 - 2**17 < most < 2**24 + 2**17 and freed == 0
+    assert done.stderr.count("wait in memory") < 20 and "in the catalog alone" in done.stderr
+    documents = list(read_journal(tmp_path / "a-run.jsonl"))
+    numbers = [doc["seq_num"] for name, doc in documents if name == "event"]
+    assert numbers == list(range(len(numbers))) and len(numbers) < 20
 
 
 def test_documents_that_are_none(tmp_path, catalog, caplog):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -77,7 +78,9 @@ def test_two_workers_on_one_source_and_a_taken_port(worker, raw, tiny_command, t
     assert until(lambda: first.state() is WorkerState.ON)
     found = first.status()
     assert found.statistics["messages_refused"] == 3 and found.statistics["latency_p50_s"] > 0
-    assert "a message was refused" in Path(tmp_path / "worker-1.log").read_text()
+    lines = Path(tmp_path / "worker-1.log").read_text().splitlines()
+    refused = [line for line in lines if "a message was refused" in line]
+    assert len(refused) == 3 and "it is a pickle, which is refused: set serializer=wire.pack" in refused[1]
 
     import httpx
 
@@ -90,6 +93,32 @@ def test_two_workers_on_one_source_and_a_taken_port(worker, raw, tiny_command, t
         "nfphasing_waiting_frames 0.0",
     ):
         assert line in page.splitlines(), page
+
+
+def test_a_publisher_that_pickles_floods_no_log(worker, raw):
+    """A few lines say what to do, the status counts all of it, and the run beside it comes through."""
+    live, items = worker().start(), list(raw.raw_run(20))
+    live.send(items[:5])
+    for _ in range(3000):
+        live.push.send(b" event " + pickle.dumps({"data": {"det": 1.0}}))
+    live.send(items[5:])
+    assert until(lambda: live.status().counts.reconstructed == 20)
+    assert live.status().statistics["messages_refused"] == 3000
+    refused = [line for line in live.log.splitlines() if "a message was refused" in line]
+    assert 5 <= len(refused) < 300 and all("set serializer=wire.pack" in line for line in refused)
+
+
+def test_json_lines_say_of_which_run_a_failed_frame_is(worker, raw):
+    """A model that raises, and a document that breaks its schema."""
+    live = worker(log="json").start()
+    items = list(raw.raw_run(4, poison={2: lambda values: values * np.nan}))
+    live.send(items[:-1])
+    live.send([("descriptor", {"run_start": items[0][1]["uid"], "name": "primary"})])
+    live.send(items[-1:])
+    assert until(lambda: live.status().counts.failed == 1 and live.state() is WorkerState.ON)
+    lines = [json.loads(line) for line in live.log.splitlines() if line.startswith("{")]
+    for words in ("NaN reached the model", "does not follow its schema"):
+        assert {line.get("raw_uid") for line in lines if words in line["message"]} == {items[0][1]["uid"]}
 
 
 def test_a_proxy_that_is_restarted(worker, raw, tmp_path):

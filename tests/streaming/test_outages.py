@@ -1,5 +1,6 @@
 """What goes away, stands still or changes while a worker runs, with real processes on both sides."""
 
+import json
 import mmap
 import os
 import signal
@@ -84,7 +85,7 @@ def test_a_tiled_server_that_is_gone_and_comes_back(worker, raw, tmp_path, monke
         server.start()
         # by default tiled's client tries for 45 s to reach a server
         impatient = {"TILED_RETRY_ATTEMPTS": "2", "TILED_RETRY_TIMEOUT": "1"}
-        live = worker(catalog=server.uri, files=files, backup=backup).start(**impatient)
+        live = worker(catalog=server.uri, files=files, backup=backup, log="json").start(**impatient)
         client = open_catalog(server.uri)
         live.send(runs[0])
         assert until(lambda: ended(client, runs[0]) and not list(backup.iterdir()))
@@ -92,6 +93,9 @@ def test_a_tiled_server_that_is_gone_and_comes_back(worker, raw, tmp_path, monke
         live.send(runs[1])
         assert until(lambda: live.status().counts.reconstructed == 8)
         assert until(lambda: "is kept in" in live.status().reason)
+        lines = [json.loads(line) for line in live.log.splitlines() if line.startswith("{")]
+        failed = {line.get("raw_uid") for line in lines if "catalog failed at" in line["message"]}
+        assert failed == {runs[1][0][1]["uid"]}
         assert len(list(backup.glob("*.jsonl"))) == 1 and "0123456789abcdef" not in live.log
         server.start()
         live.send(runs[2])
