@@ -1,6 +1,5 @@
 """Where a worker's documents come in: pushed to it, or published through a bluesky 0MQ proxy."""
 
-import contextlib
 import logging
 import threading
 from typing import Any
@@ -19,6 +18,7 @@ from nfphasing_bluesky.streaming.queue import DROPPED, DocumentQueue
 logger = logging.getLogger(__name__)
 
 _PUSHED_IN_FLIGHT = 16
+_PAUSE_S = 0.02
 
 
 class Intake:
@@ -51,6 +51,8 @@ class Intake:
         """Frames that a queue before this worker dropped, as it said."""
         self.refused = 0
         """Messages that were no documents."""
+        self.trouble = ""
+        """What last surprised it; empty when nothing did."""
         self._queue, self._log = queue, Sparing(logger)
         self._sockets = [bind(context, zmq.PULL, documents, _PUSHED_IN_FLIGHT, doorman)]
         if proxy is not None:
@@ -79,12 +81,20 @@ class Intake:
             poller.register(socket, zmq.POLLIN)
         while not self._stopping.is_set():
             for socket, _ in poller.poll(100):
-                self._take(socket.recv())
+                self._try(socket, 0)
         for socket in self._sockets:
-            with contextlib.suppress(zmq.ZMQError):
-                while not self._queue.closed:
-                    self._take(socket.recv(zmq.NOBLOCK))
+            while not self._queue.closed and socket.poll(0):
+                self._try(socket, zmq.NOBLOCK)
             socket.close()
+
+    def _try(self, socket: zmq.Socket, how: int) -> None:
+        """Take a message; a fault that nobody foresaw must not leave the worker deaf."""
+        try:
+            self._take(socket.recv(how))
+        except Exception as error:
+            self.trouble = f"a message was not taken: {type(error).__name__}: {error}; see the log"
+            self._log.exception("a message was not taken, the next one is")
+            self._stopping.wait(_PAUSE_S)
 
     def _take(self, message: bytes) -> None:
         name, doc = "", dict[str, Any]()

@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from nfphasing_bluesky.core import NFPhasingError, TransportError
+from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.doorman import Doorman
 from nfphasing_bluesky.streaming.endpoints import bind
@@ -22,6 +23,7 @@ _STUCK = 256
 """Messages that are kept for a subscriber that does not read: 130 MB of 256 x 256 means and deviations."""
 _OUTBOX = "inproc://outbox"
 _LINGER_MS = 1000
+_PAUSE_S = 0.02
 
 
 class Speaker:
@@ -49,6 +51,9 @@ class Speaker:
         obey: Callable[[Verb, dict[str, Any]], WorkerStatus],
         doorman: Doorman | None = None,
     ) -> None:
+        self.trouble = ""
+        """What last surprised it; empty when nothing did."""
+        self._log = Sparing(logger)
         self._status, self._obey, self._heartbeat_s = status, obey, settings.heartbeat_s
         self._context, self._topics = context, frozenset[bytes]()
         self._results = bind(context, zmq.XPUB, settings.results, _STUCK, doorman)
@@ -80,25 +85,37 @@ class Speaker:
         poller.register(self._control, zmq.POLLIN)
         poller.register(self._inbox, zmq.POLLIN)
         poller.register(self._results, zmq.POLLIN)
+        turns = ((self._results, self._hear), (self._inbox, self._pass_on), (self._control, self._answer))
         due = 0.0
         while not self._stopping.is_set():
             ready = dict(poller.poll(int(1000 * max(0.0, min(due - time.monotonic(), 0.1))) + 1))
-            if self._results in ready:
-                self._hear()
-            if self._inbox in ready:
-                self._pass_on()
-            if self._control in ready:
-                self._answer()
+            for socket, turn in turns:
+                if socket in ready:
+                    self._try(turn)
             if time.monotonic() >= due:
                 due = time.monotonic() + self._heartbeat_s
-                self._beat()
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._pass_on()
-        self._beat()
+                self._try(self._beat)
+        self._try(self._pass_on_the_rest)
+        self._try(self._beat)
         self._results.setsockopt(zmq.LINGER, _LINGER_MS)
         for socket in (self._results, self._control, self._inbox):
             socket.close()
+
+    def _try(self, turn: Callable[[], None]) -> None:
+        """Do one thing; one that nobody foresaw must leave the worker neither mute nor deaf."""
+        try:
+            turn()
+        except Exception as error:
+            self.trouble = (
+                f"saying or answering something failed: {type(error).__name__}: {error}; see the log"
+            )
+            self._log.exception("the worker could not say or answer something, and goes on")
+            self._stopping.wait(_PAUSE_S)
+
+    def _pass_on_the_rest(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._pass_on()
 
     def _hear(self) -> None:
         """Note the first subscriber to a topic, and the leave of its last."""
@@ -119,15 +136,16 @@ class Speaker:
         self._results.send_multipart([TOPIC_STATUS, status])
 
     def _answer(self) -> None:
+        request = self._control.recv()
         try:
-            verb, arguments = read_request(self._control.recv())
-            answer = {"ok": True, "status": self._obey(verb, arguments).to_message()}
+            verb, arguments = read_request(request)
+            answer = wire.pack({"ok": True, "status": self._obey(verb, arguments).to_message()})
         except NFPhasingError as error:
-            answer = {"ok": False, "error": str(error)}
+            answer = wire.pack({"ok": False, "error": str(error)})
         except Exception as error:
-            logger.exception("the control socket failed on a request")
-            answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-        self._control.send(wire.pack(answer))
+            self._log.exception("the control socket failed on a request")
+            answer = wire.pack({"ok": False, "error": f"{type(error).__name__}: {error}"})
+        self._control.send(answer)
 
 
 def read_request(message: bytes) -> tuple[Verb, dict[str, Any]]:

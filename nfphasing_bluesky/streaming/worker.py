@@ -123,6 +123,7 @@ class Worker:
         )
         self._context = zmq.Context()
         self._doorman: Doorman | None = None
+        self._speaker: Speaker | None = None
         self._metrics: Metrics | None = None
         threads = ExitStack()
         try:
@@ -198,7 +199,9 @@ class Worker:
     def _reason(self) -> str:
         if self._storing.busy_s > _HANGING_S:
             return f"storing hangs for {self._storing.busy_s:.0f} s; does the disk of the array files answer?"
-        return self._trouble or ("" if self._watch is None else self._watch.notice)
+        speaking = "" if self._speaker is None else self._speaker.trouble
+        notice = "" if self._watch is None else self._watch.notice
+        return self._trouble or self._intake.trouble or speaking or notice
 
     def _statistics(self) -> dict[str, float]:
         waiting = self._queue.statistics()
@@ -237,9 +240,9 @@ class Worker:
     def _step(self) -> None:
         patience = 0.0 if self._can_catch_up else min(_PATIENCE_S, self._processor.due_in_s())
         item = self._queue.get(patience)
-        while not self._orders.empty():
-            self._orders.get_nowait()()
         try:
+            while not self._orders.empty():
+                self._orders.get_nowait()()
             if item is not None:
                 self._take(*item)
             elif not self._stopping.is_set():
@@ -346,6 +349,9 @@ class Worker:
         )
         self._excused = self._outputs.problem
         self._trouble = self._processor.trouble = self._storing.problem = ""
+        self._intake.trouble = ""
+        if self._speaker is not None:
+            self._speaker.trouble = ""
         if self._reconstructor is None and self._settings.model is not None:
             self._load_model(self._settings.model)
 
@@ -386,7 +392,8 @@ class Worker:
         self._storing.close()
         self._tell_tally()
         self._voice.close()
-        self._speaker.close()
+        if self._speaker is not None:
+            self._speaker.close()
         if self._doorman is not None:
             self._doorman.close()
         if self._metrics is not None:

@@ -268,6 +268,37 @@ def test_what_nobody_asks_for_is_not_published(running, raw):
     assert until(lambda: not any(speaker.is_heard(topic) for topic in topics))
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "says"),
+    [
+        ("_voice", "percentiles", "saying or answering something failed: ZeroDivisionError"),
+        ("_intake", "_take", "a message was not taken: ZeroDivisionError"),
+    ],
+)
+def test_a_fault_that_nobody_foresaw_leaves_it_neither_mute_nor_deaf(
+    running, raw, monkeypatch, caplog, part, name, says
+):
+    run, failed = running(), []
+
+    def broken(*_):
+        failed.append(1)
+        return 1 / 0
+
+    items = list(raw.raw_run(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(run.worker, part), name, broken)
+        run.send(items)
+        assert until(lambda: failed)
+        if part == "_intake":
+            assert until(lambda: len(failed) == len(items))
+    run.statuses.clear()
+    assert until(lambda: run.statuses and says in run.statuses[-1].reason)
+    assert says in run.ask(Verb.HEALTH).reason and "Traceback" in caplog.text
+    run.send(raw.raw_run(5, seed=1))
+    assert until(lambda: sum(name == "stop" for name, _ in run.documents) == (1 if part == "_intake" else 2))
+    assert run.ask(Verb.RESET) and until(lambda: run.statuses[-1].reason == "")
+
+
 def test_it_answers_while_it_computes(running, raw, tmp_path):
     run = running(model=f"tiny-line:{tmp_path}/go", stream={"batch_size": 1})
     run.send(raw.raw_run(3))
