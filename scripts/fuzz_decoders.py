@@ -25,6 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 with atheris.instrument_imports(include=["nfphasing_bluesky"]):
     from nfphasing_bluesky.core import Policy, StreamSettings, TransportError
+    from nfphasing_bluesky.documents import handlers as handlers_
     from nfphasing_bluesky.documents import router, streams
     from nfphasing_bluesky.streaming import wire
     from nfphasing_bluesky.streaming.frames import FrameIndex
@@ -45,7 +46,14 @@ READERS = (
     lambda data: WorkerStatus.from_message(wire.unpack(data)),
 )
 ODD = (None, -1, 0, 2**62, float("nan"), "", "det", [], {}, b"\x00", [1, 2], {"a": 1}, True)
-RUNS = [list(raw.stream_run()), list(raw.raw_run(3)), list(raw.raw_run(3, shape=(4, 5)))]
+ODD += ("{:9000000000}", "%9000000000d", "{0.__class__}", "%s", "../../etc/passwd", "/dev/zero")
+RUNS = [
+    list(raw.stream_run()),
+    list(raw.raw_run(3)),
+    list(raw.raw_run(3, shape=(4, 5))),
+    list(raw.stream_run(uri="file://localhost/nowhere/", template="img_{:05d}.tif")),
+    list(raw.resource_run()),
+]
 CHECKED_ONCE_IN = 64
 _ANYTHING = SimpleNamespace(validate=lambda document: None)
 GOOD, RIGHT = list(raw.raw_run(4, seed=1)), (4, 4, 0, 0)
@@ -177,6 +185,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     handlers = router.discover_handlers()
+    handlers_.RETRIES_S = ()  # nor are they tried again
     router.discover_handlers = lambda: handlers  # once, not for every input
     streams.MOST_ROWS = 1000  # a hundred thousand failed frames take an input many seconds
     corpus = chosen.output / chosen.target

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import DocumentError
 from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.documents.templates import check_widths
 
 RETRIES_S = (0.05, 0.1, 0.2, 0.5)
 
@@ -59,7 +60,14 @@ class ResourceAssets:
         self._filler("descriptor", dict(doc))
 
     def resource(self, doc: Document) -> None:
-        """Remember a resource."""
+        """Remember a resource.
+
+        Raises:
+            DocumentError: its template would make a name of hundreds of characters.
+        """
+        template = (doc.get("resource_kwargs") or {}).get("template")
+        if isinstance(template, str):
+            check_widths(template)
         self._specs[doc["uid"]] = doc["spec"]
         self._filler("resource", dict(doc))
 

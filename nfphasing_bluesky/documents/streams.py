@@ -1,5 +1,6 @@
 """Frames behind StreamResource and StreamDatum documents: growing HDF5 files and numbered image files."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import DocumentError
 from nfphasing_bluesky.documents.keys import Document
+from nfphasing_bluesky.documents.templates import file_name
 
 _POLL_S = 0.01
 _IMAGES = frozenset(f"multipart/related;type={kind}" for kind in ("image/tiff", "image/jpeg", "image/cbf"))
+
+MOST_BYTES = 2**29
+"""Of one event's value: as in a message, 512 MB."""
 
 MOST_ROWS = 1_000_000
 """Rows that one stream datum may announce: each becomes a frame, or a failure that takes its time, too."""
@@ -30,6 +35,8 @@ def rows_of(doc: Document) -> tuple[range, int]:
     if not all(isinstance(end, int) for end in ends):
         raise DocumentError(f"stream datum {doc.get('uid')}: rows {ends[:2]}, expected whole numbers")
     first, last, number, end = ends
+    if first < 0:
+        raise DocumentError(f"stream datum {doc.get('uid')}: row {first}, expected 0 or later")
     if last - first > MOST_ROWS:
         raise DocumentError(
             f"stream datum {doc.get('uid')}: {last - first} rows at once, at most {MOST_ROWS} are taken; is "
@@ -107,6 +114,19 @@ class StreamAssets:
         return path
 
 
+def _check_size(what: str, *nbytes: int) -> None:
+    if max(nbytes) > MOST_BYTES:
+        raise DocumentError(
+            f"{what}: one event needs {max(nbytes) / 2**20:.0f} MB, at most {MOST_BYTES // 2**20} are read"
+        )
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is there and no file: a pipe or a device may be waited for, or read, for ever."""
+    if path.exists() and not path.is_file():
+        raise DocumentError(f"{path} is no regular file; is the path in the document right?")
+
+
 class _HDF5:
     """One dataset of an HDF5 file that may still be written (single writer, multiple readers)."""
 
@@ -124,6 +144,7 @@ class _HDF5:
             try:
                 dataset = self._dataset()
                 count = self._rows_per_event(dataset, shape)
+                self._check(dataset, count)
                 if dataset.shape[0] >= (index + 1) * count:
                     self._rows, self._patience = dataset.shape[0], self._wait_s
                     value = dataset[index * count : (index + 1) * count]
@@ -140,12 +161,25 @@ class _HDF5:
                 )
             time.sleep(_POLL_S)
 
+    def _check(self, dataset: h5py.Dataset, count: int) -> None:
+        """Look at what would be read: a sparse or well compressed file is small whatever it says it holds."""
+        if count < 1 or dataset.dtype.hasobject:
+            raise DocumentError(
+                f"{self._path}:{self._name} has {dataset.dtype}, {count} rows an event, "
+                "expected numbers and 1 or more"
+            )
+        row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+        packed = dataset.id.get_create_plist().get_nfilters() and dataset.chunks
+        chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if packed else 0
+        _check_size(f"{self._path}:{self._name}", count * row, chunk)
+
     def _revive(self, rows: int) -> None:
         if rows > self._rows:
             self._rows, self._patience = rows, self._wait_s
 
     def _dataset(self) -> h5py.Dataset:
         if self._file is None:
+            _check_kind(Path(self._path))
             try:
                 self._file = h5py.File(self._path, "r", libver="latest", swmr=True)
             except (OSError, ValueError):
@@ -175,19 +209,24 @@ class _Images:
         # a sixth of the time that a worker takes to start, and few read images from files
         import fabio
 
-        self._folder, self._template, self._wait_s, self._open = folder, template, wait_s, fabio.open
+        self._folder, self._template, self._wait_s = folder, template, wait_s
+        self._open, self._header = fabio.open, fabio.openheader
 
     def read(self, index: int, shape: tuple[int | None, ...]) -> NDArray[Any]:
-        name = self._template.format(index) if "{" in self._template else self._template % index
+        name = file_name(self._template, index)
         path = (
             Path(self._folder) / name.lstrip("/") if self._folder.endswith("/") else Path(self._folder + name)
         )
         deadline = time.monotonic() + self._wait_s
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+        _check_kind(path)
         try:
+            _check_size(f"{path}", math.prod(self._header(path).shape) * 4, path.stat().st_size)
             with self._open(path) as image:
                 return np.array(image.data)
+        except DocumentError:
+            raise
         except Exception as error:  # fabio's codecs raise their own errors on bad files
             raise DocumentError(
                 f"{path} cannot be read: {error}; the file may be truncated or missing"

@@ -1,6 +1,8 @@
 """Frames in files: Resource and Datum, StreamResource and StreamDatum, and files that are broken."""
 
 import json
+import os
+import struct
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import bluesky.tests.examples as examples
 import fabio
 import h5py
 import numpy as np
+import pytest
 
 from nfphasing_bluesky.core import StreamSettings
 from nfphasing_bluesky.documents.handlers import AnnouncedHandler, discover_handlers
@@ -114,6 +117,65 @@ def test_growing_file_is_refreshed(heard, raw_run, key_of, tmp_path):
             router(name, doc)
         assert [frame.origin.seq_num for frame in heard.frames] == [1, 2, 3, 4, 5]
         np.testing.assert_array_equal(heard.frames[4].intensity, IMAGES[4])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "chunks", "compression", "says"),
+    [
+        ("f8", (3, 20_000, 20_000), (1, 20_000, 20_000), None, "one event needs 3052 MB, at most 512"),
+        ("u1", (3000, 1000, 1000), (1000, 1000, 1000), "gzip", "one event needs 954 MB, at most 512"),
+        (h5py.string_dtype(), (3, 13, 17), None, None, "expected numbers"),
+    ],
+)
+def test_files_that_are_small_and_hold_too_much_are_not_read(
+    heard, raw_run, key_of, tmp_path, dtype, shape, chunks, compression, says
+):
+    path = tmp_path / "sparse.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("/entry/data/data_2", shape, dtype, chunks=chunks, compression=compression)
+    assert path.stat().st_size < 100_000
+    route(heard, stream_run(raw_run, key_of, path, rows=((0, 1),)).documents)
+    assert len(heard.failures) == 1 and says in heard.failures[0].reason, heard.failures
+
+
+def test_templates_that_would_take_all_memory_fail_their_frames(heard, raw_run, key_of, tmp_path):
+    run = stream_run(
+        raw_run,
+        key_of,
+        f"{tmp_path}/",
+        mimetype="multipart/related;type=image/tiff",
+        template="{:9000000000}",
+    )
+    route(heard, run.documents)
+    assert len(heard.failures) == 3 and "has other fields than whole numbers" in heard.failures[0].reason
+
+
+@pytest.mark.parametrize("kind", ["application/x-hdf5", "multipart/related;type=image/tiff"])
+def test_a_pipe_is_not_waited_for(heard, raw_run, key_of, tmp_path, kind):
+    os.mkfifo(tmp_path / "img_00000.tif")
+    images = kind != "application/x-hdf5"
+    parameters = {"template": "img_{:05d}.tif"} if images else {}
+    path = f"{tmp_path}/" if images else tmp_path / "img_00000.tif"
+    run = stream_run(raw_run, key_of, path, rows=((0, 1),), mimetype=kind, **parameters)
+    route(heard, run.documents)
+    assert "is no regular file" in heard.failures[0].reason
+
+
+def test_an_image_that_says_it_is_huge_is_not_read(heard, raw_run, key_of, tmp_path):
+    entries = [(256, 4, 1, 40_000), (257, 4, 1, 40_000), (258, 3, 1, 16), (273, 4, 1, 8), (279, 4, 1, 8)]
+    head = b"II" + struct.pack("<HIH", 42, 8, len(entries))
+    tags = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    (tmp_path / "img_00000.tif").write_bytes(head + tags + bytes(4))
+    run = stream_run(
+        raw_run,
+        key_of,
+        f"{tmp_path}/",
+        rows=((0, 1),),
+        mimetype="multipart/related;type=image/tiff",
+        template="img_{:05d}.tif",
+    )
+    route(heard, run.documents)
+    assert len(heard.failures) == 1 and "at most 512 are read" in heard.failures[0].reason, heard.failures
 
 
 def test_truncated_file_fails_its_frames(heard, raw_run, key_of, tmp_path):

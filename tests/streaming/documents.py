@@ -36,8 +36,10 @@ def raw_run(
         yield "stop", run.compose_stop(**({"exit_status": status} if status else {}))
 
 
-def stream_run(blocks=((0, 4), (4, 10)), data_key="det", uri="file://localhost/nowhere.h5", shape=(8, 8)):
-    """Yield the documents of a run whose frames lie in a file."""
+def stream_run(
+    blocks=((0, 4), (4, 10)), data_key="det", uri="file://localhost/nowhere.h5", shape=(8, 8), template=None
+):
+    """Yield the documents of a run whose frames lie in a file, or in numbered images."""
     run = event_model.compose_run()
     yield "start", run.start_doc
     keys = {data_key: {"source": "test", "dtype": "array", "shape": list(shape), "external": "STREAM:"}}
@@ -45,7 +47,10 @@ def stream_run(blocks=((0, 4), (4, 10)), data_key="det", uri="file://localhost/n
     yield "descriptor", bundle.descriptor_doc
     compose = event_model.ComposeStreamResource(run.start_doc)
     resource = compose(
-        mimetype="application/x-hdf5", uri=uri, data_key=data_key, parameters={"dataset": "/data"}
+        mimetype="multipart/related;type=image/tiff" if template else "application/x-hdf5",
+        uri=uri,
+        data_key=data_key,
+        parameters={"template": template} if template else {"dataset": "/data"},
     )
     yield "stream_resource", resource.stream_resource_doc
     for start, stop in blocks:
@@ -57,6 +62,28 @@ def stream_run(blocks=((0, 4), (4, 10)), data_key="det", uri="file://localhost/n
                 seq_nums={"start": start + 1, "stop": stop + 1},
             ),
         )
+    yield "stop", run.compose_stop()
+
+
+def resource_run(n=3, data_key="det", shape=(8, 8), template="%s%s_%6.6d.tif"):
+    """Yield the documents of a run whose frames are data of a resource."""
+    run = event_model.compose_run()
+    yield "start", run.start_doc
+    key = {"source": "test", "dtype": "array", "shape": list(shape), "external": "FILESTORE:"}
+    bundle = run.compose_descriptor(name="primary", data_keys={data_key: key})
+    yield "descriptor", bundle.descriptor_doc
+    resource = run.compose_resource(
+        spec="AD_TIFF",
+        root="/",
+        resource_path="nowhere",
+        resource_kwargs={"template": template, "filename": "img", "frame_per_point": 1},
+    )
+    yield "resource", resource.resource_doc
+    for i in range(n):
+        datum = resource.compose_datum(datum_kwargs={"point_number": i})
+        yield "datum", datum
+        data, times = {data_key: datum["datum_id"]}, {data_key: float(i)}
+        yield "event", bundle.compose_event(data=data, timestamps=times, filled={data_key: False})
     yield "stop", run.compose_stop()
 
 

@@ -11,7 +11,17 @@ from nfphasing_bluesky.streaming.frames import FrameIndex
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.streaming.queue import DocumentQueue
 
-ODD = st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just([]) | st.just({}) | st.binary()
+TEMPLATES = ("{:9000000000}", "%9000000000d", "{0.__class__}", "%s", "../x", "/dev/zero")
+ODD = (
+    st.sampled_from(TEMPLATES)
+    | st.none()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.just([])
+    | st.just({})
+    | st.binary()
+)
 SPOILS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99), st.booleans(), ODD), max_size=6)
 
 
@@ -35,10 +45,10 @@ def spoil(items, spoils):
     return items
 
 
-@given(SPOILS, st.sampled_from([True, False]))
-@settings(max_examples=80)
+@given(SPOILS, st.sampled_from(["inline", "streamed", "images", "resource"]))
+@settings(max_examples=120)
 @pytest.mark.filterwarnings("ignore")
-def test_spoiled_documents_harm_no_other_run(raw, tiny, spoils, streamed):
+def test_spoiled_documents_harm_no_other_run(raw, tiny, spoils, kind):
     chosen, ledgers = StreamSettings(data_key="det"), []
     queue = DocumentQueue(1000, Policy.BLOCK, FrameIndex(chosen))
     processor = StreamProcessor(
@@ -48,7 +58,12 @@ def test_spoiled_documents_harm_no_other_run(raw, tiny, spoils, streamed):
         reconstructor=tiny.LineReconstructor(),
     )
     processor._router._wait_s = 0.0
-    bad = raw.stream_run() if streamed else raw.raw_run(5)
+    bad = {
+        "inline": lambda: raw.raw_run(5),
+        "streamed": raw.stream_run,
+        "images": lambda: raw.stream_run(uri="file://localhost/nowhere/", template="img_{:05d}.tif"),
+        "resource": raw.resource_run,
+    }[kind]()
     for name, doc in [*spoil(bad, spoils), *raw.raw_run(4, seed=1)]:
         try:
             queue.put(name, doc)
