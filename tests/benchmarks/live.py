@@ -54,14 +54,19 @@ class Images:
 
 
 @contextmanager
-def worker() -> Iterator[tuple[WorkerSettings, int, zmq.Socket]]:
-    """A worker process with the identity model, over TCP on this machine; arrays go to a scratch folder."""
+def worker(stores: bool = False) -> Iterator[tuple[WorkerSettings, int, zmq.Socket]]:
+    """A worker process with the identity model, over Unix sockets; arrays go to a scratch folder.
+
+    With `stores` there is an embedded catalog in that folder, which the derived runs go to.
+    """
     sockets, files = private_folder(), Path(tempfile.mkdtemp(prefix="nfphasing-bench-"))
+    (files / "derived").mkdir()
     names = ("documents", "results", "control")
     settings = WorkerSettings(
         model="identity",
         stream=StreamSettings(data_key="det", batch_size=8, deadline_s=0.005, queue_size=32),
-        files=files,
+        files=files / "derived",
+        catalog=str(files / "catalog") if stores else None,
         **{name: f"ipc://{sockets}/{name}" for name in names},
     )
     command = [sys.executable, str(Path(__file__).with_name("identity.py")), settings.model_dump_json()]
@@ -72,7 +77,7 @@ def worker() -> Iterator[tuple[WorkerSettings, int, zmq.Socket]]:
         yield settings, process.pid, push
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_S)
         context.destroy(linger=0)
         shutil.rmtree(sockets)
         shutil.rmtree(files)
@@ -147,9 +152,9 @@ def latency(seconds: float, rate_hz: float = 100.0) -> list[Figure]:
 
 
 def endurance(seconds: float, rate_hz: float = 50.0) -> list[Figure]:
-    """What a worker's memory, threads and open files grow by, in runs of 500 frames."""
+    """What a worker's memory, threads and open files grow by, in runs of 500 frames that a catalog takes."""
     warm_up = max(500, int(0.25 * seconds * rate_hz))
-    with worker() as (settings, pid, push):
+    with worker(stores=True) as (settings, pid, push):
         began, marks, images, inside = time.perf_counter(), [], Images(), 0
         total = int(seconds * rate_hz)
         for number in range(1, total + 1):
@@ -166,6 +171,8 @@ def endurance(seconds: float, rate_hz: float = 50.0) -> list[Figure]:
                 _forget_all_but_the_last(settings.files)
             if number in (warm_up, total):
                 until(lambda n=number: ask(Verb.HEALTH, settings.control, 10).counts.reconstructed == n)
+                if number == total:
+                    until(lambda: all_stored(settings))
                 marks.append(held(pid))
     (rss, threads, files), (rss_end, threads_end, files_end) = marks
     how = f"{total} frames at {rate_hz:g} a second, compared with those after {warm_up}"
@@ -173,6 +180,13 @@ def endurance(seconds: float, rate_hz: float = 50.0) -> list[Figure]:
         Figure("memory growth", 100 * (rss_end / rss - 1), "%", 2, "lower", f"{how}; {rss / 1e6:.0f} MB"),
         Figure("threads and files more", threads_end + files_end - threads - files, "", 0, "lower", how),
     ]
+
+
+def all_stored(settings: WorkerSettings) -> bool:
+    """Whether the catalog has every run that has ended: nothing waits beside it."""
+    if problem := ask(Verb.HEALTH, settings.control, 10).reason:
+        raise RuntimeError(problem)
+    return not list(Path(settings.files).with_name("backup").glob("*.jsonl"))
 
 
 def _forget_all_but_the_last(folder: Path, kept: int = 1) -> None:

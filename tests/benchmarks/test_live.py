@@ -1,4 +1,4 @@
-"""The hour at 50 frames a second in a minute: what a worker holds does not grow from run to run."""
+"""The hour at 50 frames a second in a minute, with a catalog: what a worker holds does not grow."""
 
 from nfphasing_bluesky.streaming.client import ask
 from nfphasing_bluesky.streaming.protocol import Counts, Verb
@@ -6,7 +6,7 @@ from tests.benchmarks import live
 
 
 def test_a_worker_holds_no_more_after_many_runs_than_after_some():
-    with live.worker() as (settings, pid, push):
+    with live.worker(stores=True) as (settings, pid, push):
 
         def status():
             return ask(Verb.HEALTH, settings.control, 30)
@@ -22,7 +22,8 @@ def test_a_worker_holds_no_more_after_many_runs_than_after_some():
 
         def settled(frames):
             now = status()
-            return now.counts == Counts(frames, frames, 0, 0) and now.statistics["open_runs"] == 0
+            done = now.counts == Counts(frames, frames, 0, 0) and now.statistics["open_runs"] == 0
+            return done and live.all_stored(settings)
 
         run(30, 10)
         live.until(lambda: settled(300))
@@ -34,3 +35,8 @@ def test_a_worker_holds_no_more_after_many_runs_than_after_some():
         )
         size = live.held(pid)[0]
     assert size < 1.1 * before[0]
+
+
+def test_the_ledgers_of_a_hundred_interleaved_runs_add_up():
+    (figure,) = live.ledgers(100)
+    assert figure.value == 0 and "100 runs of ten frames" in figure.detail and "0 left open" in figure.detail

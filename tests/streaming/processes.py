@@ -3,15 +3,20 @@
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
+import httpx
+import yaml
 import zmq
 
 from nfphasing_bluesky.core import TransportError
+from nfphasing_bluesky.storage.catalogs import embedded_config
 from nfphasing_bluesky.streaming import wire
 from nfphasing_bluesky.streaming.client import ask
 from nfphasing_bluesky.streaming.endpoints import connect
 from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
-from tests.waiting import until
+from tests.waiting import free_port, until
 
 
 class Process:
@@ -64,3 +69,32 @@ class Process:
     def close(self):
         self.end(signal.SIGKILL)
         self.context.destroy(linger=0)
+
+
+class Tiled:
+    """A tiled server of its own process, with its catalog in a folder."""
+
+    def __init__(self, folder, files):
+        self.port, self.folder, self.process = free_port(), folder, None
+        self.uri = f"http://127.0.0.1:{self.port}"
+        (folder / "files").mkdir(parents=True)
+        config = {**embedded_config(folder, [files]), "authentication": {"allow_anonymous_access": False}}
+        (folder / "config.yml").write_text(yaml.safe_dump(config))
+
+    def start(self):
+        command = [str(Path(sys.executable).with_name("tiled")), "serve", "config"]
+        command += [str(self.folder / "config.yml"), "--host", "127.0.0.1", "--port", str(self.port)]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        assert until(self.answers, 300), (self.folder / "log").read_text()
+
+    def answers(self):
+        try:
+            return httpx.get(f"{self.uri}/api/v1/", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def kill(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

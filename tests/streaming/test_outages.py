@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 import zmq
 
-from nfphasing_bluesky.storage.catalogs import close_catalog, embedded_config, open_catalog
+from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
 from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.streaming.client import Listener, ask
 from nfphasing_bluesky.streaming.endpoints import connect
 from nfphasing_bluesky.streaming.protocol import Verb, WorkerState
-from tests.waiting import free_port, until
+from tests.streaming.processes import Tiled
+from tests.waiting import until
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 SUBSCRIBER = """
@@ -30,37 +30,30 @@ while listener.silence_s > 1:
 print("listening", flush=True)
 time.sleep(600)
 """
-
-
-class Tiled:
-    """A tiled server of its own process, with its catalog in a folder."""
-
-    def __init__(self, folder, files):
-        self.port, self.folder, self.process = free_port(), folder, None
-        self.uri = f"http://127.0.0.1:{self.port}"
-        (folder / "files").mkdir(parents=True)
-        config = {**embedded_config(folder, [files]), "authentication": {"allow_anonymous_access": False}}
-        (folder / "config.yml").write_text(yaml.safe_dump(config))
-
-    def start(self):
-        command = [str(Path(sys.executable).with_name("tiled")), "serve", "config"]
-        command += [str(self.folder / "config.yml"), "--host", "127.0.0.1", "--port", str(self.port)]
-        with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        assert until(self.answers, 300), (self.folder / "log").read_text()
-
-    def answers(self):
-        import httpx
-
-        try:
-            return httpx.get(f"{self.uri}/api/v1/", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    def kill(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+SLOW = """
+import json, sys, time
+from pathlib import Path
+from nfphasing_bluesky.streaming.client import Listener
+hurry, ids = Path(sys.argv[2]), []
+def take(result):
+    ids.append(result.frame_id)
+    if not hurry.exists():
+        time.sleep(0.2)
+listener = Listener(sys.argv[1], on_frame=take).start()
+while listener.silence_s > 1:
+    time.sleep(0.05)
+print("listening", flush=True)
+while not hurry.exists():
+    time.sleep(0.05)
+before = -1
+while len(ids) != before:
+    before = len(ids)
+    time.sleep(2)
+print("caught up", flush=True)
+while not ids or ids[-1] != 4010:
+    time.sleep(0.05)
+print(json.dumps(ids), flush=True)
+"""
 
 
 def ended(client, items):
@@ -132,6 +125,36 @@ def test_a_subscriber_that_is_stopped_holds_nobody_up(worker, raw):
         stuck.kill()
         stuck.wait()
         stuck.stdout.close()
+
+
+def test_a_subscriber_that_is_slow_holds_nobody_up_and_sees_what_it_missed(worker, raw, tmp_path):
+    """It takes a frame in 0.2 s while the worker does thousands; gaps in `frame_id` show what it missed."""
+    live, heard, hurry = worker(stream={"batch_size": 32}).start(), [], tmp_path / "hurry"
+    command = [sys.executable, "-c", SLOW, live.settings.results, str(hurry)]
+    slow = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    listener = Listener(live.settings.results, on_frame=lambda result: heard.append(result.frame_id)).start()
+    try:
+        assert slow.stdout.readline() == "listening\n"
+        assert until(lambda: listener.silence_s < 1)
+        size = []
+        for number in range(10):
+            live.send(raw.raw_run(400, seed=number))
+            assert until(lambda n=number: len(heard) == 400 * (n + 1))
+            size.append(resident_bytes(live.process.pid))
+        assert size[-1] - size[5] < 25 * 2**20
+        assert live.state() is WorkerState.ON
+        hurry.touch()
+        assert slow.stdout.readline() == "caught up\n"
+        live.send(raw.raw_run(10, seed=10))
+        found = json.loads(slow.stdout.readline())
+    finally:
+        listener.close()
+        slow.kill()
+        slow.wait()
+        slow.stdout.close()
+    assert heard == list(range(1, 4011))
+    assert found == sorted(set(found)) and found[0] == 1 and found[-10:] == list(range(4001, 4011))
+    assert 0 < found[-1] - len(found) < 4000
 
 
 def test_a_message_of_two_gigabytes_is_refused_by_its_size(worker, raw):
