@@ -40,8 +40,6 @@ from nfphasing_bluesky.streaming.storing import Later, at_once
 
 logger = logging.getLogger(__name__)
 
-_LATE = "it went on after it was closed as abandoned"
-
 Outcome = Posterior | Failure
 OnOutcome = Callable[[Outcome, float], None]
 OnObject = Callable[[str, StitchedObject], None]
@@ -182,11 +180,8 @@ class StreamProcessor:
     def abandon(self) -> None:
         """End the runs of which nothing comes any more; see `StreamSettings.abandon_after_s`."""
         for uid, silent_s in self._silence.too_long():
-            run = self._runs.get(uid)
-            events = 0 if run is None else run.first - 1 + run.received + len(run.dropped)
-            self._silence.give_up(uid, events)
-            if run is None:
-                continue
+            run = self._runs[uid]
+            self._silence.give_up(uid, run.first - 1 + run.received + len(run.dropped), remedy(run.start))
             why = f"nothing has come of it for {silent_s:.0f} s, and it is closed as aborted"
             self._router.close_run(uid, f"abandoned: {why}")
             with about(uid):
@@ -295,8 +290,8 @@ class StreamProcessor:
         run = self._runs.get(span.raw_uid)
         if run is None:
             self.discarded += len(span)
-            if self._silence.goes_on(span.raw_uid):
-                self._miss(span.raw_uid, f"{_LATE}; {replay_of(span.raw_uid)}")
+            if why := self._silence.goes_on(span.raw_uid):
+                self._miss(span.raw_uid, why)
             return
         run.seen.add(span.seq_nums)
         run.first = self._index.first(span.raw_uid)
@@ -314,8 +309,8 @@ class StreamProcessor:
         run = self._runs.get(stop["run_start"])
         if run is not None:
             run.announced, run.first = self._index.announced(stop), self._index.first(stop["run_start"])
-        elif self._silence.goes_on(stop["run_start"], self._index.announced(stop)):
-            self._miss(stop["run_start"], f"{_LATE}; {replay_of(stop['run_start'])}")
+        elif why := self._silence.goes_on(stop["run_start"], self._index.announced(stop)):
+            self._miss(stop["run_start"], why)
         elif not self._index.knows(stop["run_start"]):
             self._miss(stop["run_start"], f"its beginning was not received; {replay_of(stop['run_start'])}")
 

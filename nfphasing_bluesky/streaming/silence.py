@@ -1,5 +1,6 @@
 """Runs of which nothing comes any more: their RunEngine was killed, or their stop document was lost."""
 
+import math
 import time
 
 _ALONE = 24
@@ -17,7 +18,7 @@ class Silence:
         self._patience_s = patience_s
         self._heard: dict[str, float] = {}
         self._last_start = 0.0
-        self._given_up: dict[str, int] = {}
+        self._given_up: dict[str, tuple[int, str]] = {}
 
     def hear(self, raw_uid: str, name: str) -> None:
         """Note that a document of a run has come."""
@@ -37,15 +38,17 @@ class Silence:
             if now - heard > self._patience_s * (1 if self._last_start > heard else _ALONE)
         ]
 
-    def give_up(self, raw_uid: str, events: int) -> None:
-        """Wait for a run no longer, of which so many events have come."""
+    def give_up(self, raw_uid: str, events: int, remedy: str) -> None:
+        """Wait for a run no longer, of which so many events have come; what makes up for others, in words."""
         self._heard.pop(raw_uid, None)
-        self._given_up[raw_uid] = events
+        self._given_up[raw_uid] = events, remedy
 
-    def goes_on(self, raw_uid: str, events: int | None = None) -> bool:
-        """Return, once, whether a frame, or a stop that tells of so many events, is of a run given up."""
-        known = self._given_up.get(raw_uid)
-        late = known is not None and (events is None or events > known)
-        if late:
-            del self._given_up[raw_uid]
-        return late
+    def goes_on(self, raw_uid: str, events: float = math.inf) -> str:
+        """Say, once, that a frame, or a stop that tells of so many events, is of a run given up."""
+        if raw_uid not in self._given_up:
+            return ""
+        known, remedy = self._given_up[raw_uid]
+        if events <= known:
+            return ""
+        del self._given_up[raw_uid]
+        return f"it went on after it was closed as abandoned; {remedy}"
