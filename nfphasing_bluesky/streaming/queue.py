@@ -15,6 +15,9 @@ from nfphasing_bluesky.streaming.frames import FrameSpan
 DROPPED = "nfphasing_dropped"
 """Name of the documents that tell, ahead of a run's stop, which of its frames were dropped on the way."""
 
+_PLAIN_BYTES = 32
+"""Of a number or a short text in Python."""
+
 _RECORD = 1024
 """Drops of one run that are told of before its stop: a run may last for weeks."""
 
@@ -232,6 +235,12 @@ class DocumentQueue:
 
 
 def _nbytes(doc: dict[str, Any]) -> int:
-    """Bytes of the arrays that an event carries; what is in files takes none here."""
+    """Bytes that an event carries, about; what is in files takes none here."""
     data = doc.get("data")
-    return sum(getattr(value, "nbytes", 0) for value in data.values()) if isinstance(data, Mapping) else 0
+    return sum(map(_size, data.values())) if isinstance(data, Mapping) else 0
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, (list, tuple)):
+        return len(value) * _size(value[0]) if value else 0
+    return int(getattr(value, "nbytes", _PLAIN_BYTES))

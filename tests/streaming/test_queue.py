@@ -242,6 +242,15 @@ def test_a_document_that_is_larger_than_all_that_may_wait_is_taken_alone(raw):
     producer.join(240)
 
 
+def test_images_as_lists_of_numbers_count_too(raw):
+    queue = DocumentQueue(1000, Policy.LATEST, FrameIndex(StreamSettings(data_key="det")), most_bytes=50_000)
+    for name, doc in raw.raw_run(10):
+        if name == "event":
+            doc = {**doc, "data": {**doc["data"], "det": [[1.0] * 20] * 20}}
+        queue.put(name, doc)
+    assert split(drain(queue))[0] == [8, 9, 10]
+
+
 def test_bytes_that_somebody_knows_are_counted_instead_of_those_in_arrays(raw):
     queue = light(Policy.LATEST, 4)
     for name, doc in raw.raw_run(10):
