@@ -152,11 +152,19 @@ def latency(seconds: float, rate_hz: float = 100.0) -> list[Figure]:
 
 
 def endurance(seconds: float, rate_hz: float = 50.0) -> list[Figure]:
-    """What a worker's memory, threads and open files grow by, in runs of 500 frames that a catalog takes."""
-    warm_up = max(500, int(0.25 * seconds * rate_hz))
+    """What a worker's memory, threads and open files grow by, in runs of 500 frames that a catalog takes.
+
+    Thirty short runs come first: until then tiled's server in the worker fills its caches.
+    """
+    runs = max(2, int(seconds * rate_hz / 500))
+    warm_up, total, before = 500 * max(1, runs // 4), 500 * runs, 300
     with worker(stores=True) as (settings, pid, push):
+        for _ in range(30):
+            for message in _of_ten(Images()):
+                push.send(message)
+        until(lambda: ask(Verb.HEALTH, settings.control, 10).counts.reconstructed == before)
+        until(lambda: all_stored(settings))
         began, marks, images, inside = time.perf_counter(), [], Images(), 0
-        total = int(seconds * rate_hz)
         for number in range(1, total + 1):
             time.sleep(max(0.0, began + number / rate_hz - time.perf_counter()))
             if inside == 0:
@@ -165,14 +173,14 @@ def endurance(seconds: float, rate_hz: float = 50.0) -> list[Figure]:
                     push.send(message)
             inside += 1
             push.send(images.event(inside))
-            if inside == 500 or number == total:
+            if inside == 500:
                 push.send(images.stop(inside))
                 inside = 0
                 _forget_all_but_the_last(settings.files)
             if number in (warm_up, total):
-                until(lambda n=number: ask(Verb.HEALTH, settings.control, 10).counts.reconstructed == n)
-                if number == total:
-                    until(lambda: all_stored(settings))
+                done = before + number
+                until(lambda n=done: ask(Verb.HEALTH, settings.control, 10).counts.reconstructed == n)
+                until(lambda: all_stored(settings))
                 marks.append(held(pid))
     (rss, threads, files), (rss_end, threads_end, files_end) = marks
     how = f"{total} frames at {rate_hz:g} a second, compared with those after {warm_up}"

@@ -85,7 +85,7 @@ def test_a_run_whose_stop_never_comes_does_not_keep_a_worker_from_catching_up(wo
 
         live.send(silent[6:])
         assert until(lambda: "it went on after it was closed as abandoned" in live.status().reason)
-        assert live.status().counts.dropped == 4
+        assert until(lambda: live.status().counts.dropped == 4)
         assert until(lambda: not list((catalog / "backup").iterdir()))
         store(client, silent)
         assert until(lambda: live.status().statistics["made_up_frames"] == 4), live.log

@@ -78,12 +78,11 @@ def test_a_disk_that_does_not_answer_keeps_no_worker_from_ending(worker, beamlin
     assert until(lambda: list((beamline.folder / "backup").glob("*.jsonl")))
     if signals == 1:
         assert until(lambda: "storing hangs for" in live.status().reason)
-    told = time.monotonic()
     for _ in range(signals):
         live.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
     assert live.process.wait(240) == 1
-    assert "the worker does not end" in live.log and time.monotonic() - told < 60
+    assert "the worker does not end" in live.log
     assert beamline.ended() is None
 
     hanging.unlink()

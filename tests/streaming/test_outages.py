@@ -48,7 +48,7 @@ while not hurry.exists():
 before = -1
 while len(ids) != before:
     before = len(ids)
-    time.sleep(2)
+    time.sleep(5)
 print("caught up", flush=True)
 while not ids or ids[-1] != 4010:
     time.sleep(0.05)

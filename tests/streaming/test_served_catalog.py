@@ -120,15 +120,16 @@ def test_two_workers_on_one_proxy_and_one_catalog(served, worker, raw, tmp_path)
         sent.append(list(raw.raw_run(4, seed=len(sent))))
         for item in sent[-1]:
             publisher(*item)
-        return until(lambda: len(served.ended(sent[-1])) == 2, 5)
+        return until(lambda: next((r for r in sent if len(served.ended(r)) == 2), None), 5)
 
     try:
-        assert until(all_have_heard), [one.log for one in workers]
-        runs = served.ended(sent[-1])
+        items = until(all_have_heard)
+        assert items, [one.log for one in workers]
+        runs = served.ended(items)
         assert len({run.metadata["start"]["uid"] for run in runs}) == 2
         assert all(run.metadata["stop"]["exit_status"] == "success" for run in runs)
-        served.store(sent[-1])
-        assert served.numbers(sent[-1]) == [1, 2, 3, 4]
+        served.store(items)
+        assert served.numbers(items) == [1, 2, 3, 4]
         assert [one.end() for one in workers] == [0, 0]
     finally:
         publisher.close()
