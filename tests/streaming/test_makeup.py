@@ -53,7 +53,7 @@ def beamline(outputs, raw, tiny):
                     processor(DROPPED, {"raw_uid": items[0][1]["uid"], "seq_nums": list(drop)})
                 processor(name, doc)
             processor.close("the worker was shut down")
-            assert outputs.flush(30)
+            assert outputs.flush(240)
 
         def in_memory(self, items):
             outcomes = []
