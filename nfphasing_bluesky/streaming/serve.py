@@ -1,5 +1,6 @@
 """What `nfphasing serve` does, also `python -m nfphasing_bluesky.streaming.serve JSON`: run a worker."""
 
+import logging
 import os
 import signal
 import sys
