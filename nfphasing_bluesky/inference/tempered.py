@@ -8,6 +8,9 @@ counts.
 Where no draw explains the frame, the weights tell which of them is the least wrong, not what is right: there
 the flow stays as it is, which has learnt what to expect where fits fail. And where b stays below 1, a part of
 the draws remains the flow's all the same, for the minimum that neither fits nor draws have found.
+
+Where b stays below 1 the fit that is looked at leaves these out, and the quarter of the others that explains
+the frame least: a mean of curves is else that of the few that are hundreds of times too high.
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality
 from nfphasing_bluesky.modalities.draws import Evaluated
 
 OF_THE_FLOW = 0.25
+OF_THE_FIT = 0.75
 HALVINGS = 30
 NOT_EXPLAINED = "no draw explains the frame, so these are what the network expects where fits fail"
 
@@ -33,7 +37,8 @@ class Tempered:
     Args:
         draws: those of one frame together.
         evaluated: of the draws.
-        predicted: (B * S, ...) of the draws without those that stay the flow's: the fit to be looked at.
+        predicted: (B * S, ...) of draws without those that stay the flow's and the worst quarter of the
+            others: the fit to be looked at.
         doubts: what is wrong with each frame, in words; empty where nothing is.
     """
 
@@ -87,16 +92,19 @@ def temper(
     # rows of the draws, then of the flow's own
     rows = torch.arange(b * s, 2 * b * s, device=log_w.device).view(b, s).clone()
     fitted = rows.clone()
-    weight = _to_the(power, log_w)
-    flows_own = (GOLDEN * torch.arange(s, device=log_w.device)).frac() < OF_THE_FLOW
     of = explained.nonzero()[:, 0]
-    fitted[of] = of[:, None] * s + systematic_resample(weight[of], u.to(weight.device)[of])
-    rows[of] = torch.where(flows_own & (power[of] < 1)[:, None], rows[of], fitted[of])
+    weight, u = _to_the(power, log_w)[of], u.to(log_w.device)[of]
+    chosen, partly = systematic_resample(weight, u), (power[of] < 1)[:, None]
+    flows_own = (GOLDEN * torch.arange(s, device=log_w.device)).frac() < OF_THE_FLOW
+    rows[of] = torch.where(flows_own & partly, rows[of], of[:, None] * s + chosen)
+    level = evaluated.log_likelihood.view(b, s)[of]
+    bad = level < level.gather(1, chosen).quantile(1 - OF_THE_FIT, dim=1, keepdim=True)
+    fitted[of] = of[:, None] * s + systematic_resample(weight.masked_fill(bad & partly, -torch.inf), u)
     own, _ = distribution.without_fits().draw(latent)
     both = _joined(draws, own), _joined_values(evaluated, modality.evaluate(own, batch, tail))
     doubts = ["" if good else NOT_EXPLAINED for good in explained.tolist()]
-    chosen = rows.flatten()
-    return Tempered(both[0].at(chosen), both[1].at(chosen), both[1].predicted[fitted.flatten()], doubts)
+    kept = rows.flatten()
+    return Tempered(both[0].at(kept), both[1].at(kept), both[1].predicted[fitted.flatten()], doubts)
 
 
 def _best_chi2(modality: Modality, batch: Any, evaluated: Evaluated, frames: int) -> Tensor:

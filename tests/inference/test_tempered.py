@@ -77,6 +77,14 @@ def test_poor_weights_leave_a_part_of_the_flow():
     assert made.doubts == [""]
 
 
+def test_the_fit_that_is_looked_at_is_not_that_of_the_worst_draws():
+    made, _, log_w = tempered([1.0], 0.0, 20.0, least=0.9)
+    away = (made.predicted.view(S) - 1.0).abs()
+    kept = ((made.draws.theta.view(S) - 1.0).abs() <= away.max()).double().mean()
+    assert float(away.max()) < 0.8 * float((made.draws.theta - 1.0).abs().max())
+    assert 0.5 < float(kept) < 0.9
+
+
 def test_where_no_draw_explains_the_flow_stays():
     made, own, _ = tempered([1.0, 900.0], 0.0, 1.0, least=0.3)
     assert made.doubts == ["", NOT_EXPLAINED]
