@@ -26,6 +26,7 @@ FITTED_AT_ONCE = 64
 TRIALS = 2
 DAMPING = 0.3
 CONVERGED = 0.02
+NEAR = 1.0
 LARGEST_STEP = 2.0
 NARROWEST = 1e-7
 HOPELESS = 1e6
@@ -192,7 +193,7 @@ def _fit(wanted: Sequence[Wanted], batch: Measured) -> list[Anchor]:
             state = _advance(classes, points, state)
         else:
             state.put(active, _advance(classes.at(active), points.at(active), state.at(active)))
-    return _anchors(wanted, measured, starts, tried, state)
+    return _anchors(wanted, measured, starts, tried, _without_worse_steps(classes, points, state))
 
 
 def _best(objective: Tensor, starts: Sequence[Tensor]) -> Tensor:
@@ -243,6 +244,17 @@ def _advance(classes: _Classes, points: _Points, state: _Fit) -> _Fit:
     eased = state.damping * (1 - (2 * kept - 1) ** 3).clamp(0.05, 2.0)
     out.damping = torch.where(better, eased, state.damping * 8)
     return out
+
+
+def _without_worse_steps(classes: _Classes, points: _Points, state: _Fit) -> _Fit:
+    """Fits whose last step, the Newton step of an anchor, is none where it leads off a curved ridge."""
+    last = ((state.decrement > CONVERGED) & (state.decrement < NEAR)).nonzero()[:, 0]
+    if last.numel():
+        place = state.y[last] + state.newton[last].clamp(-LARGEST_STEP, LARGEST_STEP)
+        tried = _evaluate(classes.at(last), points.at(last), place)
+        better = tried.objective <= state.objective[last]
+        state.newton[last] = torch.where(better[:, None], state.newton[last], 0.0)
+    return state
 
 
 def _evaluate(classes: _Classes, points: _Points, y: Tensor) -> _Fit:
@@ -336,7 +348,7 @@ def _anchor(state: _Fit, batch: Measured) -> Anchor:
         state = state.without_data(~sound)
     surplus = (state.chi2 - points - 3 * (2 * points).sqrt()).clamp_min(0.0)
     widening = 1 + torch.where(state.decrement > CONVERGED, state.decrement, 0.0) + surplus
-    near = state.decrement[:, None] < 1
+    near = state.decrement[:, None] < NEAR
     location = state.y + torch.where(near, state.newton, 0.0).clamp(-LARGEST_STEP, LARGEST_STEP)
     precision = state.data / widening[:, None, None]
     precision.diagonal(dim1=1, dim2=2).add_(1)

@@ -33,7 +33,6 @@ GUESSES = (384, 384, 384, 384, 1024, 1024)
 """For each number of layers: most of the best guesses at four or five are wrong."""
 GUESSED_POINTS = 64
 ROUGH_ERROR = 0.3
-STARTS = 24
 LOG_POOR = 0.7
 """Logarithm of the misfit per point above which a fit is tried again."""
 FITTED_POINTS = 96
@@ -180,14 +179,44 @@ class LogCurves(Rows):
         return values - (weight * values).sum(-1, keepdim=True) / total
 
 
-def guessed(layers: int, box: Box, batch: ReflectivityBatch, count: int, attempt: int = 0) -> Tensor:
-    """(B, count, D) random stacks within the bounds whose logarithm comes closest, in box coordinates."""
-    y = _normals(GUESSES[layers], box.lower.numel(), attempt).to(batch.points)
+class Stage(NamedTuple):
+    """Of a search.
+
+    Attributes:
+        error: relative, on top of the curve's own.
+        steps: of each fit.
+        kept: how many of the fits go on.
+        nodes: of the resolution's quadrature.
+    """
+
+    error: float
+    steps: int
+    kept: int
+    nodes: int
+
+
+class Search(NamedTuple):
+    """From guesses to one place.
+
+    Attributes:
+        guesses: how many, for each number of layers.
+        starts: best guesses that are fitted.
+        stages: of the fits.
+    """
+
+    guesses: tuple[int, ...]
+    starts: int
+    stages: tuple[Stage, ...]
+
+
+def guessed(layers: int, box: Box, batch: ReflectivityBatch, search: Search, attempt: int = 0) -> Tensor:
+    """(B, starts, D) random stacks within the bounds whose logarithm comes closest, in box coordinates."""
+    y = _normals(search.guesses[layers], box.lower.numel(), attempt).to(batch.points)
     theta = box.inverse(y.double(), y)[0].to(y)
     curves = LogCurves.of(batch, _places(batch, GUESSED_POINTS), ROUGH_ERROR)
     found = torch.stack([_of_guesses(theta, layers, packed) for packed in curves.packed])
     misfit = (curves.weight[:, None] * curves.residual(found).square().clamp_max(1.0)).sum(2)
-    return y[misfit.topk(count, dim=1, largest=False).indices].double()
+    return y[misfit.topk(search.starts, dim=1, largest=False).indices].double()
 
 
 def _of_guesses(theta: Tensor, layers: int, packed: Tensor) -> Tensor:
@@ -205,22 +234,6 @@ def _places(batch: ReflectivityBatch, most: int) -> Tensor:
 def _normals(count: int, dimension: int, attempt: int) -> Tensor:
     """(M, D) standard normals, the same in every process."""
     return torch.randn(count, dimension, generator=torch.Generator().manual_seed(1000 * attempt + dimension))
-
-
-class Stage(NamedTuple):
-    """Of a search.
-
-    Attributes:
-        error: relative, on top of the curve's own.
-        steps: of each fit.
-        kept: how many of the fits go on.
-        nodes: of the resolution's quadrature.
-    """
-
-    error: float
-    steps: int
-    kept: int
-    nodes: int
 
 
 def fitted_logarithm(layers: int, box: Box, batch: ReflectivityBatch, y: Tensor, stage: Stage) -> Tensor:
@@ -268,7 +281,9 @@ def _log_system(
 AGAIN = 4
 AGAIN_STEPS = 14
 STAGES_AGAIN = (Stage(0.3, 4, 32, 1), Stage(0.1, 6, 12, 1), Stage(0.03, 6, AGAIN, 1))
-STAGES = (Stage(0.3, 3, 6, 1), Stage(0.3, 6, 2, 1), Stage(0.03, 10, 1, FITTED_NODES))
+FIRST = Search(GUESSES, 24, (Stage(0.3, 3, 6, 1), Stage(0.3, 6, 2, 1), Stage(0.03, 10, 1, FITTED_NODES)))
+NARROWING = tuple(Stage(0.1, 4, kept, 1) for kept in (24, 16, 8, 4))
+THOROUGH = Search((2048,) * 6, 64, (Stage(0.3, 4, 32, 1), *NARROWING, Stage(0.03, 8, 1, FITTED_NODES)))
 
 
 class Starts:
@@ -277,7 +292,7 @@ class Starts:
     Args:
         layers: of each stack.
         box: of their coordinates.
-        attempt: which guesses, from 0.
+        attempt: which guesses, from 0; from the second on the search is a thorough one.
     """
 
     def __init__(self, layers: int, box: Box, attempt: int = 0) -> None:
@@ -285,9 +300,10 @@ class Starts:
 
     def best(self, batch: ReflectivityBatch, count: int) -> Tensor:
         """(B, 1, D) in box coordinates."""
-        guesses = guessed(self.layers, self.box, batch, STARTS, self.attempt)
+        search = THOROUGH if self.attempt else FIRST
+        guesses = guessed(self.layers, self.box, batch, search, self.attempt)
         found = torch.nn.functional.pad(guesses, (0, 1))
-        for stage in STAGES:
+        for stage in search.stages:
             found = fitted_logarithm(self.layers, self.box, batch, found, stage)
         return found[:, :, :-1]
 
