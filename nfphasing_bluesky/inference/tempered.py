@@ -98,7 +98,7 @@ def temper(
     flows_own = (GOLDEN * torch.arange(s, device=log_w.device)).frac() < OF_THE_FLOW
     rows[of] = torch.where(flows_own & partly, rows[of], of[:, None] * s + chosen)
     level = evaluated.log_likelihood.view(b, s)[of]
-    bad = level < level.gather(1, chosen).quantile(1 - OF_THE_FIT, dim=1, keepdim=True)
+    bad = level < level.gather(1, chosen).sort(1).values[:, int((1 - OF_THE_FIT) * s), None]
     fitted[of] = of[:, None] * s + systematic_resample(weight.masked_fill(bad & partly, -torch.inf), u)
     own, _ = distribution.without_fits().draw(latent)
     both = _joined(draws, own), _joined_values(evaluated, modality.evaluate(own, batch, tail))

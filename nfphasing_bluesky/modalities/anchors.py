@@ -6,6 +6,7 @@ themselves are in `fits`.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
@@ -85,6 +86,7 @@ class Target:
         steps: of a fit, at most.
         rivals: whether the features tell where the fits of all starts had come to when the best was chosen:
             where there are many minima, the truth may be in another.
+        least_and_most: bounds of the background over scale.
     """
 
     box: Box
@@ -94,6 +96,7 @@ class Target:
     starts: int = STARTS
     steps: int = STEPS
     rivals: bool = False
+    least_and_most: tuple[float, float] = (-math.inf, math.inf)
 
 
 class Library:

@@ -30,6 +30,7 @@ NEAR = 1.0
 LARGEST_STEP = 2.0
 NARROWEST = 1e-7
 HOPELESS = 1e6
+HELD = 1e6
 
 M = TypeVar("M", bound=Measured)
 
@@ -266,6 +267,7 @@ def _evaluate(classes: _Classes, points: _Points, y: Tensor) -> _Fit:
     gram = columns @ columns.mT
     mean, spread = classes.targets[0].background
     linear = _linear(gram[:, d : d + 2, d : d + 2], gram[:, d : d + 2, d + 2], mean, spread)
+    linear, held = _within(linear, gram, *classes.targets[0].least_and_most)
     scale = linear[:, :1]
     stretch = (classes.upper - classes.lower) * torch.exp(-0.5 * y.square() - HALF_LOG_2PI)
     unit = torch.nn.functional.pad(stretch * scale, (0, 2), value=1.0)
@@ -275,8 +277,8 @@ def _evaluate(classes: _Classes, points: _Points, y: Tensor) -> _Fit:
     squares = (left[:, d + 2] - (linear * left[:, d : d + 2]).sum(1)).clamp_min(0.0)
     tightness = (scale[:, 0] * spread).square().reciprocal()
     excess = linear[:, 1] - mean * linear[:, 0]
-    hessian[:, -1, -1] += tightness
-    gradient[:, -1] -= tightness * excess
+    hessian[:, -1, -1] += torch.where(held, HELD * hessian[:, -1, -1] + tightness, tightness)
+    gradient[:, -1] = torch.where(held, 0.0, gradient[:, -1] - tightness * excess)
     # marginalise scale and offset
     cross = hessian[:, :d, d:]
     solved = _solve(hessian[:, d:, d:], torch.cat([cross.mT, gradient[:, d:, None]], dim=2))
@@ -334,6 +336,17 @@ def _linear(gram: Tensor, projection: Tensor, mean: float, spread: float) -> Ten
         offset = (pp * drawn - gram[:, 0, 1] * projection[:, 0]) / determinant
         scale = torch.where(scale > 0, scale, alone)
     return torch.stack([scale, offset], 1)
+
+
+def _within(linear: Tensor, gram: Tensor, least: float, most: float) -> tuple[Tensor, Tensor]:
+    """(N, 2) scale and offset, the offset over the scale held within bounds; (N,) whether it had to be."""
+    beta = linear[:, 1] / linear[:, 0]
+    held = (beta < least) | (beta > most)
+    beta = beta.clamp(least, most)
+    squares = gram[:, -3, -3] + beta * (2 * gram[:, -3, -2] + beta * gram[:, -2, -2])
+    alone = (gram[:, -3, -1] + beta * gram[:, -2, -1]) / squares
+    held &= alone > 0
+    return torch.where(held[:, None], torch.stack([alone, beta * alone], 1), linear), held
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:

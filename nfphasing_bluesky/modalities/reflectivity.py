@@ -54,7 +54,7 @@ SETTINGS = NetworkSettings(
     flow=FlowSettings(layers=4, hidden=96, bins=8, head_hidden=96, head_blocks=1, anchor=AnchorMap.BOUNDED),
 )
 NO_RESOLUTION = 1e-5
-ATTEMPTS = 2
+ATTEMPTS = 3
 IMPOSSIBLE_NATS = -1e4
 
 
@@ -185,7 +185,7 @@ class Reflectivity(UnitBox):
         return Anchors(len(batch), find)
 
     def _target(self, k: int, device: torch.device) -> Target:
-        return target(k, unit_box(len(CLASSES[k].free), device), self.background.moments())
+        return target(k, unit_box(len(CLASSES[k].free), device), self.background)
 
     def fits_again(self, k: int, drawn: Tensor, batch: ReflectivityBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at draws, and the anchor; each as probable as the Gaussian around it says."""

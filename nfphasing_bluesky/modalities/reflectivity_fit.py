@@ -22,6 +22,7 @@ from nfphasing_bluesky.modalities.anchors import Target
 from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.fits import FITTED_AT_ONCE, fit
 from nfphasing_bluesky.modalities.layer_prior import QUANTITIES, sample_of
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
 from nfphasing_bluesky.physics.reflectivity import reflectivity
 from nfphasing_bluesky.physics.reflectivity_slopes import reflectivity_slopes
@@ -33,7 +34,7 @@ GUESSES = (384, 384, 384, 384, 1024, 1024)
 """For each number of layers: most of the best guesses at four or five are wrong."""
 GUESSED_POINTS = 64
 ROUGH_ERROR = 0.3
-LOG_POOR = 0.7
+LOG_POOR = 0.3
 """Logarithm of the misfit per point above which a fit is tried again."""
 FITTED_POINTS = 96
 STEPS = 30
@@ -123,7 +124,7 @@ def _jacobian(theta: Tensor, layers: int, bounds: tuple[Tensor, Tensor]) -> Tens
     return gradient.view(n, count, d)
 
 
-def target(layers: int, box: Box, background: tuple[float, float]) -> Target:
+def target(layers: int, box: Box, background: BackgroundPrior) -> Target:
     """Stacks of that many layers as a fit sees them."""
 
     def curve(theta: Tensor, packed: Tensor) -> Tensor:
@@ -133,7 +134,8 @@ def target(layers: int, box: Box, background: tuple[float, float]) -> Target:
     def tangent(theta: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
         return slopes(theta, layers, packed, FITTED_NODES)
 
-    return Target(box, curve, tangent, background, starts=1, steps=STEPS)
+    ends = background.lower, background.upper
+    return Target(box, curve, tangent, background.moments(), starts=1, steps=STEPS, least_and_most=ends)
 
 
 @dataclass(frozen=True)
@@ -281,9 +283,10 @@ def _log_system(
 AGAIN = 4
 AGAIN_STEPS = 14
 STAGES_AGAIN = (Stage(0.3, 4, 32, 1), Stage(0.1, 6, 12, 1), Stage(0.03, 6, AGAIN, 1))
-FIRST = Search(GUESSES, 24, (Stage(0.3, 3, 6, 1), Stage(0.3, 6, 2, 1), Stage(0.03, 10, 1, FITTED_NODES)))
-NARROWING = tuple(Stage(0.1, 4, kept, 1) for kept in (24, 16, 8, 4))
-THOROUGH = Search((2048,) * 6, 64, (Stage(0.3, 4, 32, 1), *NARROWING, Stage(0.03, 8, 1, FITTED_NODES)))
+LAST = Stage(0.03, 8, 1, FITTED_NODES)
+FIRST = Search(GUESSES, 24, (Stage(0.1, 4, 8, 1), Stage(0.03, 6, 3, 1), LAST))
+NARROWING = tuple(Stage(0.03, steps, kept, 1) for steps, kept in ((6, 48), (10, 16), (8, 4)))
+THOROUGH = Search((2048,) * 6, 128, (*NARROWING, LAST))
 
 
 class Starts:
