@@ -5,8 +5,8 @@ network's coordinates are the place between the bounds of its frame, 0 to 1, uni
 every choice of bounds, which it is told (Starostin et al., Sci. Adv. 11, eadr9668, 2025), and no draw leaves
 them. Coordinates of several decades count in logarithms.
 
-A stack of L layers has, in this order: thickness, density and roughness of the top of each layer, density and
-roughness of the substrate, absorption, q offset and footprint.
+A stack of L layers has, in this order: thickness, density, roughness of the top and absorption of each layer,
+density, roughness and absorption of the substrate, q offset and footprint.
 """
 
 import math
@@ -21,7 +21,6 @@ from nfphasing_bluesky.modalities.draws import ClassSpec
 from nfphasing_bluesky.physics.reflectivity import Stack
 
 MOST_LAYERS = 5
-NUISANCES = 3
 ROUGH_SHARE = 0.45
 """Largest roughness over the thickness of the layers it touches: beyond, interfaces are none."""
 
@@ -62,6 +61,14 @@ def _layer(j: int) -> tuple[Quantity, ...]:
             log=True,
         ),
         Quantity(f"roughness_{j}_angstrom", "angstrom", f"roughness of the top of layer {j}", 0.5, 20.0),
+        Quantity(
+            f"absorption_{j}_cubic_angstrom_per_e",
+            "angstrom^3/e",
+            f"absorption over squared density of layer {j}",
+            0.003,
+            0.1,
+            log=True,
+        ),
     )
 
 
@@ -76,9 +83,9 @@ COMMON = (
     ),
     Quantity("substrate_roughness_angstrom", "angstrom", "roughness of the substrate", 0.5, 20.0),
     Quantity(
-        "absorption_cubic_angstrom_per_e",
+        "substrate_absorption_cubic_angstrom_per_e",
         "angstrom^3/e",
-        "absorption over squared density",
+        "absorption over squared density of the substrate",
         0.003,
         0.1,
         log=True,
@@ -94,6 +101,7 @@ COMMON = (
     ),
 )
 
+PER_LAYER = len(_layer(1))
 QUANTITIES = (*(q for j in range(1, MOST_LAYERS + 1) for q in _layer(j)), *COMMON)
 NAMES = tuple(q.name for q in QUANTITIES)
 LAYERS = "layers"
@@ -102,8 +110,8 @@ LAYERS = "layers"
 
 def columns(layers: int) -> list[int]:
     """Places in `QUANTITIES` of the parameters of a stack."""
-    own = 3 * MOST_LAYERS
-    return [*range(3 * layers), *range(own, own + len(COMMON))]
+    own = PER_LAYER * MOST_LAYERS
+    return [*range(PER_LAYER * layers), *range(own, own + len(COMMON))]
 
 
 def layer_class(layers: int) -> ClassSpec:
@@ -244,17 +252,15 @@ def sample_of(theta: Tensor, layers: int, lower: Tensor, upper: Tensor) -> Sampl
     place = coordinates(theta, layers, lower, upper)
     log = torch.tensor([QUANTITIES[c].log for c in columns(layers)], device=theta.device)
     values = torch.where(log, torch.where(log, place, 0.0).exp(), place)
-    own, common = values[:, : 3 * layers].reshape(len(values), layers, 3), values[:, 3 * layers :]
-    density = torch.cat([torch.zeros_like(common[:, :1]), own[:, :, 1], common[:, :1]], 1)
-    rough = torch.cat([own[:, :, 2], common[:, 1:2]], 1)
-    rough = possible_roughness(rough, own[:, :, 0])
-    values = torch.cat(
-        [torch.stack([own[:, :, 0], own[:, :, 1], rough[:, :-1]], 2).flatten(1), common[:, :1]]
-        + [rough[:, -1:], common[:, 2:]],
-        1,
-    )
-    absorption = common[:, 2:3] * density.square()
-    stack = Stack(density, absorption, own[:, :, 0].contiguous(), rough)
+    ends = PER_LAYER * layers
+    own, common = values[:, :ends].reshape(len(values), layers, PER_LAYER), values[:, ends:]
+    thickness, density, rough, absorption = own.unbind(2)
+    density = torch.cat([torch.zeros_like(common[:, :1]), density, common[:, :1]], 1)
+    rough = possible_roughness(torch.cat([rough, common[:, 1:2]], 1), thickness)
+    absorption = torch.cat([torch.zeros_like(common[:, :1]), absorption, common[:, 2:3]], 1)
+    own = torch.stack([thickness, density[:, 1:-1], rough[:, :-1], absorption[:, 1:-1]], 2)
+    values = torch.cat([own.flatten(1), common[:, :1], rough[:, -1:], common[:, 2:]], 1)
+    stack = Stack(density, absorption * density.square(), thickness.contiguous(), rough)
     return Sample(stack, common[:, 3], common[:, 4], values)
 
 

@@ -54,7 +54,6 @@ SETTINGS = NetworkSettings(
     flow=FlowSettings(layers=4, hidden=96, bins=8, head_hidden=96, head_blocks=1, anchor=AnchorMap.BOUNDED),
 )
 NO_RESOLUTION = 1e-5
-ATTEMPTS = 3
 IMPOSSIBLE_NATS = -1e4
 
 
@@ -180,7 +179,7 @@ class Reflectivity(UnitBox):
         """Where fits put the posterior of each frame, for each number of layers."""
 
         def find(k: int, frames: Tensor) -> Anchor:
-            return fit_layers(self._target(k, batch.points.device), k, batch.at(frames), ATTEMPTS)
+            return fit_layers(self._target(k, batch.points.device), k, batch.at(frames))
 
         return Anchors(len(batch), find)
 
@@ -192,7 +191,7 @@ class Reflectivity(UnitBox):
         b, width = len(batch), drawn.shape[2]
         own = self._target(k, batch.points.device)
         places, _ = own.box(drawn.double(), drawn)
-        again = fit_again(own, k, batch, places)
+        again = fit_again(own, k, batch, places, anchor)
         location = torch.cat([again.location.view(b, -1, width), anchor.location[:, None]], 1)
         factor = torch.cat([again.factor.view(b, -1, width, width), anchor.factor[:, None]], 1)
         return self._weighed(k, location, factor, batch)

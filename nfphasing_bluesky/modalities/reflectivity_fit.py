@@ -280,6 +280,8 @@ def _log_system(
     return objective, hessian, gradient
 
 
+PARTS = ("location", "factor", "features")
+SEARCHES = 2
 AGAIN = 4
 AGAIN_STEPS = 14
 STAGES_AGAIN = (Stage(0.3, 4, 32, 1), Stage(0.1, 6, 12, 1), Stage(0.03, 6, AGAIN, 1))
@@ -322,8 +324,12 @@ class Given:
         return self.places
 
 
-def fit_again(fitted: Target, layers: int, batch: ReflectivityBatch, drawn: Tensor) -> Anchor:
-    """The best fits of every curve that begin at draws (B, P, D) in box coordinates: (B * AGAIN,) of them."""
+def fit_again(fitted: Target, layers: int, batch: ReflectivityBatch, drawn: Tensor, anchor: Anchor) -> Anchor:
+    """The best fits of every curve that begin at draws (B, P, D) in box coordinates: (B * AGAIN,) of them.
+
+    Where neither they nor the anchor explain a curve, thorough searches from other guesses take the place of
+    the worst.
+    """
     places = torch.nn.functional.pad(drawn.double(), (0, 1))
     for stage in STAGES_AGAIN:
         places = fitted_logarithm(layers, fitted.box, batch, places, stage)
@@ -333,22 +339,23 @@ def fit_again(fitted: Target, layers: int, batch: ReflectivityBatch, drawn: Tens
     fits = []
     for part in torch.arange(len(rows)).split(FITTED_AT_ONCE):
         fits.append(fit(brief, Given(places.flatten(0, 1)[part, None, :-1]), several.at(part)))
-    return Anchor(*(torch.cat([getattr(f, n) for f in fits]) for n in ("location", "factor", "features")))
+    found = Anchor(*(torch.cat([getattr(f, n) for f in fits]) for n in PARTS))
+    for attempt in range(1, 1 + SEARCHES):
+        misfit = log_misfit(found).view(-1, AGAIN)
+        bad = (torch.minimum(misfit.amin(1), log_misfit(anchor)) > LOG_POOR).nonzero()[:, 0]
+        if bad.numel():
+            other = fit(fitted, Starts(layers, fitted.box, attempt), batch.at(bad))
+            worst = bad * AGAIN + misfit[bad].argmax(1)
+            for name in PARTS:
+                getattr(found, name)[worst] = getattr(other, name)
+    return found
 
 
-def fit_layers(fitted: Target, layers: int, batch: ReflectivityBatch, attempts: int = 1) -> Anchor:
-    """Anchor of every curve of a batch, for stacks of that many layers.
+def log_misfit(anchor: Anchor) -> Tensor:
+    """(N,) logarithm of each fit's reduced chi-squared."""
+    return anchor.features[:, 2 * anchor.location.shape[1] + 1]
 
-    Curves that the fit does not explain are fitted again, from other guesses; the best fit is kept.
-    """
-    anchor = fit(fitted, Starts(layers, fitted.box), batch)
-    chi2 = 2 * fitted.box.lower.numel() + 1
-    for attempt in range(1, attempts):
-        bad = (anchor.features[:, chi2] > LOG_POOR).nonzero()[:, 0]
-        if not bad.numel():
-            break
-        again = fit(fitted, Starts(layers, fitted.box, attempt), batch.at(bad))
-        better = again.features[:, chi2] < anchor.features[bad, chi2]
-        for name in ("location", "factor", "features"):
-            getattr(anchor, name)[bad[better]] = getattr(again, name)[better]
-    return anchor
+
+def fit_layers(fitted: Target, layers: int, batch: ReflectivityBatch) -> Anchor:
+    """Anchor of every curve of a batch, for stacks of that many layers."""
+    return fit(fitted, Starts(layers, fitted.box), batch)

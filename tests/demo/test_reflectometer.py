@@ -29,7 +29,8 @@ def test_the_film_explains_the_curve(frames):
     known = reflectometer.FILM | {
         "q_offset_inv_angstrom": 0.0,
         "footprint_q_inv_angstrom": 0.003,
-        "absorption_cubic_angstrom_per_e": 0.01,
+        "absorption_1_cubic_angstrom_per_e": 0.01,
+        "substrate_absorption_cubic_angstrom_per_e": 0.01,
     }
     places = []
     for column in columns(1):

@@ -67,8 +67,10 @@ def test_a_stack_is_made_of_its_reported_values():
     torch.testing.assert_close(stack.thickness[:, 1], value["thickness_2_angstrom"])
     torch.testing.assert_close(stack.roughness[:, 1], value["roughness_2_angstrom"])
     torch.testing.assert_close(stack.roughness[:, 2], value["substrate_roughness_angstrom"])
-    absorption = value["absorption_cubic_angstrom_per_e"][:, None] * stack.density.square()
-    torch.testing.assert_close(stack.absorption, absorption)
+    absorption = value["absorption_2_cubic_angstrom_per_e"] * stack.density[:, 2].square()
+    torch.testing.assert_close(stack.absorption[:, 2], absorption)
+    absorption = value["substrate_absorption_cubic_angstrom_per_e"] * stack.density[:, 3].square()
+    torch.testing.assert_close(stack.absorption[:, 3], absorption)
     torch.testing.assert_close(sample.footprint_q, value["footprint_q_inv_angstrom"])
 
 

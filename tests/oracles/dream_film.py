@@ -29,13 +29,14 @@ def refnx_film(q: Array, values: dict[str, float]) -> Array:
     substrate = values["substrate_density_e_per_cubic_angstrom"]
     rough = [values["roughness_1_angstrom"], values["substrate_roughness_angstrom"]]
     rough = [s * (1 + (s / (ROUGH_SHARE * thickness)) ** 4) ** -0.25 for s in rough]
-    absorption = values["absorption_cubic_angstrom_per_e"]
+    absorption = values["absorption_1_cubic_angstrom_per_e"] * density**2
+    below = values["substrate_absorption_cubic_angstrom_per_e"] * substrate**2
     unit = 1e6 * R_E_ANGSTROM
     slabs = np.array(
         [
             [0, 0, 0, 0],
-            [thickness, unit * density, unit * absorption * density**2, rough[0]],
-            [0, unit * substrate, unit * absorption * substrate**2, rough[1]],
+            [thickness, unit * density, unit * absorption, rough[0]],
+            [0, unit * substrate, unit * below, rough[1]],
         ]
     )
     found = reflectivity(q + values["q_offset_inv_angstrom"], slabs, dq=0.0)

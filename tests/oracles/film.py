@@ -11,7 +11,8 @@ TRUE = {
     "roughness_1_angstrom": 5.0,
     "substrate_density_e_per_cubic_angstrom": 0.71,
     "substrate_roughness_angstrom": 3.0,
-    "absorption_cubic_angstrom_per_e": 0.02,
+    "absorption_1_cubic_angstrom_per_e": 0.04,
+    "substrate_absorption_cubic_angstrom_per_e": 0.02,
     "q_offset_inv_angstrom": 0.0,
     "footprint_q_inv_angstrom": 0.004,
 }
