@@ -179,17 +179,18 @@ class Reflectivity(UnitBox):
         """Where fits put the posterior of each frame, for each number of layers."""
 
         def find(k: int, frames: Tensor) -> Anchor:
-            return fit_layers(self._target(k, batch.points.device), k, batch.at(frames))
+            return fit_layers(self.fitted_class(k, batch.points.device), k, batch.at(frames))
 
         return Anchors(len(batch), find)
 
-    def _target(self, k: int, device: torch.device) -> Target:
+    def fitted_class(self, k: int, device: torch.device) -> Target:
+        """Stacks of k layers as a fit sees them."""
         return target(k, unit_box(len(CLASSES[k].free), device), self.background)
 
     def fits_again(self, k: int, drawn: Tensor, batch: ReflectivityBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at draws, and the anchor; each as probable as the Gaussian around it says."""
         b, width = len(batch), drawn.shape[2]
-        own = self._target(k, batch.points.device)
+        own = self.fitted_class(k, batch.points.device)
         places, _ = own.box(drawn.double(), drawn)
         again = fit_again(own, k, batch, places, anchor)
         location = torch.cat([again.location.view(b, -1, width), anchor.location[:, None]], 1)

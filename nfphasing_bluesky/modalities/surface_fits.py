@@ -67,6 +67,7 @@ def target(
         background=background.moments(),
         starts=1,
         steps=steps,
+        least_and_most=(background.lower, background.upper),
     )
 
 

@@ -18,8 +18,10 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.modalities.fits import fit
 from nfphasing_bluesky.modalities.layer_prior import CLASSES, NAMES, columns
-from nfphasing_bluesky.modalities.reflectivity_fit import FITTED_NODES, slopes
+from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
+from nfphasing_bluesky.modalities.reflectivity_fit import FITTED_NODES, Given, log_misfit, slopes
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 from tests.untrained_layers import untrained_layers
 
@@ -71,7 +73,7 @@ def test_fits_that_begin_at_draws_leave_a_wrong_minimum(subject):
     # thickness at its upper bound, as surely as can be
     wrong = torch.zeros(1, width)
     wrong[0, 0] = 2.0
-    anchor = Anchor(wrong, 1e-3 * torch.eye(width)[None], torch.zeros(1, 1))
+    anchor = Anchor(wrong, 1e-3 * torch.eye(width)[None], torch.zeros(1, 2 * width + 3))
     fits = subject.fits_again(1, drawn, batch, anchor)
     assert float(fits.log_share.exp().sum()) == pytest.approx(1.0, abs=1e-5)
     assert float(fits.log_share[0, -1].exp()) < 1e-6
@@ -83,6 +85,65 @@ def test_fits_that_begin_at_draws_leave_a_wrong_minimum(subject):
     assert float(subject.reduced_chi2(batch, evaluated.predicted)) < 1.3
     found = subject.report(draws, evaluated.nuisance)
     assert float(found["thickness_1_angstrom"]) == pytest.approx(TRUE["thickness_1_angstrom"], rel=0.03)
+
+
+def simulated(subject, layers: int, n: int) -> tuple[ReflectivityBatch, torch.Tensor]:
+    """Curves of that many layers, and the places (n, D) in 0..1 of what they are of."""
+    generator = torch.Generator().manual_seed(layers)
+    theta = torch.zeros(n, subject.width)
+    theta[:, : len(CLASSES[layers].free)] = torch.rand(n, len(CLASSES[layers].free), generator=generator)
+    draws = Draws(torch.full((n,), layers), theta, torch.arange(n))
+    return subject.simulate(draws, generator)[0], theta[:, : len(CLASSES[layers].free)]
+
+
+def log_posterior(subject, batch, layers: int, y: torch.Tensor) -> torch.Tensor:
+    """Log of likelihood and prior, to be highest in box coordinates y (n, D)."""
+    width = y.shape[1]
+    theta = Box(torch.zeros(width), torch.ones(width)).inverse(y.double(), y)[0]
+    padded = torch.nn.functional.pad(theta, (0, subject.width - width))
+    draws = Draws(torch.full((len(y),), layers), padded, torch.arange(len(y)))
+    return subject.log_likelihood(draws, batch) - 0.5 * y.double().square().sum(1)
+
+
+def of_truth(theta: torch.Tensor) -> torch.Tensor:
+    width = theta.shape[1]
+    return Box(torch.zeros(width), torch.ones(width))(theta.double().clamp(1e-4, 1 - 1e-4), theta)[0]
+
+
+def test_a_fit_never_ends_worse_than_it_began(subject):
+    """Posteriors of four layers are curved ridges: a last step along the tangent leads off them."""
+    batch, theta = simulated(subject, 4, 60)
+    y = of_truth(theta)
+    anchor = fit(subject.fitted_class(4, y.device), Given(y[:, None]), batch)
+    before, after = (log_posterior(subject, batch, 4, place) for place in (y, anchor.location))
+    assert float((after - before).min()) > -20
+
+
+def test_a_fit_explains_nothing_by_a_background_that_can_not_be(subject):
+    """With less than none the darkest points would be fitted too well."""
+    batch, theta = simulated(subject, 2, 60)
+    y = of_truth(theta)
+    anchor = fit(subject.fitted_class(2, y.device), Given(y[:, None]), batch)
+    points = (~batch.mask).sum(1)
+    chi2 = points * log_misfit(anchor).exp()
+    said = -0.5 * chi2 - 0.5 * anchor.location.square().sum(1)
+    # scale and background are integrated out of the one and fitted in the other
+    assert float((said - log_posterior(subject, batch, 2, anchor.location)).abs().max()) < 25
+
+
+def test_what_draws_do_not_find_a_thorough_search_finds(subject):
+    batch, theta = simulated(subject, 2, 24)
+    width = theta.shape[1]
+    hopeless = torch.full((24, 64, width), 0.01)
+    anchor = subject.anchors(batch).get(2, torch.arange(24))
+    bad = (log_misfit(anchor) > 1.0).nonzero()[:, 0]
+    assert len(bad) >= 2
+    some = Anchor(anchor.location[bad], anchor.factor[bad], anchor.features[bad])
+    fits = subject.fits_again(2, hopeless[bad], batch.at(bad), some)
+    best = fits.location[torch.arange(len(bad)), fits.log_share.argmax(1)]
+    truth = log_posterior(subject, batch.at(bad), 2, of_truth(theta[bad]))
+    explained = log_posterior(subject, batch.at(bad), 2, best) > truth - 20
+    assert int(explained.sum()) >= len(bad) // 2
 
 
 @pytest.fixture(scope="module")
