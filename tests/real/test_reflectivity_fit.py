@@ -25,8 +25,13 @@ KNOWN = {
     "density_3_e_per_cubic_angstrom": (1.9, 2.8),
     "density_4_e_per_cubic_angstrom": (2.6, 3.8),
     "substrate_density_e_per_cubic_angstrom": (0.6, 0.9),
+    "absorption_1_cubic_angstrom_per_e": (0.0065, 0.0101),
+    "absorption_2_cubic_angstrom_per_e": (0.0259, 0.0404),
+    "absorption_3_cubic_angstrom_per_e": (0.0466, 0.0728),
+    "absorption_4_cubic_angstrom_per_e": (0.0183, 0.0286),
+    "substrate_absorption_cubic_angstrom_per_e": (0.0128, 0.0201),
 }
-"""What somebody who grew it would say."""
+"""What somebody who grew it would say; absorptions are those of the elements, within 25 %."""
 THICKNESS_ANGSTROM = (100.19, 20.56, 27.59, 47.39)
 FLOOR = 0.05
 
