@@ -68,8 +68,8 @@ def dream_film(
     from bumps.names import FitProblem
     from bumps.util import push_seed
 
-    def model(x, p0, p1, p2, p3, p4, p5, p6, p7, log_scale, log_beta):  # bumps reads the names
-        place = (p0, p1, p2, p3, p4, p5, p6, p7)
+    def model(x, p0, p1, p2, p3, p4, p5, p6, p7, p8, log_scale, log_beta):  # bumps reads the names
+        place = (p0, p1, p2, p3, p4, p5, p6, p7, p8)
         values = {p.name: math.exp(v) if p.log else v for p, v in zip(FREE, place, strict=True)}
         return math.exp(log_scale) * (refnx_film(x, values) + math.exp(log_beta))
 
