@@ -64,7 +64,7 @@ def _layer(j: int) -> tuple[Quantity, ...]:
         Quantity(
             f"absorption_{j}_cubic_angstrom_per_e",
             "angstrom^3/e",
-            f"absorption over squared density of layer {j}",
+            f"absorption/ρ² of layer {j}",
             0.003,
             0.1,
             log=True,
@@ -85,16 +85,16 @@ COMMON = (
     Quantity(
         "substrate_absorption_cubic_angstrom_per_e",
         "angstrom^3/e",
-        "absorption over squared density of the substrate",
+        "absorption/ρ² of the substrate",
         0.003,
         0.1,
         log=True,
     ),
-    Quantity("q_offset_inv_angstrom", "1/angstrom", "true less nominal q, of an angle offset", -1e-3, 1e-3),
+    Quantity("q_offset_inv_angstrom", "1/angstrom", "true less nominal q", -1e-3, 1e-3),
     Quantity(
         "footprint_q_inv_angstrom",
         "1/angstrom",
-        "q below which the sample is shorter than the footprint",
+        "q where footprint and sample match",
         0.003,
         0.5,
         log=True,
@@ -126,8 +126,8 @@ CLASSES = tuple(layer_class(layers) for layers in range(MOST_LAYERS + 1))
 PARAMETERS = (
     *(Parameter(q.name, q.unit, q.label) for q in QUANTITIES),
     Parameter("total_thickness_angstrom", "angstrom", "thickness of all layers"),
-    Parameter("scale", "", "intensity where everything is reflected, in the frame's units"),
-    Parameter("background", "", "flat background, in the frame's units"),
+    Parameter("scale", "", "intensity of total reflection"),
+    Parameter("background", "", "flat background"),
 )
 
 
