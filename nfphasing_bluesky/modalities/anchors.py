@@ -87,6 +87,8 @@ class Target:
         rivals: whether the features tell where the fits of all starts had come to when the best was chosen:
             where there are many minima, the truth may be in another.
         least_and_most: bounds of the background over scale.
+        ridges: whether the last step of a fit is taken only where it makes the fit better. Networks that
+            learnt from fits without that look stay with what they know.
     """
 
     box: Box
@@ -97,6 +99,7 @@ class Target:
     steps: int = STEPS
     rivals: bool = False
     least_and_most: tuple[float, float] = (-math.inf, math.inf)
+    ridges: bool = False
 
 
 class Library:

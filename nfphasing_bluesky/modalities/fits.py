@@ -194,7 +194,9 @@ def _fit(wanted: Sequence[Wanted], batch: Measured) -> list[Anchor]:
             state = _advance(classes, points, state)
         else:
             state.put(active, _advance(classes.at(active), points.at(active), state.at(active)))
-    return _anchors(wanted, measured, starts, tried, _without_worse_steps(classes, points, state))
+    if any(w.target.ridges for w in wanted):
+        state = _without_worse_steps(classes, points, state)
+    return _anchors(wanted, measured, starts, tried, state)
 
 
 def _best(objective: Tensor, starts: Sequence[Tensor]) -> Tensor:

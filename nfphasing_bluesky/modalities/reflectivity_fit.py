@@ -135,7 +135,7 @@ def target(layers: int, box: Box, background: BackgroundPrior) -> Target:
         return slopes(theta, layers, packed, FITTED_NODES)
 
     ends = background.lower, background.upper
-    return Target(box, curve, tangent, background.moments(), starts=1, steps=STEPS, least_and_most=ends)
+    return Target(box, curve, tangent, background.moments(), 1, STEPS, least_and_most=ends, ridges=True)
 
 
 @dataclass(frozen=True)

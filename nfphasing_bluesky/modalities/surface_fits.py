@@ -68,6 +68,7 @@ def target(
         starts=1,
         steps=steps,
         least_and_most=(background.lower, background.upper),
+        ridges=True,
     )
 
 
