@@ -1,9 +1,10 @@
-"""Where a fit without the network puts layer stacks: the best of many guesses, then two least-squares fits.
+"""Where fits put layer stacks: the best of many guesses, or draws of the network, then least-squares fits.
 
 A reflectivity has many local minima: fringes match whole numbers of periods apart. So guesses are drawn
 within the bounds of each frame and compared in the logarithm, where a misfit does not grow without end; the
-best are fitted to the curve with large relative errors first, which smooths the landscape, with the
-background and then the resolution in the fit, and last to the curve as it is.
+best are fitted there with a small relative error, with the background and at last the resolution in the fit,
+fewer from stage to stage, and the last one to the curve as it is. What that does not explain is searched for
+thoroughly in the second look.
 
 Slopes of curves are exact (`physics.reflectivity_slopes`).
 """
