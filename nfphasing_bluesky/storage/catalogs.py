@@ -18,8 +18,10 @@ from tiled.utils import OneShotCachedMap
 
 from nfphasing_bluesky.core import StorageError
 from nfphasing_bluesky.core.secrets import redacted
+from nfphasing_bluesky.storage.tables import make_tables
 
 RAW, PROCESSED = "raw", "processed"
+DATABASE = "catalog.db"
 RUNS = Spec("CatalogOfBlueskyRuns", "3.0")
 MEDIA_TYPES = {
     "BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"},
@@ -45,11 +47,11 @@ def embedded_config(path: Path, readable: Sequence[Path | str] = ()) -> dict[str
                 "path": "/",
                 "tree": "catalog",
                 "args": {
-                    "uri": f"sqlite:///{path / 'catalog.db'}",
+                    "uri": f"sqlite:///{path / DATABASE}",
                     "writable_storage": storage,
                     "readable_storage": [f"file://localhost{quote(str(folder))}" for folder in folders],
-                    # tiled starts a process for it at every opening, needed or not
-                    "init_if_not_exists": not (path / "catalog.db").exists(),
+                    # else tiled starts a process for it at every opening, needed or not
+                    "init_if_not_exists": not (path / DATABASE).exists(),
                 },
             }
         ],
@@ -75,6 +77,7 @@ def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = (), make
     try:
         if make:
             (folder / "files").mkdir(parents=True, exist_ok=True)
+            make_tables(folder / DATABASE)
         client = _in_process(embedded_config(folder, readable))
         return prepare(client) if make else client
     except Exception as error:  # tiled, SQLAlchemy and the file system each have their own
