@@ -93,13 +93,16 @@ class Frame:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """True where a point is unmasked and finite and its sigma, when known, is finite and positive."""
+        """True where a point is unmasked and finite and its sigma, when known, is finite and positive.
+
+        Of counts, which have no sigma, negative whole numbers are a detector's marks of gaps and dead pixels.
+        """
         good = np.isfinite(self.intensity)
         if self.mask is not None:
             good &= ~self.mask
         if self.sigma is not None:
-            good &= np.isfinite(self.sigma) & (self.sigma > 0)
-        return good
+            return good & np.isfinite(self.sigma) & (self.sigma > 0)
+        return good & ((self.intensity >= 0) | (self.intensity != np.round(self.intensity)))
 
     @property
     def place(self) -> tuple[float, float] | None:

@@ -142,21 +142,15 @@ def _plane(frame: Frame) -> PlaneGeometry:
 
 
 def used_pixels(frame: Frame, q: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(H, W) bool: pixels that a fit looks at. Raises FrameError where there are none.
-
-    Of counts, negative whole numbers are a detector's marks of gaps and dead pixels, and are left out.
-    """
+    """(H, W) bool: pixels that a fit looks at. Raises FrameError where there are none."""
     label = frame.origin.label
     seen = frame.usable
-    if frame.sigma is None:
-        negative = seen & (frame.intensity < 0)
-        lowest = frame.intensity[negative]
-        if (lowest != np.round(lowest)).any():
-            raise FrameError(
-                f"{label}: the smallest intensity is {lowest.min():.3g}, expected counts; mask bad "
-                "pixels, or pass sigma where the frame is no counts any more"
-            )
-        seen &= ~negative
+    lowest = float(frame.intensity[seen].min(initial=0.0))
+    if frame.sigma is None and lowest < 0:
+        raise FrameError(
+            f"{label}: the smallest intensity is {lowest:.3g}, expected counts; mask bad pixels, or pass "
+            "sigma where the frame is no counts any more"
+        )
     used = seen & (q > 0) & (q <= Q_TOP[1])
     if not used.any():
         raise FrameError(

@@ -49,6 +49,14 @@ def test_unphysical_detector(change):
         DetectorGeometry(**good | change)
 
 
+def test_negative_whole_numbers_are_marks_of_a_detector_that_counts():
+    values = np.array([[3.0, -1.0, -2.0], [-0.5, 0.0, np.nan]])
+    geometry = PlaneGeometry(np.arange(3.0), np.arange(2.0))
+    np.testing.assert_array_equal(Frame(values, geometry).usable, [[1, 0, 0], [1, 1, 0]])
+    reduced = Frame(values, geometry, sigma=np.ones((2, 3)))
+    np.testing.assert_array_equal(reduced.usable, [[1, 1, 1], [1, 1, 0]])
+
+
 def test_shapes_must_agree_and_the_message_names_the_frame():
     origin = Origin(label="eiger")
     with pytest.raises(FrameError, match=r"eiger: intensity has shape \(19,\), expected \(20,\)"):

@@ -180,6 +180,24 @@ def test_a_detector_frame_is_cut_about_the_beam_and_knows_its_pixel():
     assert info.axes[0].units == "m"
 
 
+def test_the_marks_of_a_detector_are_no_counts():
+    """-1 and -2 in the gaps, as Pilatus and Eiger write them, are as good as a mask there."""
+    subject = modality("saxs2d-cdi")
+    counts = np.random.default_rng(0).poisson(50, (16, 16)).astype(np.int32)
+    gap = np.zeros((16, 16), bool)
+    gap[:, 11:13] = True
+    marked = np.where(gap, np.where(np.arange(16)[:, None] < 8, -1, -2), counts)
+    said, found = (
+        subject.collate([frame], 0.0)
+        for frame in (
+            Frame(counts, detector((16, 16), 8, 8), mask=gap),
+            Frame(marked, detector((16, 16), 8, 8)),
+        )
+    )
+    for name in ("intensity", "sigma", "mask", "scale"):
+        assert torch.equal(getattr(found, name), getattr(said, name)), name
+
+
 def test_scale_and_background_that_are_not_told_are_inferred_beside_the_object():
     subject = reconstructor((8, 8), 200)
     generator = torch.Generator().manual_seed(3)
