@@ -7,7 +7,9 @@ LEAST_COUNTS = 50.0
 """Counts, over all frames, of the lines on both sides of a gap: chance then leaves no line between dark."""
 
 
-def dead_lines(frames: NDArray, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], str]:
+def dead_lines(
+    frames: NDArray, mask: NDArray[np.bool_] | None, thinnest: int = 1
+) -> tuple[NDArray[np.bool_], str]:
     """Find rows and columns without any count between others that have some.
 
     Lines at the edges are left alone, and so are those that the mask has already.
@@ -15,6 +17,7 @@ def dead_lines(frames: NDArray, mask: NDArray[np.bool_] | None) -> tuple[NDArray
     Args:
         frames: (N, H, W) counts.
         mask: (H, W) True = not used.
+        thinnest: lines side by side that are taken for a gap.
 
     Returns:
         (H, W) True in dead lines, and which these are in words; empty for none.
@@ -27,7 +30,7 @@ def dead_lines(frames: NDArray, mask: NDArray[np.bool_] | None) -> tuple[NDArray
         lines, seen = total.sum(1 - axis), used.any(1 - axis)
         for first, last in _runs((lines == 0) & seen):
             sides = lines[first - 1] if first > 0 else 0.0, lines[last + 1] if last + 1 < len(lines) else 0.0
-            if min(sides) < LEAST_COUNTS:
+            if min(sides) < LEAST_COUNTS or last + 1 - first < thinnest:
                 continue
             dead[
                 (slice(first, last + 1), slice(None)) if axis == 0 else (slice(None), slice(first, last + 1))

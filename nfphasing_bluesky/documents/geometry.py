@@ -1,5 +1,7 @@
 """Geometry of two-dimensional frames from documents.
 
+`saturation` beside any of what follows are the counts from which a pixel is not believed.
+
 With an incidence angle in the start document frames are those of a surface: `documents.grazing`.
 
 That of reduced small-angle patterns may be q of the pixels in the start document, `nfphasing={"geometry":
@@ -46,6 +48,8 @@ def image_geometry(
         GeometryError: it is missing or incomplete, or a value has no usable unit.
     """
     said = own_metadata(start).get("geometry")
+    if isinstance(said, Mapping):
+        said = {name: value for name, value in said.items() if name != "saturation"} or None
     if isinstance(said, Mapping) and TELLING & set(said):
         return _hologram(said, data_key)
     if isinstance(said, Mapping) and set(Q_NAMES) & set(said):
@@ -54,6 +58,24 @@ def image_geometry(
         return detector_geometry(said, descriptor, data_key)
     detector = detector_geometry(of_the_detector(said) or None, descriptor, data_key)
     return grazing_geometry(said, detector, f"{data_key}, nfphasing.geometry in the start document")
+
+
+def saturation_said(start: Document, data_key: str) -> float | None:
+    """Return the counts from which a pixel is not believed, `saturation` of the start document's geometry.
+
+    Raises:
+        GeometryError: it is no positive number.
+    """
+    said = own_metadata(start).get("geometry")
+    value = said.get("saturation") if isinstance(said, Mapping) else None
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not value > 0:
+        raise GeometryError(
+            f"{data_key}: saturation={value!r} in the start document's nfphasing.geometry, expected a "
+            "positive number of counts"
+        )
+    return float(value)
 
 
 def _plane(own: Mapping[str, Any], said: Mapping[str, Any], data_key: str) -> PlaneGeometry:

@@ -90,7 +90,7 @@ def hologram_frame(
 ) -> Frame:
     """Divide counts by those of the empty beam.
 
-    Gaps and saturated pixels are masked: what is negative, and the largest value of an unsigned dtype.
+    What is negative, as a detector's marks are, is masked.
 
     Args:
         counts: (H, W).
@@ -105,8 +105,6 @@ def hologram_frame(
         FrameError: the flat has another shape.
     """
     bad = counts < 0
-    if counts.dtype.kind == "u":
-        bad |= counts == np.iinfo(counts.dtype).max
     if mask is not None:
         bad |= mask
     empty = geometry.photons if flat is None else flat

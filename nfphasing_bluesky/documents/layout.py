@@ -1,7 +1,7 @@
 """How the events of one stream become Frames: which keys, which units, which geometry."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from nfphasing_bluesky.core import (
     PlaneGeometry,
     StreamSettings,
 )
-from nfphasing_bluesky.documents.geometry import image_geometry
+from nfphasing_bluesky.documents.bad_pixels import BadPixels
+from nfphasing_bluesky.documents.geometry import image_geometry, saturation_said
 from nfphasing_bluesky.documents.growing import Accumulated, PointCurve, accumulates, points_of
 from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.keys import (
@@ -32,7 +33,6 @@ from nfphasing_bluesky.documents.keys import (
     companions_in,
     own_metadata,
 )
-from nfphasing_bluesky.documents.patterns import left_out
 from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
 from nfphasing_bluesky.documents.units import inverse_angstrom
 
@@ -57,6 +57,7 @@ class Layout:
         scan: makes the frames of a ptychographic scan, or why it cannot; None for all others.
         points: makes the curve that the points of all events are; None where each event has a frame.
         exposures: joins the frames of all events; None where they are frames of their own.
+        pixels: finds bad pixels of two-dimensional frames.
     """
 
     stream: str
@@ -69,6 +70,7 @@ class Layout:
     scan: ScanFrames | GeometryError | None = None
     points: PointCurve | None = None
     exposures: Accumulated | None = None
+    pixels: BadPixels = field(default_factory=lambda: BadPixels("frame"))
 
     @property
     def needed(self) -> frozenset[str]:
@@ -107,13 +109,10 @@ class Layout:
             return self.scan.take(intensity, values, None if mask is None else mask != 0, origin)
         if isinstance(self.detector, GeometryError):
             raise self.detector
+        bad = self.pixels.of(intensity, mask, counted=sigma is None)
         if isinstance(self.detector, HologramGeometry):
-            dead = None if mask is None else mask != 0
-            hologram = hologram_frame(
-                intensity, self.detector, flat=flat, sigma=sigma, mask=dead, origin=origin
-            )
-            return [hologram]
-        return [Frame(intensity, self.detector, sigma=sigma, mask=left_out(intensity, mask), origin=origin)]
+            return [hologram_frame(intensity, self.detector, flat=flat, sigma=sigma, mask=bad, origin=origin)]
+        return [Frame(intensity, self.detector, sigma=sigma, mask=bad, origin=origin)]
 
     def due(self, seq_num: int) -> bool:
         """Return whether the event of this number makes a frame."""
@@ -225,15 +224,25 @@ def read_layout(
         if value is not None:
             fixed[role], units[role] = value, unit
     detector: Detector | GeometryError
+    saturation = None
     try:
+        saturation = saturation_said(start, chosen)
         detector = geometry or image_geometry(start, descriptor, chosen)
     except GeometryError as error:
         detector = error
+    pixels = BadPixels(
+        chosen,
+        saturation,
+        surface=isinstance(detector, GrazingGeometry),
+        thinnest=1 if isinstance(detector, HologramGeometry) else 2,
+    )
     stream = descriptor.get("name", "")
     scan = None if beam is None else _scan(start, descriptor, chosen, beam)
     exposures = Accumulated() if accumulates(start, settings) else None
     said = own_metadata(start)
-    return Layout(stream, chosen, event_roles, fixed, units, detector, said, scan, exposures=exposures)
+    return Layout(
+        stream, chosen, event_roles, fixed, units, detector, said, scan, exposures=exposures, pixels=pixels
+    )
 
 
 def _scan(start: Document, descriptor: Document, data_key: str, beam: Beam) -> ScanFrames | GeometryError:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import DetectorGeometry, GeometryError
 
@@ -27,14 +26,6 @@ _SIZES = {
 def holds_pattern(names: Collection[str]) -> bool:
     """Return whether things of these names are 2-D small-angle patterns."""
     return any(name in names for name in (*Q_NAMES, *PLAIN_Q_NAMES, *CENTRE_NAMES))
-
-
-def left_out(image: NDArray, mask: NDArray | None) -> NDArray[np.bool_] | None:
-    """(H, W) True where the mask is not zero, and where an unsigned image has its largest value."""
-    dead = image == np.iinfo(image.dtype).max if image.dtype.kind == "u" else None
-    if mask is None:
-        return dead
-    return (mask != 0) if dead is None else (mask != 0) | dead
 
 
 def detector_of(values: Mapping[str, object], where: str, advice: str) -> DetectorGeometry:

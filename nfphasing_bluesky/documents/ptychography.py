@@ -16,6 +16,7 @@ from nfphasing_bluesky.core import (
     PtychographyGeometry,
 )
 from nfphasing_bluesky.core.orientation import Orientation
+from nfphasing_bluesky.documents.bad_pixels import left_out
 from nfphasing_bluesky.documents.holograms import near_field
 
 log = logging.getLogger(__name__)
@@ -242,11 +243,8 @@ def turned(images: NDArray, turn: Orientation, optics: Optics) -> NDArray:
 def unusable(counts: NDArray, optics: Optics, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """(H, W) True where a pixel is masked, negative, saturated, or the largest value of an unsigned dtype."""
     bad = ~np.isfinite(counts) | (counts < 0)
-    if counts.dtype.kind == "u":
-        bad |= counts == np.iinfo(counts.dtype).max
-    if optics.saturation is not None:
-        bad |= counts >= optics.saturation
-    return bad if mask is None else bad | mask
+    further = left_out(counts, mask, optics.saturation)
+    return bad if further is None else bad | further
 
 
 def ptychography_frame(

@@ -14,16 +14,20 @@ from nfphasing_bluesky.core import (
     Origin,
     PlaneGeometry,
 )
-from nfphasing_bluesky.documents.patterns import PLAIN_Q_NAMES, Q_NAMES, detector_of, left_out
-from nfphasing_bluesky.storage.scans import Scan, image_stack
+from nfphasing_bluesky.documents.bad_pixels import BadPixels
+from nfphasing_bluesky.documents.patterns import PLAIN_Q_NAMES, Q_NAMES, detector_of
+from nfphasing_bluesky.storage.scans import Scan, image_stack, mask_of
 from nfphasing_bluesky.storage.units import assumed_q_scale, required_q_scale
 
 
-def pattern_frames(scan: Scan, q_unit: str | None = None) -> Iterator[Frame]:
+def pattern_frames(
+    scan: Scan, q_unit: str | None = None, mask: NDArray[np.bool_] | None = None
+) -> Iterator[Frame]:
     """Yield the patterns of named arrays.
 
     `data` (H, W) or (N, H, W) are counts, or with `sigma` of one pattern's shape or of all, intensities;
-    `mask` (H, W) is True where a pixel is not used. The geometry is `qx` (W,) and `qy` (H,), or both of every
+    pixels are not used where `mask_of` says so, from `saturation` counts on, and where `BadPixels` finds
+    them. The geometry is `qx` (W,) and `qy` (H,), or both of every
     pixel (H, W), in 1/angstrom (`q_unit` for others); or `wavelength_m`, `distance_m`, `pixel_size_m` (one
     number, or row and column), `poni_m` or `beam_center_px` (row and column, 0 the middle of the
     first) and, for a tilted detector, pyFAI's `rotations_rad`.
@@ -34,9 +38,8 @@ def pattern_frames(scan: Scan, q_unit: str | None = None) -> Iterator[Frame]:
     """
     stack = image_stack(scan)
     geometry = _geometry(scan, q_unit)
-    mask, sigma = scan.values.get("mask"), scan.values.get("sigma")
-    if mask is not None and mask.shape != stack.shape[1:]:
-        raise FrameError(f"{scan.path}: mask {mask.shape} does not match the patterns {stack.shape[1:]}")
+    mask, sigma = mask_of(scan, stack.shape[1:], mask), scan.values.get("sigma")
+    pixels = BadPixels(str(scan.path), scan.number("saturation"), thinnest=2)
     if sigma is not None and sigma.shape not in (stack.shape, stack.shape[1:]):
         raise FrameError(f"{scan.path}: sigma {sigma.shape} does not match the patterns {stack.shape}")
     for i, image in enumerate(stack):
@@ -45,7 +48,7 @@ def pattern_frames(scan: Scan, q_unit: str | None = None) -> Iterator[Frame]:
             image,
             geometry,
             sigma=None if sigma is None else sigma.reshape(-1, *image.shape)[i % (sigma.size // image.size)],
-            mask=left_out(image, mask),
+            mask=pixels.of(image, mask, counted=sigma is None),
             origin=Origin(label=label, seq_num=i + 1),
         )
 

@@ -38,7 +38,7 @@ from nfphasing_bluesky.documents.scan_frames import Beam
 from nfphasing_bluesky.documents.scan_start import Applied, check_agreement, find_probe, is_lit, shots_of
 from nfphasing_bluesky.storage.positions import ADVICE, far_off, read_positions
 from nfphasing_bluesky.storage.refined_positions import refined_positions
-from nfphasing_bluesky.storage.scans import Scan, read_scan
+from nfphasing_bluesky.storage.scans import Scan, mask_of, read_scan
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def ptychography_frames(
     turn = read_orientation(options.orientation, where)
     shape = data.shape[:0:-1] if turn.transpose else data.shape[1:]
     optics = read_optics(_numbers(scan), shape, where, ADVICE)
-    mask = _mask(scan, data.shape[1:], options.mask)
+    mask = mask_of(scan, data.shape[1:], options.mask)
     mask = _without_gaps(_some(data), mask, where)
     optics = _with_centre(optics, _some(data), mask, where)
     background = _background(scan, data.shape[1:])
@@ -305,26 +305,6 @@ def _background(scan: Scan, shape: tuple[int, ...]) -> NDArray[np.float64] | Non
     if not np.isfinite(found).all() or found.min() < 0:
         raise FrameError(f"{scan.path}: background from {found.min():.4g}, expected finite, not negative")
     return found
-
-
-def _mask(scan: Scan, shape: tuple[int, int], further: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """(H, W) True = not used, of everything that says so."""
-    parts = {"--mask": further}
-    for name, bad in (("mask", True), ("mask_good", False)):
-        if name in scan.values:
-            parts[name] = (np.asarray(scan.values[name]) != 0) == bad
-    masks = {name: part for name, part in parts.items() if part is not None}
-    for name, part in masks.items():
-        if part.shape != shape:
-            raise FrameError(f"{scan.path}: {name} {part.shape} does not match the frames {shape}")
-    if not masks:
-        return None
-    mask = np.logical_or.reduce(list(masks.values()))
-    if mask.all():
-        raise FrameError(
-            f"{scan.path}: every pixel is masked by {', '.join(masks)}; check what 1 means there"
-        )
-    return mask
 
 
 def _without_gaps(some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> NDArray[np.bool_] | None:

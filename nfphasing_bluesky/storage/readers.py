@@ -19,6 +19,7 @@ from nfphasing_bluesky.core import (
     Origin,
     StorageError,
 )
+from nfphasing_bluesky.documents.bad_pixels import BadPixels
 from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
 from nfphasing_bluesky.documents.patterns import holds_pattern
 from nfphasing_bluesky.storage.curves import ReadOptions, as_frame
@@ -179,10 +180,9 @@ def _frames_of_scan(
     if scan.is_ptychography:
         yield from ptychography_frames(scan, options, on_failure)
     elif holds_pattern(scan.values):
-        for frame in pattern_frames(scan, q_unit):
-            yield replace(frame, mask=_union(options.mask, frame.mask, path))
+        yield from pattern_frames(scan, q_unit, options.mask)
     else:
-        yield from hologram_frames(scan)
+        yield from hologram_frames(scan, options.mask)
 
 
 def _frames_of_hdf5(
@@ -269,12 +269,12 @@ def _images(
             f"{path}: detector frames without geometry, expected wavelength, distance and beam centre; "
             "pass poni= (a PONI file from pyFAI-calib2)"
         )
+    pixels = BadPixels(path.name, thinnest=2, surface=isinstance(geometry, GrazingGeometry))
     for number, image in enumerate(images):
-        dead = image == np.iinfo(image.dtype).max if image.dtype.kind == "u" else None
         yield Frame(
             intensity=image,
             geometry=geometry,
-            mask=_union(mask, dead, path),
+            mask=pixels.of(image, mask),
             origin=Origin(label=path.name, seq_num=number + 1),
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Frame, FrameError, HologramGeometry, Origin, StorageError
+from nfphasing_bluesky.documents.bad_pixels import BadPixels
 from nfphasing_bluesky.documents.holograms import NAMES as NUMBERS
 from nfphasing_bluesky.documents.holograms import hologram_frame, hologram_geometry
 from nfphasing_bluesky.documents.patterns import NAMES as PATTERN_NAMES
@@ -132,13 +133,44 @@ def image_stack(scan: Scan) -> NDArray:
     return data[None] if data.ndim == 2 else data
 
 
-def hologram_frames(scan: Scan) -> Iterator[Frame]:
+def mask_of(
+    scan: Scan, shape: tuple[int, ...], further: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_] | None:
+    """(H, W) True = not used, of everything that says so; what is bad in one frame is left out in all.
+
+    `mask` is not zero where a pixel must not be used, `mask_good` where it may; both are (H, W), or (N, H, W)
+    of each frame. `further` is the caller's own.
+
+    Raises:
+        FrameError: a mask of another shape, or nothing left.
+    """
+    parts = {"--mask": further}
+    for name, bad in (("mask", True), ("mask_good", False)):
+        if name in scan.values:
+            part = (np.asarray(scan.values[name]) != 0) == bad
+            parts[name] = part.any(0) if part.ndim == 3 else part
+    masks = {name: part for name, part in parts.items() if part is not None}
+    for name, part in masks.items():
+        if part.shape != shape:
+            raise FrameError(f"{scan.path}: {name} {part.shape} does not match the frames {shape}")
+    if not masks:
+        return None
+    mask: NDArray[np.bool_] = np.logical_or.reduce(list(masks.values()))
+    if mask.all():
+        raise FrameError(
+            f"{scan.path}: every pixel is masked by {', '.join(masks)}; check what 1 means there"
+        )
+    return mask
+
+
+def hologram_frames(scan: Scan, mask: NDArray[np.bool_] | None = None) -> Iterator[Frame]:
     """Yield the holograms of a scan, 1 where nothing is in the beam.
 
     `data` (H, W) or (N, H, W) are counts, divided by `flat` (H, W), the counts of an empty image, or by
     `photons`, their mean; or normalised intensities where the file has neither. The geometry is
     `fresnel_number`, or `wavelength_m`, `distance_m` (sample to detector), `pixel_size_m` (of the detector)
-    and, for a cone beam, `focus_to_sample_m`.
+    and, for a cone beam, `focus_to_sample_m`. Pixels are not used where `mask_of` says so, from `saturation`
+    counts on, and where `BadPixels` finds them.
 
     Raises:
         FrameError: no data, or a mask or flat of another shape.
@@ -147,12 +179,12 @@ def hologram_frames(scan: Scan) -> Iterator[Frame]:
     stack = image_stack(scan)
     shape = stack.shape[1:]
     geometry = _geometry(scan)
-    flat, mask = _image(scan, "flat", shape), _image(scan, "mask", shape)
-    mask = None if mask is None else mask != 0
+    flat, mask = _image(scan, "flat", shape), mask_of(scan, shape, mask)
+    pixels = BadPixels(str(scan.path), scan.number("saturation"))
     for i, image in enumerate(stack):
         label = scan.path.name if len(stack) == 1 else f"{scan.path.name} {i + 1}"
         origin = Origin(label=label, seq_num=i + 1)
-        yield hologram_frame(image, geometry, flat=flat, mask=mask, origin=origin)
+        yield hologram_frame(image, geometry, flat=flat, mask=pixels.of(image, mask), origin=origin)
 
 
 def _image(scan: Scan, name: str, shape: tuple[int, ...]) -> NDArray | None:

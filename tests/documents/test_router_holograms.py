@@ -17,10 +17,10 @@ CONE = {
 }
 
 
-def route(heard, raw_run, key_of, geometry, **arrays):
+def route(heard, raw_run, key_of, geometry, counts=COUNTS, **arrays):
     keys = {"eiger": key_of((12, 10)), **{name: key_of((12, 10)) for name in arrays}}
     run = raw_run(keys, nfphasing={"geometry": geometry})
-    run.event(eiger=COUNTS, **arrays)
+    run.event(eiger=counts, **arrays)
     run.stop()
     router = FrameRouter(heard, StreamSettings(data_key="eiger"))
     for name, doc in run.documents:
@@ -47,15 +47,19 @@ def test_an_empty_image_comes_before_the_mean_of_photons(heard, raw_run, key_of)
     np.testing.assert_allclose(frame.intensity[frame.usable], COUNTS[frame.usable] / 200)
 
 
-def test_gaps_and_saturated_pixels_are_masked():
-    counts = COUNTS.astype(np.uint16)
-    counts[2, 3] = np.iinfo(np.uint16).max
+def test_gaps_and_saturated_pixels_are_masked(heard, raw_run, key_of):
     signed = COUNTS.astype(np.int32)
     signed[5] = -1
-    geometry = HologramGeometry(0.01, photons=400)
-    saturated, gap = (hologram_frame(c, geometry, origin=Origin()) for c in (counts, signed))
-    assert not saturated.usable[2, 3] and saturated.usable.sum() == counts.size - 1
-    assert not gap.usable[5].any() and gap.usable.sum() == counts.size - 10
+    gap = hologram_frame(signed, HologramGeometry(0.01, photons=400), origin=Origin())
+    assert not gap.usable[5].any() and gap.usable.sum() == signed.size - 10
+    counts = COUNTS.copy()
+    counts[2, 3] = np.iinfo(np.uint32).max
+    counts[7] = 0
+    geometry = {"fresnel_number": 0.01, "photons": 400, "saturation": 430}
+    (frame,) = route(heard, raw_run, key_of, geometry, counts=counts).frames
+    expected = (COUNTS < 430) & (np.arange(12) != 7)[:, None]
+    expected[2, 3] = False
+    np.testing.assert_array_equal(frame.usable, expected)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,7 @@ def test_gaps_and_saturated_pixels_are_masked():
         ({"fresnel_number": "near"}, "a number for each"),
         ({"fresnel_number": 0.01, "poni_m": 0.1}, "poni_m"),
         ({"fresnel_number": -0.01}, "positive"),
+        ({"fresnel_number": 0.01, "saturation": -1}, "saturation=-1"),
     ],
 )
 def test_a_geometry_that_cannot_be_used_fails_the_frame_with_its_reason(

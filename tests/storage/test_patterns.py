@@ -54,6 +54,22 @@ def test_counts_with_axes_of_q(saved):
     np.testing.assert_array_equal(frame.mask, mask)
 
 
+def test_bad_pixels_are_said_or_show_themselves(saved, caplog):
+    """`mask_good`, `saturation`, a plateau of the largest count, and gaps that are zero."""
+    good = COUNTS % 5 > 0
+    (frame,) = read_frames(saved(data=COUNTS, qx=QX, qy=QY, mask_good=good, saturation=100))
+    np.testing.assert_array_equal(frame.usable, good & (COUNTS < 100))
+    counts = np.minimum(5 * COUNTS, 490)
+    counts[3:5] = 0
+    (frame,) = read_frames(saved(data=counts, qx=QX, qy=QY))
+    assert not frame.usable[3:5].any()
+    np.testing.assert_array_equal(frame.usable[5:], counts[5:] < 490)
+    assert "rows 3 to 4 never count" in caplog.text and "largest count, 490" in caplog.text
+    # intensities are what somebody made of the counts
+    (frame,) = read_frames(saved(data=counts, sigma=np.ones((9, 12)), qx=QX, qy=QY))
+    assert frame.usable.all()
+
+
 def test_a_stack_with_sigma_in_inverse_nanometres(saved):
     data = np.stack([COUNTS, COUNTS + 1]).astype(float)
     frames = read_frames(saved(data=data, sigma=data + 2, qx=10 * QX, qy=10 * QY), q_unit="1/nm")

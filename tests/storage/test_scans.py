@@ -50,6 +50,47 @@ def test_flat_and_mask(tmp_path):
     np.testing.assert_allclose(frame.intensity[1], COUNTS[0, 1] / 200)
 
 
+BAD = np.zeros((9, 11), bool)
+BAD[4, 2:] = True
+
+
+@pytest.mark.parametrize(
+    ("arrays", "option"),
+    [
+        ({"mask": BAD}, None),
+        ({"mask": np.stack([BAD & (np.arange(11) < 6), BAD & (np.arange(11) > 4)]).astype(np.uint8)}, None),
+        ({"mask_good": ~BAD}, None),
+        ({}, BAD),
+        ({"mask": BAD & (np.arange(11) < 6)}, BAD & (np.arange(11) > 4)),
+    ],
+)
+def test_masks_of_every_kind_count(tmp_path, arrays, option):
+    path = write(tmp_path / "scan.npz", data=COUNTS, **OPTICS, **arrays)
+    for frame in read_frames(path, mask=option):
+        np.testing.assert_array_equal(frame.usable, ~BAD)
+
+
+def test_saturated_pixels_are_left_out(tmp_path, caplog):
+    """Said, or seen by the counts that many pixels share and none exceeds."""
+    top = float(np.sort(COUNTS[0], axis=None)[-12])
+    clipped = np.minimum(COUNTS[0], top)
+    said = write(tmp_path / "said.npz", data=COUNTS[0], saturation=top, **OPTICS)
+    seen = write(tmp_path / "seen.npz", data=clipped, **OPTICS)
+    for path in (said, seen):
+        (frame,) = read_frames(path)
+        np.testing.assert_array_equal(frame.usable, COUNTS[0] < top)
+    assert f"have the largest count, {top:g}" in caplog.text and "seen.npz" in caplog.text
+
+
+def test_lines_of_zeros_are_a_gap(tmp_path, caplog):
+    counts = COUNTS.copy()
+    counts[:, :, 7] = 0
+    frames = read_frames(write(tmp_path / "scan.npz", data=counts, **OPTICS))
+    for frame in frames:
+        assert not frame.usable[:, 7].any() and frame.usable.sum() == 90
+    assert caplog.text.count("column 7 never count") == 1
+
+
 def test_a_cone_beam_in_metres(tmp_path):
     lengths = {"wavelength_m": 9.794912e-11, "distance_m": 1.12, "pixel_size_m": 55e-6}
     path = write(tmp_path / "s.npz", data=COUNTS[0], focus_to_sample_m=3.65e-3, **lengths)
