@@ -12,11 +12,13 @@ from nfphasing_bluesky.models import Card
 
 def outside(card: Card, features: Mapping[str, Tensor], index: int) -> str:
     """What of a frame lies outside the card's ranges, in words; empty when nothing does."""
+    words: list[str] = []
     for name, (low, high) in card.ranges.items():
         value = float(features[name][index])
         if not low <= value <= high:
-            return f"{name}={value:.4g} is outside the model's range {low:.4g} to {high:.4g}"
-    return ""
+            verb = "outside" if words else "is outside the model's range"
+            words.append(f"{name}={value:.4g} {verb} {low:.4g} to {high:.4g}")
+    return ", ".join(words)
 
 
 def doubted(trust: Trust, doubt: str) -> Trust:
@@ -38,7 +40,7 @@ def judge(
     agreement: float = math.nan,
     disagreement: str = "",
 ) -> Trust:
-    """Turn the checks into a verdict; the worst one gives the reason.
+    """Turn the checks into a verdict; the reason tells all findings, the worst first.
 
     Args:
         card: of the model: its thresholds.
@@ -70,7 +72,7 @@ def judge(
         )
     if agreement < t.agreement_warning:
         findings.append((Verdict.WARNING, f"{disagreement} (p = {agreement:.1g})"))
-    order = (Verdict.ALARM, Verdict.WARNING)
-    verdict = next((v for v in order if any(f[0] is v for f in findings)), Verdict.VALID)
-    reason = "; ".join(text for level, text in findings if level is verdict)
+    findings.sort(key=lambda finding: finding[0] is not Verdict.ALARM)
+    verdict = findings[0][0] if findings else Verdict.VALID
+    reason = "; ".join(text for _, text in findings)
     return Trust(chi2, ess, ood, verdict, reason, acceptance, None if math.isnan(agreement) else agreement)
