@@ -60,6 +60,14 @@ def judge(
         )
     elif chi2 > t.chi2_warning:
         findings.append((Verdict.WARNING, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_warning:.3g}"))
+    elif chi2 < t.chi2_small:
+        findings.append(
+            (
+                Verdict.WARNING,
+                f"reduced chi-squared {chi2:.3g} is below {t.chi2_small:.3g}: less noise than sigma says, or "
+                "than counts have; check sigma, and whether counts were divided",
+            )
+        )
     if out_of_range:
         findings.append((Verdict.WARNING, out_of_range))
     if not ood <= 2.0:

@@ -15,6 +15,7 @@ class Thresholds(Settings):
 
     Args:
         chi2_warning, chi2_alarm: upper limits of the reduced chi-squared, whatever the flow usually reaches.
+        chi2_small: lower limit of it.
         ood_distance: Mahalanobis distance of the embedding that counts as 1: the 99.9 % quantile over
             simulated frames.
         ess_warning: lower limit of the effective sample size fraction; 0 where it is not used.
@@ -24,6 +25,7 @@ class Thresholds(Settings):
 
     chi2_warning: Annotated[float, Field(gt=0)] = 1.5
     chi2_alarm: Annotated[float, Field(gt=0)] = 3.0
+    chi2_small: Annotated[float, Field(ge=0)] = 0.3
     ood_distance: Annotated[float, Field(gt=0)] = math.inf
     ess_warning: Annotated[float, Field(ge=0, le=1)] = 0.0
     agreement_warning: Annotated[float, Field(ge=0, le=1)] = 1e-4

@@ -45,6 +45,14 @@ def test_the_reason_of_an_alarm_tells_its_likely_cause_too():
     assert unlike.reason.index("unlike anything") < unlike.reason.index("reduced chi-squared 2")
 
 
+def test_a_fit_that_is_too_good_is_a_finding():
+    """Counts that were divided by something look as if they had far less noise than counting allows."""
+    found = verdict(chi2=0.0089)
+    assert found.verdict is Verdict.WARNING
+    assert "reduced chi-squared 0.0089 is below 0.3" in found.reason and "sigma" in found.reason
+    assert verdict(chi2=0.4).verdict is Verdict.VALID
+
+
 def test_nothing_to_say():
     found = verdict()
     assert found.verdict is Verdict.VALID and found.reason == ""
