@@ -113,8 +113,9 @@ class Showing:
     def reading(self, field: FrameField) -> Reading:
         """Return value, time and quality of an attribute; invalid before its source said anything.
 
-        Those of the stitched object are ALARM when no frame of it is to be trusted. A run that was begun with
-        another model than the present one ends with it: what its frames say is no value of this one's.
+        Those of the stitched object are ALARM when most of it rests on frames that are not to be trusted. A
+        run that was begun with another model than the present one ends with it: what its frames say is no
+        value of this one's.
         """
         latest = self._latest[field.source]
         known, arrival = latest.value, latest.arrival

@@ -100,7 +100,11 @@ class KnownObject:
         samples = mean + std * rng.normal(size=(self.settings.n_samples, *std.shape))
         alarm = frame.origin.seq_num in self.alarms
         trust = Trust(
-            1.1, None, 0.2, Verdict.ALARM if alarm else Verdict.VALID, "does not fit" if alarm else ""
+            9.0 if alarm else 1.1,
+            None,
+            0.2,
+            Verdict.ALARM if alarm else Verdict.VALID,
+            "does not fit" if alarm else "",
         )
         expected = frame.intensity
         return Posterior(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.errors import FrameError, GeometryError
 from nfphasing_bluesky.core.geometry import FloatArray
-from nfphasing_bluesky.core.posterior import Axis, DensityInfo, Posterior, Verdict
+from nfphasing_bluesky.core.posterior import Axis, DensityInfo, Posterior
 from nfphasing_bluesky.core.stitched_parts import Part, joined, patch_of
 from nfphasing_bluesky.core.windows import Window, around, common, overlap
 
@@ -25,9 +25,9 @@ class StitchedObject:
             lies. Between components the phase is unknown.
         place: row and column of pixel [0, 0] in the pixels that positions count in.
         frames: number of patches in it.
-        left_out: number of patches that were not used: verdict ALARM, or nothing finite.
-        doubtful: it is made of ALARM patches, because there were no others.
+        left_out: number of patches that were not used: nothing of them is finite.
         axes: of rows and columns, "y" and "x", in the unit of the patches; 0 where positions are 0.
+        doubted: (Y, X) True where what is known rests on ALARM patches for the most part.
     """
 
     mean: NDArray[np.complexfloating]
@@ -37,12 +37,22 @@ class StitchedObject:
     frames: int
     left_out: int
     axes: tuple[Axis, Axis]
-    doubtful: bool = False
+    doubted: NDArray[np.bool_]
 
     @property
     def seen(self) -> NDArray[np.bool_]:
         """(Y, X) True where a patch lies."""
         return self.component > 0
+
+    @property
+    def doubtful_share(self) -> float:
+        """Share of the pixels seen that rest on ALARM patches."""
+        return float(self.doubted[self.seen].mean()) if self.seen.any() else 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether most of the pixels seen rest on ALARM patches."""
+        return self.doubtful_share > 0.5
 
     @property
     def components(self) -> int:
@@ -82,9 +92,9 @@ class Stitcher:
     sees every frame in K + 1 patches, which then err together by what they are wrong in themselves: F is
     min(patches, K + 1) times as large, which is cautious.
 
-    WARNING patches are used with their own standard deviations, ALARM patches are left out: they say of
-    themselves that neither mean nor error is to be believed, and one wrong patch spoils its neighbours'
-    phases. As long as there are no others `result` shows these, for what they are worth.
+    WARNING patches are used with their own standard deviations, those of ALARM patches are widened as far as
+    their misfit says (`stitched_parts.widening`): so they count little where others saw the same, and what
+    only they saw is there with an error that can be believed. The object says which pixels rest on them.
 
     Args:
         neighbours: how many other frames the model looks at for each, `ModelInfo.neighbours`.
@@ -97,7 +107,6 @@ class Stitcher:
         self._copies = neighbours + 1
         self._window = window
         self._parts: list[Part] = []
-        self._alarms: list[Part] = []
         self._density: DensityInfo | None = None
         self.left_out = 0
 
@@ -115,14 +124,9 @@ class Stitcher:
         """
         self._check(posterior)
         patch = patch_of(posterior)
-        if patch is None or (posterior.trust.verdict is Verdict.ALARM and self._parts):
+        if patch is None:
             self.left_out += 1
             return False
-        if posterior.trust.verdict is Verdict.ALARM:
-            self.left_out += 1
-            self._alarms = joined(self._alarms, patch)
-            return False
-        self._alarms = []
         self._parts = joined(self._parts, patch)
         return True
 
@@ -132,15 +136,14 @@ class Stitcher:
         Raises:
             GeometryError: the patches lie too far apart for one array.
         """
-        parts = self._parts or self._alarms
-        if self._density is None or not parts:
+        if self._density is None or not self._parts:
             return None
-        window = self._window or around(part.used for part in parts)
+        window = self._window or around(part.used for part in self._parts)
         shape = (window.rows, window.columns)
         mean = np.full(shape, np.nan + 1j * np.nan)
         std, component = np.full(shape, np.nan), np.zeros(shape, np.int32)
-        best = np.zeros(shape)
-        for number, part in enumerate(sorted(parts, key=lambda p: -p.frames), 1):
+        best, doubted = np.zeros(shape), np.zeros(shape, bool)
+        for number, part in enumerate(sorted(self._parts, key=lambda p: -p.frames), 1):
             here, there = overlap(window, part.used), part.within(common(window, part.used))
             weight = part.weight[there]
             more = weight > best[here]
@@ -148,15 +151,16 @@ class Stitcher:
             mean[here][more] = (part.sum[there][more] / weight[more]) * part.gauge
             std[here][more] = part.std(self._copies)[there][more]
             component[here][more] = number
+            doubted[here][more] = (2 * part.doubted[there] > weight)[more]
         return StitchedObject(
             mean,
             std,
             component,
             (window.row, window.column),
-            sum(part.frames for part in parts),
-            self.left_out if self._parts else self.left_out - sum(part.frames for part in parts),
+            self.frames,
+            self.left_out,
             _axes(self._density, window),
-            doubtful=not self._parts,
+            doubted,
         )
 
     def _check(self, posterior: Posterior) -> None:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core.posterior import Posterior
+from nfphasing_bluesky.core.posterior import Posterior, Verdict
 from nfphasing_bluesky.core.windows import Window, around, common, overlap
 
 LEAST_OVERLAP = 0.01
-"""Share of a patch's weight that must lie on a component for the two to be connected: with less, the phase
-between them would come from pixels that the beam hardly lit."""
+"""Share of the weight of the lesser of a patch and a component that must lie on the other for the two to be
+connected: with less, the phase between them would come from pixels that the beam hardly lit."""
 
 DARKEST = 1e-6
 """Share of the brightest light that every pixel of a patch counts for, so that all of it is shown."""
@@ -19,7 +19,13 @@ DARKEST = 1e-6
 _LINEAR = 0.04
 """Variance below which exp(i phase - absorption) is linear in its noise, so that scatters can be compared."""
 
-_REAL = ("weight", "light", "noise", "squares")
+LEAST_COUNTS = 0.1
+"""Expected photons from which a pixel counts for the spread of predictions, as it does for a misfit."""
+
+_BAND = 4.0
+"""Standard deviations in a central band of 95 %."""
+
+_REAL = ("weight", "light", "noise", "squares", "doubted")
 
 
 class _Link(NamedTuple):
@@ -31,8 +37,9 @@ class _Link(NamedTuple):
 class Part:
     """Patches that are connected, T with weights w and variances v, in arrays that grow.
 
-    `sum` is sum w T, `weight` sum w, `light` sum w v, `noise` sum w^2 v, `squares` sum w^2; `scatter` is how
-    far patches were from the mean before them, `expected` what that would be if none had anything in common.
+    `sum` is sum w T, `weight` sum w, `light` sum w v, `noise` sum w^2 v, `squares` sum w^2, `doubted` sum w
+    of ALARM patches; `scatter` is how far patches were from the mean before them, `expected` what that would
+    be if none had anything in common.
     """
 
     sum: NDArray[np.complex128]
@@ -40,6 +47,7 @@ class Part:
     light: NDArray[np.float64]
     noise: NDArray[np.float64]
     squares: NDArray[np.float64]
+    doubted: NDArray[np.float64]
     box: Window
     used: Window
     frames: int = 1
@@ -105,7 +113,11 @@ def joined(parts: list[Part], patch: Part) -> list[Part]:
     """Return the parts with a patch, which joins those that it overlaps with."""
     links = [_link(part, patch) for part in parts]
     total = patch.weight.sum()
-    connected = [i for i, link in enumerate(links) if link.weight >= LEAST_OVERLAP * total]
+    connected = [
+        i
+        for i, (part, link) in enumerate(zip(parts, links, strict=True))
+        if link.weight >= LEAST_OVERLAP * min(total, part.weight.sum())
+    ]
     if not connected:
         return [*parts, patch]
     first = max(connected, key=lambda i: links[i].weight)
@@ -118,10 +130,28 @@ def joined(parts: list[Part], patch: Part) -> list[Part]:
     return [part for i, part in enumerate(parts) if i == first or i not in connected]
 
 
+def widening(posterior: Posterior) -> float:
+    """Factor of the variance that an ALARM needs: 1 for any other; infinite or NaN where it says nothing.
+
+    If the truth is like one of the draws, the mean of their predictions mu, whose variance is V, has a
+    reduced chi-squared of 1 + <V / mu>: a misfit beyond that is by how much the draws are too sure. Frames
+    unlike those of training get the square of the score that says how far beyond the limit they are.
+    """
+    trust, prediction = posterior.trust, posterior.prediction
+    if trust.verdict is not Verdict.ALARM:
+        return 1.0
+    mean = np.asarray(prediction.mean, dtype=np.float64)
+    lit = mean > LEAST_COUNTS
+    variance = np.square((prediction.upper - prediction.lower)[lit] / _BAND, dtype=np.float64)
+    spread = float(np.mean(variance / mean[lit])) if lit.any() else 0.0
+    ood = trust.ood_score**2 if np.isfinite(trust.ood_score) else 0.0
+    return float(np.maximum(trust.reduced_chi2 / (1 + spread), max(1.0, ood)))
+
+
 def patch_of(posterior: Posterior) -> Part | None:
     """Weights and weighted transmission of a posterior; None where nothing of it is finite."""
     phase, absorption = (np.asarray(part, dtype=np.float64) for part in posterior.mean)
-    variance = np.square(posterior.std, dtype=np.float64).sum(0)
+    variance = widening(posterior) * np.square(posterior.std, dtype=np.float64).sum(0)
     good = np.isfinite(phase) & np.isfinite(absorption) & np.isfinite(variance) & (variance > 0)
     if not good.any():
         return None
@@ -134,7 +164,8 @@ def patch_of(posterior: Posterior) -> Part | None:
     box = Window(row, column, *weight.shape)
     transmission = np.empty(weight.shape, np.complex128)
     transmission.real, transmission.imag = modulus * np.cos(phase), modulus * np.sin(phase)
-    return Part(transmission, weight, light, weight * light, weight * weight, box, box)
+    doubted = weight.copy() if posterior.trust.verdict is Verdict.ALARM else np.zeros_like(weight)
+    return Part(transmission, weight, light, weight * light, weight * weight, doubted, box, box)
 
 
 def _link(part: Part, patch: Part) -> _Link:

@@ -37,6 +37,7 @@ _NUMBERS = (
     "object_row",
     "object_column",
 )
+_SHARE = "object_doubtful_share"
 
 
 def makes_object(result: Posterior | Failure) -> bool:
@@ -134,8 +135,11 @@ class ObjectStream:
         assert self._stream is not None and self._arrays is not None  # noqa: S101 - _write has begun them
         values = (found.frames, found.left_out, found.components, found.doubtful, *found.place)
         page = self._stream.compose_event_page(
-            data={name: [int(value)] for name, value in zip(_NUMBERS, values, strict=True)},
-            timestamps={name: [time.time()] for name in _NUMBERS},
+            data={
+                **{name: [int(value)] for name, value in zip(_NUMBERS, values, strict=True)},
+                _SHARE: [found.doubtful_share],
+            },
+            timestamps={name: [time.time()] for name in (*_NUMBERS, _SHARE)},
             seq_num=[self._arrays.rows],
             time=[time.time()],
             filled={},
@@ -172,6 +176,7 @@ class ObjectStream:
         common: dict[str, Any] = {"source": self._source, "shape": [], "object_name": DEVICE}
         keys = array_keys(arrays, self._source)
         keys |= {name: {**common, "dtype": "integer", "dtype_numpy": "<i8"} for name in _NUMBERS}
+        keys[_SHARE] = {**common, "dtype": "number", "dtype_numpy": "<f8"}
         stream = self._run.compose_descriptor(
             name="object",
             data_keys=keys,

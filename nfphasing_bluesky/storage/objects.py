@@ -64,31 +64,28 @@ class FrameRecord:
 def scan_trust(found: StitchedObject, records: Sequence[FrameRecord]) -> Trust:
     """Judge an object by its frames: medians of their checks, and a verdict with its reason.
 
-    VALID when nine in ten frames are and all of it is connected; ALARM when not even half of the frames can
-    be trusted.
+    VALID when nine in ten frames are and all of it is connected; ALARM when most of its pixels rest on frames
+    that are not to be trusted, or not even half of the frames could be used.
     """
     counts = Counter(record.verdict for record in records)
     total = len(records)
-    told = ", ".join(
-        f"{n} of {total} frames {word}"
-        for verdict, word in (
-            (Verdict.WARNING, "doubtful"),
-            (Verdict.ALARM, "not to be trusted" + " and left out" * bool(found.left_out)),
-            (FAILED, "failed"),
-        )
-        if (n := counts[str(verdict)])
-    )
-    reasons = [told] if told else []
+    told = [_alarmed(found, records)] if counts[str(Verdict.ALARM)] else []
+    for n, word in (
+        (counts[str(Verdict.WARNING)], "doubtful"),
+        (found.left_out, "left out: nothing finite"),
+        (counts[FAILED], "failed"),
+    ):
+        if n:
+            told.append(f"{n} of {total} frames {word}")
     if found.components > 1:
-        reasons.append(f"{found.components} parts without overlap, the phase between them is unknown")
+        told.append(f"{found.components} parts without overlap, the phase between them is unknown")
     verdict = Verdict.VALID
     if counts[str(Verdict.VALID)] < _GOOD_SHARE * total or found.components > 1:
         verdict = Verdict.WARNING
-    usable = counts[str(Verdict.VALID)] + counts[str(Verdict.WARNING)]
-    if usable < _LEAST_SHARE * total:
+    if found.doubtful or total - counts[FAILED] - found.left_out < _LEAST_SHARE * total:
         verdict = Verdict.ALARM
-    if not usable:
-        reasons.insert(0, "no frame is to be trusted, nor is the object")
+    if counts[str(Verdict.VALID)] + counts[str(Verdict.WARNING)] == 0:
+        told.insert(0, "no frame is to be trusted, nor is the object")
     chi2, ess, ood = (
         np.array([getattr(r, name) for r in records], dtype=np.float64)
         for name in ("reduced_chi2", "ess_fraction", "ood_score")
@@ -98,7 +95,17 @@ def scan_trust(found: StitchedObject, records: Sequence[FrameRecord]) -> Trust:
         ess_fraction=_median(ess) if np.isfinite(ess).any() else None,
         ood_score=_median(ood),
         verdict=verdict,
-        reason="" if verdict is Verdict.VALID else "; ".join(reasons),
+        reason="" if verdict is Verdict.VALID else "; ".join(told),
+    )
+
+
+def _alarmed(found: StitchedObject, records: Sequence[FrameRecord]) -> str:
+    """What is said of the frames with an ALARM."""
+    chi2 = np.array([r.reduced_chi2 for r in records if r.verdict == str(Verdict.ALARM)])
+    misfit = f" (median reduced chi-squared {_median(chi2):.3g})" if np.isfinite(chi2).any() else ""
+    return (
+        f"{found.doubtful_share:.0%} of the pixels rest on {len(chi2)} of {len(records)} frames that are not "
+        f"to be trusted{misfit}, with error bars as wide as their misfit"
     )
 
 
@@ -113,10 +120,10 @@ def write_object(
 ) -> Path:
     """Write an object, whole or not at all.
 
-    `/entry/object`: `mean` (complex transmission), `std` (of it, relative to its modulus), `component` and
-    the axes; `/entry/phase` (NXdata, the default plot) and `/entry/amplitude`: the same as real images;
-    `/entry/frames`: a column for each of `FrameRecord`'s fields; `/entry/probe`; `/entry/process`;
-    `/entry/trust`.
+    `/entry/object`: `mean` (complex transmission), `std` (of it, relative to its modulus), `component`,
+    `doubted` (1 where it rests on ALARM frames) and the axes; `/entry/phase` (NXdata, the default plot) and
+    `/entry/amplitude`: the same as real images; `/entry/frames`: a column for each of `FrameRecord`'s fields;
+    `/entry/probe`; `/entry/process`; `/entry/trust`.
 
     Args:
         path: of the file, replaced when it exists; its folder is created.
@@ -170,6 +177,7 @@ def read_object(path: str | Path) -> StitchedObject:
             int(group.attrs["frames"]),
             int(group.attrs["left_out"]),
             (y, x),
+            group["doubted"][()].astype(bool),
         )
 
 
@@ -186,6 +194,7 @@ def _write_object(entry: h5py.Group, found: StitchedObject) -> None:
     std = new_dataset(group, "std", found.std.astype(np.float32), "1")
     std.attrs["long_name"] = "standard deviation of the transmission over its modulus"
     group.create_dataset("component", data=found.component)
+    group.create_dataset("doubted", data=found.doubted.astype(np.uint8))
 
 
 def _write_image(entry: h5py.Group, name: str, image: np.ndarray, units: str) -> None:

@@ -97,6 +97,7 @@ def object_as_json(
             "frames": len(records),
             "stitched": found.frames,
             "left_out": found.left_out,
+            "doubtful_share": _number(found.doubtful_share),
             "components": found.components,
             "verdicts": dict(verdicts),
         },

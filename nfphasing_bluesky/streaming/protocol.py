@@ -222,7 +222,7 @@ class ObjectResult:
         axes: of rows and columns.
         frames: how many frames are in it.
         components: how many parts of it have no overlap.
-        doubtful: it is made of frames that are not to be trusted, because there were no others.
+        doubtful: most of it rests on frames that are not to be trusted.
     """
 
     raw_uid: str

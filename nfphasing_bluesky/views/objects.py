@@ -3,6 +3,7 @@
 import textwrap
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -71,6 +72,7 @@ def figure_object(found: StitchedObject, title: str, trust: Trust) -> Figure:
     for panel in panels:
         panel.set_xlabel(f"x ({unit})")
         panel.set_ylabel(f"y ({unit})")
+    _hatch(panels[2], found.doubted[rows, columns], extent)
     left_out = f", {found.left_out} left out" if found.left_out else ""
     figure.suptitle(f"{title}   ·   {found.frames} frames{left_out}\n", x=0.01, ha="left", fontsize=12)
     colour = LIGHTS[trust.verdict]
@@ -79,6 +81,18 @@ def figure_object(found: StitchedObject, title: str, trust: Trust) -> Figure:
     light = f"● {trust.verdict}"
     figure.text(0.99, 0.985, light, ha="right", va="top", fontsize=15, weight="bold", color=colour)
     return figure
+
+
+def _hatch(panel: Axes, doubted: NDArray[np.bool_], extent: tuple[float, float, float, float]) -> None:
+    """Hatch what rests on frames that are not to be trusted."""
+    if not doubted.any():
+        return
+    left, right, bottom, top = extent
+    (rows, columns), centres = doubted.shape, [np.arange(n) + 0.5 for n in doubted.shape]
+    x, y = left + (right - left) * centres[1] / columns, top + (bottom - top) * centres[0] / rows
+    marked = panel.contourf(x, y, doubted, levels=[0.5, 1.5], colors="none", hatches=["///"])
+    marked.set(edgecolor=(1, 1, 1, 0.4), linewidth=0.0)
+    panel.set_xlabel(f"{panel.get_xlabel()}   ·   hatched: rests on ALARM frames")
 
 
 def _limits(image: NDArray, known: NDArray[np.bool_]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from nfphasing_bluesky.core import Frame, Posterior, ReconstructionSettings, Stitcher
+from nfphasing_bluesky.core import Frame, Posterior, ReconstructionSettings, Stitcher, Verdict
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
@@ -129,16 +129,17 @@ class Found:
 def ours(scan: Scan, model: Reconstructor) -> Found:
     """Posterior means of all frames, stitched."""
     stitcher = Stitcher(model.info.neighbours)
-    frames, chi2 = model.survey(scan.frames), []
+    frames, chi2, alarms = model.survey(scan.frames), [], 0
     for first in range(0, len(frames), 16):
         for found in model(frames[first : first + 16]):
             if isinstance(found, Posterior):
                 stitcher.add(found)
                 chi2.append(found.trust.reduced_chi2)
+                alarms += found.trust.verdict is Verdict.ALARM
     whole = stitcher.result()
     assert whole is not None
     mean = np.nan_to_num(whole.mean, nan=1.0)
-    return Found(mean, whole.std, whole.place, float(np.median(chi2)), stitcher.left_out)
+    return Found(mean, whole.std, whole.place, float(np.median(chi2)), alarms)
 
 
 def epie(scan: Scan, epochs: int, at_once: int = 1) -> Object:

@@ -246,25 +246,58 @@ def test_an_overlap_in_the_dark_connects_nothing():
     assert found.components == 2
 
 
-def test_alarms_are_left_out_and_warnings_are_used():
-    rng = np.random.default_rng(6)
-    patches = [patch(rng, (0, 0), beam_std()), patch(rng, (1, 1), beam_std())]
-    wrong = replace(patches[1], trust=replace(patches[1].trust, verdict=Verdict.ALARM))
-    unsure = replace(patches[1], trust=replace(patches[1].trust, verdict=Verdict.WARNING))
-    blind = replace(patches[1], std=np.full((2, SIDE, SIDE), np.nan))
-    found = stitched([patches[0], wrong, unsure, blind])
-    assert (found.frames, found.left_out) == (2, 2)
+def said(verdict, chi2=1.0, ood=0.1):
+    return {"trust": Trust(chi2, None, ood, verdict, "" if verdict is Verdict.VALID else "why")}
 
 
-def test_alarms_are_shown_while_there_is_nothing_else():
+def test_what_says_nothing_is_left_out():
     rng = np.random.default_rng(6)
-    patches = [patch(rng, (0, column), beam_std(), verdict=Verdict.ALARM) for column in (0, 4)]
-    stitcher = Stitcher()
-    assert not any(stitcher.add(one) for one in patches)
-    assert stitcher.frames == 0 and stitcher.result().frames == 2 and stitcher.result().left_out == 0
-    stitcher.add(patch(rng, (0, 60), beam_std()))
-    found = stitcher.result()
-    assert (found.frames, found.left_out, found.place) == (1, 2, (0, 60))
+    good = patch(rng, (0, 0), beam_std())
+    blind = replace(good, std=np.full((2, SIDE, SIDE), np.nan))
+    lost = replace(good, **said(Verdict.ALARM, np.nan))
+    found = stitched([good, blind, lost, replace(good, **said(Verdict.WARNING, 2.0))])
+    assert (found.frames, found.left_out, found.doubtful_share) == (2, 2, 0.0)
+
+
+def test_alarms_are_used_with_error_bars_as_wide_as_their_misfit():
+    rng = np.random.default_rng(6)
+    places = grid(rng)
+    # every third is wrong by three times what it says, as its misfit shows
+    noise = [rng.normal(size=(2, SIDE, SIDE)) * (3 if i % 3 == 0 else 1) for i in range(len(places))]
+    trust = [said(Verdict.ALARM, 9.0) if i % 3 == 0 else {} for i in range(len(places))]
+    patches = [
+        patch(rng, place, beam_std(most=0.1), noise=n, **t)
+        for place, n, t in zip(places, noise, trust, strict=True)
+    ]
+    found = stitched(patches)
+    deviation, std = against(found)
+    well = std < 0.05
+    assert (found.frames, found.left_out, found.components) == (len(places), 0, 1)
+    assert well.mean() > 0.3 and np.mean((deviation / std)[well] ** 2) == pytest.approx(1, abs=0.1)
+    # where others saw it too they count more
+    assert 0 < found.doubtful_share < 0.3 and not found.doubtful
+
+
+def test_a_misfit_that_the_draws_spread_explains_widens_nothing():
+    rng = np.random.default_rng(6)
+    mean = np.full((SIDE, SIDE), 100.0)
+    # draws 20 counts apart where counting makes 10: misfits of 1 + 400 / 100
+    spread = Prediction(mean, mean - 40, mean + 40)
+    for chi2, ood, wider in ((5.0, 0.1, 1.0), (20.0, 0.1, 4.0), (4.0, 3.0, 9.0)):
+        one = patch(rng, (0, 0), beam_std(), prediction=spread, **said(Verdict.ALARM, chi2, ood))
+        found = stitched([one])
+        np.testing.assert_allclose(found.std, np.sqrt(2 * wider) * beam_std(), rtol=1e-6)
+        assert found.doubtful and found.doubtful_share == 1.0 and found.doubted.all()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_patch_joins_what_is_known_far_worse(order):
+    rng = np.random.default_rng(8)
+    wrong = patch(rng, (0, 0), beam_std(), **said(Verdict.ALARM, 1e4))
+    found = stitched([(wrong, patch(rng, (3, 4), beam_std()))[i] for i in order])
+    assert found.components == 1 and found.frames == 2
+    # what only the wrong one saw is there, and says how little it is worth
+    assert found.doubted[0, 0] and found.std[0, 0] > 1 and not found.doubted[SIDE, SIDE]
 
 
 def test_a_window_shows_its_part_and_nothing_else():

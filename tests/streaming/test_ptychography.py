@@ -159,18 +159,20 @@ def test_without_extents_the_object_is_written_once(raw, settings, tmp_path):
     bare = [(n, {k: v for k, v in d.items() if k != "extents"} if n == "start" else d) for n, d in raw]
     derived, _ = process(bare, settings, DerivedFiles(tmp_path / "arrays"), KnownObject(alarms=(10, 11)))
     _, columns, files = stream(derived, "object")
-    assert columns["object_frames"] == [60] and columns["object_left_out"] == [2]
+    assert columns["object_frames"] == [62] and columns["object_left_out"] == [0]
+    # their neighbours saw all of it better
+    assert columns["object_doubtful_share"] == [0.0] and columns["object_doubtful"] == [0]
     assert read(files, "object_std").shape == (1, 60, 72)
 
 
 def test_a_run_of_which_no_frame_is_to_be_trusted_says_so(raw, settings, tmp_path):
     derived, _ = process(raw, settings, DerivedFiles(tmp_path / "arrays"), KnownObject(alarms=range(1, 64)))
     _, columns, _ = stream(derived, "object")
-    assert columns["object_doubtful"][-1] == 1 and columns["object_frames"][-1] == 62
+    assert columns["object_doubtful_share"][-1] == 1 and columns["object_frames"][-1] == 62
     derived, _ = process(raw, settings, DerivedFiles(tmp_path / "more"), KnownObject(alarms=range(1, 30)))
     _, columns, _ = stream(derived, "object")
     assert columns["object_doubtful"][0] == 1 and columns["object_doubtful"][-1] == 0
-    assert columns["object_left_out"][-1] == 28
+    assert columns["object_frames"][-1] == 62 and 0.2 < columns["object_doubtful_share"][-1] < 0.5
 
 
 def test_rows_come_at_a_limited_rate_and_the_last_is_the_whole(raw, settings, tmp_path):

@@ -58,6 +58,7 @@ def test_one_object_for_one_scan(tmp_path):
         "frames": 63,
         "stitched": 63,
         "left_out": 0,
+        "doubtful_share": 0.0,
         "components": 1,
         "verdicts": {"VALID": 63},
     }
@@ -85,7 +86,7 @@ def test_the_file_opens_at_the_phase_and_has_every_frame(tmp_path):
     result, _ = reconstruct(tmp_path, KnownObject(alarms=(2, 3)), data=bad)
     assert result["trust"]["verdict"] == "VALID"
     assert result["object"]["verdicts"] == {"VALID": 60, "ALARM": 2, "FAILED": 1}
-    assert result["object"]["left_out"] == 2 and result["object"]["stitched"] == 60
+    assert result["object"]["left_out"] == 0 and result["object"]["stitched"] == 62
     with h5py.File(result["output"]) as file:
         entry = file[file.attrs["default"]]
         plot = entry[entry.attrs["default"]]
@@ -123,15 +124,18 @@ def test_every_frame_too_when_asked(tmp_path):
 
 
 def test_what_spoils_a_scan_is_said(tmp_path):
-    result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 11)))
-    assert result["trust"]["verdict"] == "WARNING"
-    assert "10 of 63 frames not to be trusted and left out" in result["trust"]["reason"]
-    result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 40)))
-    assert result["trust"]["verdict"] == "ALARM"
-    # with nothing better the object is shown, for what it is worth
-    result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, 64)))
-    assert result["trust"]["verdict"] == "ALARM" and result["object"]["stitched"] == 63
-    assert result["trust"]["reason"].startswith("no frame is to be trusted, nor is the object")
+    whole, _ = reconstruct(tmp_path, KnownObject())
+    for alarms, verdict, count in ((11, "WARNING", 10), (40, "ALARM", 39), (64, "ALARM", 63)):
+        result, _ = reconstruct(tmp_path, KnownObject(alarms=range(1, alarms)))
+        trust, shown = result["trust"], result["object"]
+        assert trust["verdict"] == verdict
+        said = f"{shown['doubtful_share']:.0%} of the pixels rest on {count} of 63 frames that are not to be"
+        assert said in trust["reason"] and "(median reduced chi-squared 9)" in trust["reason"]
+        # what only they saw is there, less well known
+        assert shown["stitched"] == 63 and shown["shape"] == whole["object"]["shape"]
+    assert trust["reason"].startswith("no frame is to be trusted, nor is the object")
+    found = read_object(result["output"])
+    assert found.doubtful and found.doubted[found.seen].all()
     result, said = reconstruct(tmp_path, KnownObject(info=replace(INFO, neighbours=0), fails=True))
     assert "none of 63 frames could be used; the first: out of order" in result["error"]
     assert "none of 63 frames" in said
@@ -168,6 +172,12 @@ def test_the_figure_shows_what_was_seen_the_right_way_up():
     assert figure._suptitle.get_text().startswith("a scan   ·   9 frames")
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert "phase (rad)" in labels
+    assert not panels["standard deviation"].collections
+    doubted = found.seen & (np.arange(found.mean.shape[0])[:, None] < 12)
+    hatched = figure_object(replace(found, doubted=doubted), "a scan", scan_trust(found, records)).axes[2]
+    (marked,) = (path.vertices for path in hatched.collections[0].get_paths())
+    assert marked[:, 1].max() == pytest.approx(11.5) and marked[:, 1].min() == 0
+    assert "rests on ALARM frames" in hatched.get_xlabel()
     nothing = replace(found, component=np.zeros_like(found.component))
     with pytest.raises(FrameError, match="nothing was seen"):
         figure_object(nothing, "a scan", scan_trust(found, records))
