@@ -26,6 +26,9 @@ NAMES = (
 )
 """Numbers that make a geometry; `distance_m` is from the sample to the detector, `pixel_size_m` its pixel."""
 
+SAME_NUMBER = 0.01
+"""Relative difference up to which a Fresnel number is what the lengths make of it."""
+
 TELLING = frozenset({"fresnel_number", "focus_to_sample_m", "beta_over_delta", "photons"})
 """Of these, those that no other geometry has."""
 
@@ -61,22 +64,29 @@ def near_field(values: Mapping[str, float], where: str, advice: str) -> tuple[fl
     """Pixel Fresnel number, and the effective pixel, m, where that is known; arguments as above.
 
     Raises:
-        GeometryError: too little is known.
+        GeometryError: too little is known, or two things that are not both true.
     """
     wavelength, pixel = values.get("wavelength_m"), values.get("pixel_size_m")
     distance, focus = values.get("distance_m"), values.get("focus_to_sample_m")
     if pixel is not None and distance is not None and focus is not None:
         beam = effective_beam(focus, distance, pixel)
         pixel, distance = float(beam.pixel_m), float(beam.distance_m)
-    number = values.get("fresnel_number")
-    if number is None:
-        if wavelength is None or distance is None or pixel is None:
+    said = values.get("fresnel_number")
+    if wavelength is None or distance is None or pixel is None:
+        if said is None:
             raise GeometryError(
                 f"{where}: a near field with neither fresnel_number nor all of wavelength_m, distance_m and "
                 f"pixel_size_m, but {', '.join(sorted(values)) or 'nothing'}; {advice}"
             )
-        number = float(fresnel_number(pixel, wavelength, distance))
-    return number, pixel
+        return said, pixel
+    number = float(fresnel_number(pixel, wavelength, distance))
+    if said is not None and not abs(said - number) <= SAME_NUMBER * number:
+        raise GeometryError(
+            f"{where}: fresnel_number={said:.6g}, but wavelength, distances and pixel make it {number:.6g}, "
+            f"expected the same within {SAME_NUMBER:.0%}; correct or leave out what is wrong (distance_m is "
+            "from sample to detector, pixel_size_m the detector's)"
+        )
+    return said or number, pixel
 
 
 def hologram_frame(

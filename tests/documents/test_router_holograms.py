@@ -37,6 +37,11 @@ def test_a_cone_beam_is_scaled_as_the_data_set_says(heard, raw_run, key_of):
     np.testing.assert_allclose(frame.sigma, np.sqrt(COUNTS + 1.0) / 400)
 
 
+def test_a_number_that_agrees_with_the_lengths_is_taken(heard, raw_run, key_of):
+    (frame,) = route(heard, raw_run, key_of, CONE | {"fresnel_number": 0.09}).frames
+    assert frame.geometry.fresnel_number == 0.09
+
+
 def test_an_empty_image_comes_before_the_mean_of_photons(heard, raw_run, key_of):
     flat = np.full((12, 10), 200.0)
     flat[3, 4] = 0.0
@@ -70,6 +75,7 @@ def test_gaps_and_saturated_pixels_are_masked(heard, raw_run, key_of):
         ({"fresnel_number": 0.01, "poni_m": 0.1}, "poni_m"),
         ({"fresnel_number": -0.01}, "positive"),
         ({"fresnel_number": 0.01, "saturation": -1}, "saturation=-1"),
+        (CONE | {"fresnel_number": 0.0915}, "fresnel_number=0.0915, but wavelength"),
     ],
 )
 def test_a_geometry_that_cannot_be_used_fails_the_frame_with_its_reason(
