@@ -25,7 +25,8 @@ _DPI = 100
 _COLUMN_INCH = 5.6
 _SHOWN_DRAWS = 12
 _LOG_Q_SPAN = 50.0
-_REASON_WIDTH = 150
+_REASON_WIDTH, _REASON_LINES = 150, 2
+_TITLE_INCH = 0.22
 
 
 def figure_1d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
@@ -197,9 +198,11 @@ def write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:
     """Write what was reconstructed with which model, and the verdict as a coloured light with its reason."""
     trust = posterior.trust
     colour = LIGHTS[trust.verdict]
-    figure.suptitle(f"{posterior.origin.label}   ·   {info.name}\n", x=0.01, ha="left", fontsize=12)
-    reason = textwrap.shorten(trust.reason, _REASON_WIDTH, placeholder=" …")
-    figure.text(0.01, 0.948, reason, ha="left", va="top", fontsize=9.5, color=colour)
+    lines = textwrap.wrap(trust.reason, _REASON_WIDTH, max_lines=_REASON_LINES, placeholder=" …")
+    space = "\n" * max(1, len(lines))
+    figure.suptitle(f"{posterior.origin.label}   ·   {info.name}{space}", x=0.01, ha="left", fontsize=12)
+    below = 0.98 - _TITLE_INCH / figure.get_figheight()
+    figure.text(0.01, below, "\n".join(lines), ha="left", va="top", fontsize=9.5, color=colour)
     light = f"● {trust.verdict}"
     figure.text(0.99, 0.99, light, ha="right", va="top", fontsize=15, weight="bold", color=colour)
 

@@ -1,6 +1,7 @@
 """Figures of reconstructed images: frame, prediction and residuals above, u with its error bar below."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,8 +26,8 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
     standard deviation of u, and one draw; mean and draw share a scale. Where there are several answers, the
     mean over all of them looks like none: the three heaviest stand side by side instead, with their weights,
-    and their standard deviations below. Row 0 is at the top, of a small-angle pattern the row of the largest
-    qy. Masked pixels are grey.
+    and their standard deviations below. Row 0 is at the top, of a small-angle pattern and its object
+    the row of the largest qy and y. Masked pixels are grey.
 
     Args:
         frame: (H, W).
@@ -57,16 +58,28 @@ def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
     figure.clear()
     modes = _answers(posterior)
     several = len(modes) > 1
+    rows = _upwards(posterior.density) if is_pattern(frame) else slice(None)
     axes = figure.subplots(3 if several else 2, 3)
     (draw_pattern if is_pattern(frame) else _draw_frame)(axes[0], frame, posterior)
     if several:
-        _draw_answers(axes[1:], posterior.density, modes)
+        _draw_answers(axes[1:], posterior.density, modes, rows)
     else:
-        _draw_density(axes[1], posterior)
+        _draw_density(axes[1], posterior, rows)
     footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
     text = "\n".join([*_in_rows(parameter_lines(posterior, info)), "    ".join(footer)])
     figure.supxlabel(text, fontsize=9)
     write_title(figure, posterior, info)
+
+
+def _upwards(density: DensityInfo) -> slice:
+    """Order of rows in which y grows upwards, as qy of a pattern does."""
+    y = density.axes[0].values
+    return slice(None, None, -1 if y[-1] > y[0] else 1)
+
+
+def _in_order(density: DensityInfo, rows: slice) -> DensityInfo:
+    y, x = density.axes
+    return replace(density, axes=(replace(y, values=y.values[rows]), x))
 
 
 def _answers(posterior: Posterior) -> tuple[Mode, ...]:
@@ -115,18 +128,19 @@ def draw_mean_and_std(
     _name_axes((left, right), density, unit)
 
 
-def _draw_density(axes: NDArray, posterior: Posterior) -> None:
-    density, draw = posterior.density, posterior.samples[0]
-    limits = colour_limits(np.stack([posterior.mean, draw]))
-    draw_mean_and_std(axes[0], axes[1], density, posterior.mean, posterior.std, limits)
+def _draw_density(axes: NDArray, posterior: Posterior, rows: slice) -> None:
+    density, draw = _in_order(posterior.density, rows), posterior.samples[0][rows]
+    limits = colour_limits(np.stack([posterior.mean, posterior.samples[0]]))
+    draw_mean_and_std(axes[0], axes[1], density, posterior.mean[rows], posterior.std[rows], limits)
     extent, unit = image_extent(density.axes)
     label = axis_label(density.quantity, density.units)
     draw_image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
     _name_axes(axes[2:], density, unit)
 
 
-def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode]) -> None:
+def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode], rows: slice) -> None:
     """Draw the heaviest modes side by side: means with their weights above, standard deviations below."""
+    density = _in_order(density, rows)
     shown = modes[: axes.shape[1]]
     limits = colour_limits(np.stack([mode.mean for mode in shown]))
     spread = (0.0, colour_limits(np.stack([mode.std for mode in shown]))[1])
@@ -135,8 +149,8 @@ def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode]) ->
     for column, mode in enumerate(shown):
         number, (above, below) = column + 1, axes[:, column]
         title = f"answer {number} of {len(modes)}, weight {mode.weight:.0%}"
-        draw_image(above, mode.mean, title, label, limits, "viridis", extent)
-        draw_image(below, mode.std, f"standard deviation of {number}", label, spread, "magma", extent)
+        draw_image(above, mode.mean[rows], title, label, limits, "viridis", extent)
+        draw_image(below, mode.std[rows], f"standard deviation of {number}", label, spread, "magma", extent)
         _name_axes((above, below), density, unit)
     for one in axes[:, len(shown) :].flat:
         one.set_axis_off()

@@ -268,9 +268,19 @@ def test_answers_of_a_detector_frame_are_drawn_and_stored_side_by_side(tmp_path)
     frame = Frame(intensity_, detector((16, 16), 8, 8), sigma, mask)
     posterior = subject([frame])[0]
     assert posterior.trust.reduced_chi2 < 1.3
-    figure = figure_2d(frame, posterior, subject.info)
-    titles = [axes.get_title() for axes in figure.axes]
-    assert sum(title.startswith("answer") for title in titles) == min(3, len(posterior.modes()))
+    reason = "reduced chi-squared 9.32 exceeds 3: no draw fits; " * 6
+    told = replace(posterior, trust=replace(posterior.trust, reason=reason))
+    figure = figure_2d(frame, told, subject.info)
+    shown = {axes.get_title(): axes for axes in figure.axes}
+    assert sum(title.startswith("answer") for title in shown) == min(3, len(posterior.modes()))
+    # qy and y both grow upwards: a rod and its streak must stand upright to each other
+    (above,) = shown[f"answer 1 of {len(posterior.modes())}, weight {posterior.modes()[0].weight:.0%}"].images
+    np.testing.assert_array_equal(above.get_array(), posterior.modes()[0].mean[::-1])
+    left, right, bottom, top = above.get_extent()
+    assert top > bottom and right > left
+    figure.canvas.draw()
+    (words,) = (text for text in figure.texts if "no draw fits" in text.get_text())
+    assert not any(words.get_window_extent().overlaps(axes.get_tightbbox()) for axes in figure.axes)
     path = write_posterior(tmp_path / "out.h5", posterior, frame, subject.info, subject.settings)
     with h5py.File(path) as file:
         assert file["entry/modes/weight"][()].sum() == pytest.approx(1)

@@ -83,7 +83,8 @@ def test_the_light_has_the_colour_of_the_verdict_and_its_reason(conalbumin, verd
     (light,) = [text for text in figure.texts if text.get_text() == f"● {verdict}"]
     assert light.get_color() == LIGHTS[verdict]
     (reason,) = [text for text in figure.texts if text.get_text().startswith("q beyond")]
-    assert len(reason.get_text()) <= 150, "a long reason must not run into the margin"
+    lines = reason.get_text().splitlines()
+    assert len(lines) == 2 and max(map(len, lines)) <= 150, "a long reason must not run into the margin"
 
 
 @pytest.mark.parametrize(("count", "absent"), [(1, 3), (9, 3), (16, 1000)])
