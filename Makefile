@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/nfphasing demo --output demo-results --modality $(MODALITY)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import torch
 
 from nfphasing_bluesky.core import Failure, Origin, Posterior
 from nfphasing_bluesky.inference import Reconstructor, collated
-from nfphasing_bluesky.modalities import fits
+from nfphasing_bluesky.modalities import fits, reflectivity_fit
 from nfphasing_bluesky.models import shipped
 from tests.pretend_gpu import GPU, OnGpu, pretend_gpu
 
@@ -37,6 +37,9 @@ def test_the_pretended_gpu_tells_what_a_gpu_would():
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_answers_are_those_of_the_processor(monkeypatch, name):
     monkeypatch.setattr(fits, "CONVERGED", math.inf)  # a step of a fit shows as much as thirty
+    few = reflectivity_fit.FIRST._replace(guesses=(8,) * 6, starts=8)  # and so do eight starts
+    monkeypatch.setattr(reflectivity_fit, "FIRST", few)
+    monkeypatch.setattr(reflectivity_fit, "THOROUGH", few)
     here = Reconstructor.load(name, "cpu")
     generator = torch.Generator().manual_seed(3)
     batch, _ = here.modality.simulate(here.modality.sample_prior(1, generator), generator)

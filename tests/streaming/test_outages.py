@@ -142,7 +142,7 @@ def test_a_subscriber_that_is_slow_holds_nobody_up_and_sees_what_it_missed(worke
             assert until(lambda n=number: len(heard) == 400 * (n + 1))
             size.append(resident_bytes(live.process.pid))
         assert size[-1] - size[5] < 25 * 2**20
-        assert live.state() is WorkerState.ON
+        assert until(lambda: live.state() is WorkerState.ON)
         hurry.touch()
         assert slow.stdout.readline() == "caught up\n"
         live.send(raw.raw_run(10, seed=10))
