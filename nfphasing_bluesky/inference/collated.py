@@ -77,7 +77,11 @@ def in_parts(
     """
     alike: dict[Hashable, list[int]] = {}
     for i, frame in enumerate(frames):
-        alike.setdefault(modality.batch_key(frame), []).append(i)
+        try:
+            key = modality.batch_key(frame)
+        except NFPhasingError:  # of another kind: `collate` says so of this one alone
+            key = ("odd", i)
+        alike.setdefault(key, []).append(i)
     parts = []
     for rows in alike.values():
         size = _size([frames[i] for i in rows], modality, n_samples, device)

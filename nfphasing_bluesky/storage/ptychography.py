@@ -276,6 +276,8 @@ def _data(scan: Scan) -> NDArray:
     data = data[None] if data.ndim == 2 else data
     if data.ndim != 3 or data.dtype.kind not in "fiu":
         raise FrameError(f"{scan.path}: data is {data.dtype} {data.shape}, expected counts (N, H, W)")
+    if not data.size:
+        raise FrameError(f"{scan.path}: data has shape {data.shape}: no frame, expected at least one")
     return data
 
 

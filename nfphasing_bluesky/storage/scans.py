@@ -121,7 +121,7 @@ def _read_hdf5(file: h5py.File, renamed: Mapping[str, str]) -> dict[str, NDArray
 
 
 def image_stack(scan: Scan) -> NDArray:
-    """(N, H, W) of a scan's `data`. Raises FrameError where it has none, or of another shape."""
+    """(N, H, W) of a scan's `data`. Raises FrameError where it has none, or something else."""
     if "data" not in scan.values:
         raise FrameError(
             f"{scan.path}: no 'data', expected counts (H, W) or (N, H, W); the file has "
@@ -130,6 +130,10 @@ def image_stack(scan: Scan) -> NDArray:
     data = np.asarray(scan.values["data"])
     if data.ndim not in (2, 3):
         raise FrameError(f"{scan.path}: data has shape {data.shape}, expected (H, W) or (N, H, W)")
+    if data.dtype.kind not in "fiu":
+        raise FrameError(f"{scan.path}: data has dtype {data.dtype}, expected counts, whole or real numbers")
+    if not data.size:
+        raise FrameError(f"{scan.path}: data has shape {data.shape}: no frame, expected at least one")
     return data[None] if data.ndim == 2 else data
 
 

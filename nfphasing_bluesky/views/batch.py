@@ -1,8 +1,10 @@
 """Files on disk to reconstructions on disk: what `nfphasing reconstruct` does."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from nfphasing_bluesky.core import (
     DetectorGeometry,
     Failure,
     Frame,
+    FrameError,
     GrazingGeometry,
     ModelInfo,
     NFPhasingError,
@@ -31,6 +34,8 @@ from nfphasing_bluesky.views.figures import figure_1d, save_figure
 from nfphasing_bluesky.views.images import figure_2d
 from nfphasing_bluesky.views.scans import is_scan, reconstruct_scan
 from nfphasing_bluesky.views.surface import figure_surface, is_surface
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,43 +75,68 @@ def reconstruct_files(
     buffer = _read(job.buffer, job.reading, None, curves)[0] if job.buffer else None
     results: list[dict[str, object]] = []
     stems: set[str] = set()
-
-    def failed(path: Path, reason: str) -> dict[str, object]:
-        console.print(f"{path}: {reason}", highlight=False, soft_wrap=True)
-        failure = Failure(Origin(label=str(path)), reason)
-        return failure_as_json(failure, reconstructor.info, input_path=path)
-
     for path in files:
-        stem = _free_stem(path, stems)
-        failures: list[Failure] = []
-        try:
-            frames = _read(path, job.reading, failures, curves)
-            if is_scan(frames):
-                whole = job.output / f"{stem}_{reconstructor.info.name}"
-                results.append(
-                    reconstruct_scan(
-                        reconstructor, frames, failures, path, whole, console, keep_frames=job.keep_frames
-                    )
-                )
-                continue
-            if buffer is not None:
-                frames = [subtract(frame, buffer) for frame in frames]
-        except (NFPhasingError, OSError) as error:
-            results.append(failed(path, f"{type(error).__name__}: {error}"))
-            continue
-        results.extend(failed(path, failure.reason) for failure in failures)
-        for i, frame in enumerate(frames):
-            name = stem if len(frames) == 1 else f"{stem}_{i + 1:04d}"
-            frame = replace(frame.with_origin(seq_num=i + 1), bounds=job.bounds or frame.bounds)
-            result = reconstructor([frame])[0]
-            if isinstance(result, Failure):
-                results.append(failed(path, result.reason))
-                continue
-            try:
-                results.append(_store(reconstructor, frame, result, path, job.output / name, console))
-            except (NFPhasingError, OSError) as error:
-                results.append(failed(path, f"{type(error).__name__}: {error}"))
+        of_this = partial(_results_of, reconstructor, path, job, buffer, _free_stem(path, stems), console)
+        results += _or_error(of_this, reconstructor, path, console)
     return results
+
+
+def _results_of(
+    reconstructor: Reconstructor,
+    path: Path,
+    job: BatchJob,
+    buffer: Frame | None,
+    stem: str,
+    console: Console,
+) -> list[dict[str, object]]:
+    """Results of one file: of its object, or of every frame that it has."""
+    failures: list[Failure] = []
+    frames = _read(path, job.reading, failures, reconstructor.info.takes_curves)
+    if is_scan(frames):
+        whole = job.output / f"{stem}_{reconstructor.info.name}"
+        return [
+            reconstruct_scan(
+                reconstructor, frames, failures, path, whole, console, keep_frames=job.keep_frames
+            )
+        ]
+    if not frames and not failures:
+        raise FrameError(f"{path}: no frame in it, expected at least one; check what wrote it")
+    if buffer is not None:
+        frames = [subtract(frame, buffer) for frame in frames]
+    results = [_failed(reconstructor, path, failure.reason, console) for failure in failures]
+    for i, frame in enumerate(frames):
+        name = stem if len(frames) == 1 else f"{stem}_{i + 1:04d}"
+        frame = replace(frame.with_origin(seq_num=i + 1), bounds=job.bounds or frame.bounds)
+        of_this = partial(_result_of, reconstructor, frame, path, job.output / name, console)
+        results += _or_error(of_this, reconstructor, path, console)
+    return results
+
+
+def _result_of(
+    reconstructor: Reconstructor, frame: Frame, path: Path, stem: Path, console: Console
+) -> list[dict[str, object]]:
+    (result,) = reconstructor([frame])
+    if isinstance(result, Failure):
+        return [_failed(reconstructor, path, result.reason, console)]
+    return [_store(reconstructor, frame, result, path, stem, console)]
+
+
+def _or_error(
+    make: Callable[[], list[dict[str, object]]], reconstructor: Reconstructor, path: Path, console: Console
+) -> list[dict[str, object]]:
+    """Results, or one that names what was wrong, so that the others go on."""
+    try:
+        return make()
+    except Exception as error:
+        if not isinstance(error, NFPhasingError | OSError):
+            # whatever a stranger's file does to a library
+            log.exception("%s: not foreseen; please report it", path)
+        return [_failed(reconstructor, path, f"{type(error).__name__}: {error}", console)]
+
+
+def _failed(reconstructor: Reconstructor, path: Path, reason: str, console: Console) -> dict[str, object]:
+    console.print(f"{path}: {reason}", highlight=False, soft_wrap=True)
+    return failure_as_json(Failure(Origin(label=str(path)), reason), reconstructor.info, input_path=path)
 
 
 def _free_stem(path: Path, taken: set[str]) -> str:

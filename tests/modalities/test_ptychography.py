@@ -11,9 +11,11 @@ from nfphasing_bluesky.core import (
     FrameError,
     GeometryError,
     HologramGeometry,
+    ModelInfo,
     Origin,
     PtychographyGeometry,
 )
+from nfphasing_bluesky.inference.collated import collate, in_parts
 from nfphasing_bluesky.modalities import Draws, modality, survey
 from nfphasing_bluesky.modalities.patterns import estimate, expected, transmission
 from nfphasing_bluesky.physics.objects import random_objects
@@ -246,6 +248,16 @@ def test_a_frame_that_cannot_be_used_says_why(subject, scene, changes, error, wo
     first = replace(frames(scene)[0], **changes)
     with pytest.raises(error, match=words):
         subject.collate([first], 0.0)
+
+
+def test_a_frame_of_another_kind_fails_alone(subject, scene):
+    """What batches are made of is not known of it."""
+    odd = Frame(np.ones((SIDE, SIDE)), HologramGeometry(0.01, photons=100.0))
+    mixed = [odd, *frames(scene)[1:3]]
+    assert in_parts(mixed, subject, 4, torch.device("cpu")) == [[0], [1, 2]]
+    info = ModelInfo("m", subject.name, "1", "0" * 64, subject.density_info, subject.parameters)
+    failed = collate(mixed[:1], subject, info, 0.0).failed[0]
+    assert "found a HologramGeometry, expected a PtychographyGeometry" in failed.reason
 
 
 def test_a_neighbour_that_cannot_be_used_is_left_out(subject, scene):

@@ -106,6 +106,43 @@ def test_the_file_opens_at_the_phase_and_has_every_frame(tmp_path):
         assert entry["process/model"].asstr()[()] == "known-object"
 
 
+def test_odd_files_fail_by_name_and_the_others_go_on(tmp_path):
+    images = {"fresnel_number": 0.01, "photons": 100.0}
+    odd = {
+        "complex": ({"data": np.ones((64, 64), complex), **images}, "complex128"),
+        "words": ({"data": np.full((64, 64), "a"), **images}, "<U1"),
+        "no holograms": ({"data": np.ones((0, 64, 64)), **images}, "no frame"),
+        "no patterns": ({"data": np.ones((0, 9, 9)), "qx": np.arange(9), "qy": np.arange(9)}, "no frame"),
+        "no scan": ({"data": np.ones((0, 24, 24)), "probe": PROBE, "positions_px": np.ones((0, 2))}, "no fr"),
+        "empty": ({"data": np.ones((5, 0, 0)), **images}, "no frame"),
+    }
+    files = []
+    for name, (arrays, _) in odd.items():
+        files.append(tmp_path / f"{name}.npz")
+        np.savez(files[-1], **arrays)
+    console = Console(file=io.StringIO(), width=200)
+    job = BatchJob(tmp_path / "out")
+    files.append(write(tmp_path / "scan.npz"))
+    *failed, good = reconstruct_files(KnownObject(), files, job, console)
+    for (name, (_, words)), result in zip(odd.items(), failed, strict=True):
+        assert words in result["error"] and name in result["error"], result
+    assert good["object"]["stitched"] == 63
+
+
+def test_an_error_that_nobody_foresaw_is_of_its_file_alone(tmp_path, caplog):
+    class Broken(KnownObject):
+        def survey(self, frames):
+            if frames[0].origin.label.startswith("bad"):
+                raise RuntimeError("a bug")
+            return super().survey(frames)
+
+    files = [write(tmp_path / "bad.npz"), write(tmp_path / "good.npz")]
+    console = Console(file=io.StringIO(), width=200)
+    bad, good = reconstruct_files(Broken(), files, BatchJob(tmp_path / "out"), console)
+    assert bad["error"] == "RuntimeError: a bug" and good["object"]["stitched"] == 63
+    assert "Traceback" in caplog.text
+
+
 def test_the_probe_is_kept_and_serves_the_next_scan(tmp_path):
     result, _ = reconstruct(tmp_path, KnownObject())
     np.testing.assert_array_equal(read_probe(Path(result["output"])), PROBE[None].astype(np.complex64))
