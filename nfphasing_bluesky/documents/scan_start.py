@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,19 @@ from nfphasing_bluesky.core import Frame, NFPhasingError, PtychographyGeometry
 from nfphasing_bluesky.core.orientation import Orientation
 from nfphasing_bluesky.documents.ptychography import Optics, unusable
 
+if TYPE_CHECKING:
+    from nfphasing_bluesky.physics.scan_orientation import Candidate
+
 log = logging.getLogger(__name__)
 
 LEAST_FRAMES = 6
 """Frames below which nothing is said of their orientation."""
+
+NAMED = 2
+"""Orientations that are named at most."""
+
+POOR = 3.0
+"""Misfit, 1 for Poisson counts that fit, above which equals of an orientation say that all are wrong."""
 
 
 @dataclass(frozen=True)
@@ -151,16 +160,21 @@ def check_agreement(
     except NFPhasingError as error:
         return Agreement("", str(error))
     applied = applied or Applied()
+    frames = f"{found.frames} frames that overlap"
     if found.better:
-        advice = " or ".join(_advice(c.of, c.turn, applied) for c in found.better)
         return Agreement(
-            f"frames and positions do not go together: {found.frames} frames that overlap have a misfit of "
-            f"{found.misfit:.3g}, and {found.best:.3g} with {advice}"
+            f"frames and positions do not go together: {frames} have a misfit of {found.misfit:.3g}, and "
+            f"{found.best:.3g} with {_named(found.better, applied)}"
         )
-    if found.undecided:
-        others = "; ".join(_advice(c.of, c.turn, applied) for c in found.undecided)
-        return Agreement("", f"{found.frames} frames that overlap fit as well with {others}")
-    return Agreement()
+    if not found.undecided:
+        return Agreement()
+    if found.misfit > POOR:
+        return Agreement(
+            "",
+            f"no orientation fits: {frames} have a misfit of {found.misfit:.3g} (1 for counts that fit), and "
+            f"no less with {len(found.undecided)} others; check probe, unit of the positions, mask",
+        )
+    return Agreement("", f"{frames} fit as well with {_named(found.undecided, applied)}")
 
 
 class Watch:
@@ -215,13 +229,33 @@ class Watch:
             log.warning("%s: %s", self._frames[-1].origin.label, self._found.doubt)
 
 
-def _advice(of: str, turn: Orientation, applied: Applied) -> str:
-    """What to pass for one more turn, on the command line and in a start document."""
-    if of == "frames":
-        name = applied.frames.then(turn).name
-        return (
+def _named(candidates: Sequence["Candidate"], applied: Applied) -> str:
+    """What to pass for the first of some orientations, and how many more there are."""
+    more = len(candidates) - NAMED
+    others = f", or {more} more" if more > 0 else ""
+    return " or ".join(_advice(candidate, applied) for candidate in candidates[:NAMED]) + others
+
+
+def _advice(candidate: "Candidate", applied: Applied) -> str:
+    """What to do for one more turn; options of the command line and of a start document."""
+    said = []
+    if candidate.of == "positions":
+        said.append(_of_positions(candidate.turn, applied))
+    elif candidate.turn != Orientation():
+        name = applied.frames.then(candidate.turn).name
+        said.append(
             f"orientation {name} of the frames (--orientation {name}, nfphasing={{'orientation': '{name}'}})"
         )
+    rows, columns = candidate.beam
+    if rows or columns:
+        said.append(
+            f"the direct beam, {rows:+d} rows and {columns:+d} columns off its pixel, moved back by "
+            f"{-rows:+d} and {-columns:+d} (numpy.roll of the {'turned ' * bool(said)}frames)"
+        )
+    return " and ".join(said)
+
+
+def _of_positions(turn: Orientation, applied: Applied) -> str:
     total = applied.positions.then(turn)
     rows, columns = total.signs
     order = "xy" if total.transpose else "yx"

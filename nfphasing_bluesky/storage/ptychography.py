@@ -239,10 +239,8 @@ def _doubt(
     near = np.argsort(np.square(positions - middle).sum(1), kind="stable")[:_LOOKED_AT]
     shots = shots_of(data[near], positions[near], optics, [mask] * len(near))
     found = check_agreement(shots, probe, optics, applied, retrieved=retrieved)
-    if found.doubt:
-        log.warning("%s: %s", where, found.doubt)
-    elif found.open_question:
-        log.info("%s: %s", where, found.open_question)
+    if said := found.doubt or found.open_question:
+        log.warning("%s: %s", where, said)
     return found.doubt
 
 

@@ -1,12 +1,15 @@
 """Scans that lie as they say, scans that do not, and scans that cannot tell."""
 
+import numpy as np
 import pytest
 import torch
 
 from nfphasing_bluesky.core.orientation import ORIENTATIONS, Orientation
+from nfphasing_bluesky.physics.ptychography import FarField
 from nfphasing_bluesky.physics.scan_orientation import (
     PRESENT,
     Candidate,
+    beam_offset,
     check_orientation,
     check_with_unknown_probe,
     turn_exposures,
@@ -41,6 +44,44 @@ def test_each_wrong_orientation_is_named(scans, wrong):
     (better,) = found.better
     assert better.of == wrong.of and wrong.turn.then(better.turn) == Orientation()
     assert found.best < 0.6 * found.misfit and not found.undecided
+
+
+TURNED = {
+    "rot90": (lambda v: np.rot90(v, 1, (-2, -1)), "rotate-270", (0, 1)),
+    "fliplr": (lambda v: v[..., ::-1], "flip-columns", (0, 1)),
+    "upside down": (lambda v: v[..., ::-1, ::-1], "rotate-180", (1, 1)),
+    "beam off": (lambda v: np.roll(v, (1, -2), (-2, -1)), "as-is", (1, -2)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.parametrize("centred", [True, False])
+def test_frames_turned_about_the_middle_of_their_array_are_named(scans, name, centred):
+    turn, back, beam = TURNED[name]
+    scan = scans["far"]
+    counts = scan.exposures.counts.numpy()
+    counts = turn(counts if centred else np.fft.ifftshift(counts, axes=(-2, -1))).copy()
+    wrong = scan.exposures._replace(counts=torch.from_numpy(counts))
+    found = check_orientation(wrong, scan.probe, FarField(centred))
+    assert found.better == (Candidate("frames", ORIENTATIONS[back], beam),)
+    assert found.best < 0.3 * found.misfit
+
+
+def test_positions_are_named_beside_a_beam_that_is_off(scans):
+    scan = scans["far"]
+    wrong = turn_exposures(scan.exposures, Candidate("positions", ORIENTATIONS["flip-rows"], (1, 0)), FAR)
+    (better,) = check_orientation(wrong, scan.probe, FAR).better
+    assert better == Candidate("positions", ORIENTATIONS["flip-rows"], (-1, 0))
+
+
+def test_a_mask_does_not_move_the_beam(scans):
+    scan = scans["far"]
+    mask = scan.exposures.mask.clone()
+    mask[:, 26:30] = True
+    gap = scan.exposures._replace(counts=scan.exposures.counts * ~mask, mask=mask)
+    assert beam_offset(gap, scan.probe, FAR) == (0, 0)
+    moved = turn_exposures(gap, Candidate("frames", Orientation(), (3, 5)), FAR)
+    assert beam_offset(moved, scan.probe, FAR) == (-3, -5)
 
 
 @pytest.mark.parametrize("wrong", [WRONG[3], WRONG[7]], ids=lambda c: f"{c.of}-{c.turn.name}")

@@ -68,6 +68,32 @@ def test_turned_frames_are_named_and_turned_back(scan, tmp_path, caplog, name):
     np.testing.assert_array_equal(good[7].intensity, np.where(mask, 0, scan.exposures.counts[7].numpy()))
 
 
+def test_detectors_turn_about_the_middle_of_their_array(scan, tmp_path):
+    counts = scan.exposures.counts.numpy()
+    doubt = read_frames(write(tmp_path / "s.npz", scan, data=counts[:, :, ::-1]), check=True)[0].doubt
+    assert "--orientation flip-columns," in doubt and doubt.count("--") == 1
+    assert "+0 rows and +1 columns off its pixel, moved back by +0 and -1 (numpy.roll of the turned" in doubt
+    doubt = read_frames(write(tmp_path / "s.npz", scan, data=np.roll(counts, 1, 1)), check=True)[0].doubt
+    assert "direct beam, +1 rows and +0 columns off its pixel" in doubt and "--" not in doubt
+
+
+def test_where_no_orientation_fits_none_is_proposed(scan, tmp_path, caplog):
+    other = scan.probe.numpy()[:, :, ::-1].conj() * np.exp(1j * np.linspace(0, 40, 48) ** 2)
+    with caplog.at_level(logging.WARNING):
+        frames = read_frames(write(tmp_path / "s.npz", scan, probe=other), check=True)
+    assert not frames[0].doubt
+    assert "no orientation fits: 20 frames that overlap have a misfit of" in caplog.text
+    assert "--orientation" not in caplog.text
+
+
+def test_two_of_the_equals_are_named(tmp_path, caplog):
+    weak = simulate(strength=0.01, photons=1e4)
+    with caplog.at_level(logging.WARNING):
+        read_frames(write(tmp_path / "s.npz", weak), check=True)
+    assert "20 frames that overlap fit as well with signs" in caplog.text and ", or 5 more" in caplog.text
+    assert caplog.text.count("--positions-sign") == 2
+
+
 def test_wrong_positions_are_named_on_top_of_what_is_done(scan, tmp_path):
     places = scan.exposures.position.numpy()
     # the file has x and y, with the wrong sign of y, and another wrong one is asked for
