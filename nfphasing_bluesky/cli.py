@@ -203,10 +203,15 @@ def reconstruct(
         list[str] | None,
         typer.Option(
             help="in place of a PONI file, NAME=VALUE: wavelength_m, distance_m, pixel_size_m, and "
-            "beam_center_px or poni_m as ROW,COLUMN; for a surface incidence_degree; repeat it"
+            "beam_center_px or poni_m as ROW,COLUMN; for a surface incidence_degree; for holograms "
+            "fresnel_number, beta_over_delta, photons; saturation; repeat it"
         ),
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="mask of 2-D frames, non-zero = masked")] = None,
+    flat: Annotated[
+        Path | None, typer.Option(help="images of the empty beam, for holograms; several are averaged")
+    ] = None,
+    dark: Annotated[Path | None, typer.Option(help="images without light, for holograms")] = None,
     buffer: Annotated[Path | None, typer.Option(help="curve or frame to subtract")] = None,
     q_unit: Annotated[
         str | None,
@@ -255,6 +260,9 @@ def reconstruct(
         "poni": poni,
         "geometry": options.detector(geometry),
         "mask": mask,
+        "flat": flat,
+        "dark": dark,
+        "saturation": options.saturation(geometry),
         "q_unit": q_unit,
         "columns": options.columns(columns),
         "relative_sigma": relative_sigma,

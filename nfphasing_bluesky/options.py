@@ -66,11 +66,22 @@ def properties(texts: list[str] | None) -> dict[str, str]:
     return {name.strip(): value for name, _, value in parts}
 
 
+def saturation(texts: list[str] | None) -> float | None:
+    """Counts from which a pixel is not believed, `saturation` beside a geometry."""
+    said = [text.partition("=")[2] for text in texts or () if text.partition("=")[0].strip() == "saturation"]
+    try:
+        return float(said[-1]) if said else None
+    except ValueError:
+        raise typer.BadParameter(f"saturation={said[-1]}, expected a number of counts") from None
+
+
 def detector(texts: list[str] | None) -> Any:
-    """Geometry of a detector, or None where nothing was given."""
+    """Geometry of a detector or of holograms, or None where nothing was given."""
+    texts = [text for text in texts or () if text.partition("=")[0].strip() != "saturation"]
     if not texts:
         return None
     from nfphasing_bluesky.documents.grazing import grazing_geometry, is_grazing, of_the_detector
+    from nfphasing_bluesky.documents.holograms import NAMES, TELLING, hologram_geometry
     from nfphasing_bluesky.documents.patterns import detector_of
 
     try:
@@ -80,7 +91,12 @@ def detector(texts: list[str] | None) -> Any:
         }
     except ValueError:
         raise typer.BadParameter(f"{', '.join(texts)}, expected NAME=NUMBER or NAME=ROW,COLUMN") from None
-    made = detector_of(of_the_detector(values), "--geometry", "add them as NAME=VALUE")
+    advice = "add them as NAME=VALUE"
+    if TELLING & set(values):
+        if unknown := ", ".join(sorted(set(values) - set(NAMES))):
+            raise typer.BadParameter(f"{unknown}, expected for holograms some of {', '.join(NAMES)}")
+        return hologram_geometry({name: value[0] for name, value in values.items()}, "--geometry", advice)
+    made = detector_of(of_the_detector(values), "--geometry", advice)
     return grazing_geometry(values, made, "--geometry") if is_grazing(values) else made
 
 

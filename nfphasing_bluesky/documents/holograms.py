@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import (
     Frame,
@@ -93,7 +93,8 @@ def hologram_frame(
     counts: NDArray,
     geometry: HologramGeometry,
     *,
-    flat: ArrayLike | None = None,
+    flat: NDArray | None = None,
+    dark: NDArray | None = None,
     sigma: NDArray | None = None,
     mask: NDArray | None = None,
     origin: Origin,
@@ -106,32 +107,42 @@ def hologram_frame(
         counts: (H, W).
         geometry: its `photons` are the empty beam's counts where there is no `flat`.
         flat: (H, W) counts of an empty image; pixels without any are masked.
+        dark: (H, W) counts without light, which are taken off counts and flat.
         sigma: (H, W) of the counts, by default from themselves. With neither flat nor photons counts and
             sigma are taken to be normalised already.
         mask: (H, W) True = not used.
         origin: of the frame.
 
     Raises:
-        FrameError: the flat has another shape.
+        FrameError: flat or dark image have another shape, or nothing is brighter than the dark image.
     """
     bad = counts < 0
     if mask is not None:
         bad |= mask
+    for name, image in (("flat", flat), ("dark", dark)):
+        if image is not None and np.shape(image) != counts.shape:
+            raise FrameError(
+                f"{origin.label}: {name} {np.shape(image)} does not match the frame {counts.shape}; measure "
+                "it with the same region of interest"
+            )
+    values = counts if dark is None else counts - dark
     empty = geometry.photons if flat is None else flat
     if empty is None:
-        return Frame(counts, geometry, sigma, bad, origin)
+        return Frame(values, geometry, sigma, bad, origin)
     bright = np.asarray(empty, dtype=np.float64)
-    if bright.ndim and bright.shape != counts.shape:
-        raise FrameError(
-            f"{origin.label}: flat {bright.shape} does not match the frame {counts.shape}; measure it with "
-            "the same region of interest"
-        )
+    if dark is not None and flat is not None:
+        bright = bright - dark
     lit = bright > 0
+    if not lit.any():
+        raise FrameError(
+            f"{origin.label}: the empty image has no light beyond the dark one, expected some; check which "
+            "is which"
+        )
     if not lit.all():
         bad |= ~lit
     scale = 1.0 / np.where(lit, bright, 1.0)
     deviation = _poisson_deviation(counts) if sigma is None else sigma
-    values = np.multiply(counts, scale, dtype=np.float64)
+    values = np.multiply(values, scale, dtype=np.float64)
     return Frame(values, geometry, np.multiply(deviation, scale, dtype=np.float64), bad, origin)
 
 

@@ -1,8 +1,9 @@
 """Which data key of a stream holds the frames, and which keys go with it.
 
-A frame's companions are looked up by role: `q`, `sigma`, `mask`, `dq`, `flat` (an empty image). The start
-document may name them, `nfphasing={"q_key": ..., "sigma_key": ...}`; without that a companion of
-`saxs_intensity` is `saxs_intensity_q` or `saxs_q` (or the same with `-`), of a device `saxs` it is `saxs_q`.
+A frame's companions are looked up by role: `q`, `sigma`, `mask`, `dq`, `flat` (an empty image), `dark` (one
+without light). The start document may name them, `nfphasing={"q_key": ..., "sigma_key": ...}`; without that a
+companion of `saxs_intensity` is `saxs_intensity_q` or `saxs_q` (or the same with `-`), of a device `saxs` it
+is `saxs_q`.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Any
 
 from nfphasing_bluesky.core import DataKeyError, FrameError
 
-ROLES = ("q", "sigma", "mask", "dq", "flat")
+ROLES = ("q", "sigma", "mask", "dq", "flat", "dark")
 Document = Mapping[str, Any]
 
 

@@ -103,6 +103,7 @@ class Layout:
         if intensity.ndim == 1:
             return [self._curve(intensity, roles, origin)]
         sigma, mask, flat = (_flat(roles.get(role), 2) for role in ("sigma", "mask", "flat"))
+        dark = _flat(roles.get("dark"), 2)
         if isinstance(self.scan, GeometryError):
             raise self.scan
         if self.scan is not None:
@@ -111,7 +112,11 @@ class Layout:
             raise self.detector
         bad = self.pixels.of(intensity, mask, counted=sigma is None)
         if isinstance(self.detector, HologramGeometry):
-            return [hologram_frame(intensity, self.detector, flat=flat, sigma=sigma, mask=bad, origin=origin)]
+            return [
+                hologram_frame(
+                    intensity, self.detector, flat=flat, dark=dark, sigma=sigma, mask=bad, origin=origin
+                )
+            ]
         return [Frame(intensity, self.detector, sigma=sigma, mask=bad, origin=origin)]
 
     def due(self, seq_num: int) -> bool:

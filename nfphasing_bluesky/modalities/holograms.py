@@ -207,8 +207,8 @@ def _row(frame: Frame, sigma_floor: float) -> tuple[np.ndarray, np.ndarray, np.n
         sigma = np.sqrt(np.clip(intensity, 0, None) * geometry.photons + 1) / geometry.photons
     else:
         raise FrameError(
-            f"{label}: neither sigma nor the photons of an empty image are known, expected one; pass "
-            "sigma= or HologramGeometry(photons=...)"
+            f"{label}: neither sigma nor the counts of an empty image are known, expected one; store sigma, "
+            "flat or photons beside the data, or pass them (--flat FILE, --geometry photons=NUMBER)"
         )
     level = float(np.median(intensity[usable]))
     if not 0.3 < level < 3.0:

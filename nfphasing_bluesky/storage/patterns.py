@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import (
     DetectorGeometry,
     Frame,
-    FrameError,
     GeometryError,
     Origin,
     PlaneGeometry,
 )
 from nfphasing_bluesky.documents.bad_pixels import BadPixels
 from nfphasing_bluesky.documents.patterns import PLAIN_Q_NAMES, Q_NAMES, detector_of
-from nfphasing_bluesky.storage.scans import Scan, image_stack, mask_of
+from nfphasing_bluesky.storage.scans import Scan, image_stack, mask_of, sigmas_of
 from nfphasing_bluesky.storage.units import assumed_q_scale, required_q_scale
 
 
@@ -38,17 +37,15 @@ def pattern_frames(
     """
     stack = image_stack(scan)
     geometry = _geometry(scan, q_unit)
-    mask, sigma = mask_of(scan, stack.shape[1:], mask), scan.values.get("sigma")
+    mask, sigmas = mask_of(scan, stack.shape[1:], mask), sigmas_of(scan, stack.shape)
     pixels = BadPixels(str(scan.path), scan.number("saturation"), thinnest=2)
-    if sigma is not None and sigma.shape not in (stack.shape, stack.shape[1:]):
-        raise FrameError(f"{scan.path}: sigma {sigma.shape} does not match the patterns {stack.shape}")
     for i, image in enumerate(stack):
         label = scan.path.name if len(stack) == 1 else f"{scan.path.name} {i + 1}"
         yield Frame(
             image,
             geometry,
-            sigma=None if sigma is None else sigma.reshape(-1, *image.shape)[i % (sigma.size // image.size)],
-            mask=pixels.of(image, mask, counted=sigma is None),
+            sigma=None if sigmas is None else sigmas[i],
+            mask=pixels.of(image, mask, counted=sigmas is None),
             origin=Origin(label=label, seq_num=i + 1),
         )
 

@@ -51,6 +51,27 @@ def iter_images(path: Path) -> Iterator[NDArray]:
         logger.removeHandler(complaints)
 
 
+def read_mean(path: Path) -> NDArray:
+    """Mean (H, W) of the images of a file, .npy or any that fabio reads.
+
+    Raises:
+        StorageError: it is missing, damaged or no images.
+    """
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; check the name")
+    if path.suffix != ".npy":
+        return np.mean(list(iter_images(path)), axis=0)
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: not an array of numpy ({error}); save it again") from error
+    if values.ndim not in (2, 3) or values.dtype.kind not in "fiu":
+        raise StorageError(
+            f"{path}: {values.dtype} {values.shape}, expected counts of one image (H, W) or several (N, H, W)"
+        )
+    return values if values.ndim == 2 else values.mean(0)
+
+
 def _check(frame: NDArray, path: Path) -> None:
     """Refuse colour images and the like."""
     if frame.ndim != 2 or frame.dtype.kind not in "fiu":

@@ -16,17 +16,19 @@ from nfphasing_bluesky.core import (
     FrameError,
     GeometryError,
     GrazingGeometry,
+    HologramGeometry,
     Origin,
     StorageError,
 )
 from nfphasing_bluesky.documents.bad_pixels import BadPixels
+from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
 from nfphasing_bluesky.documents.patterns import holds_pattern
 from nfphasing_bluesky.storage.curves import ReadOptions, as_frame
 from nfphasing_bluesky.storage.patterns import pattern_frames
 from nfphasing_bluesky.storage.ptychography import ScanOptions, ptychography_frames, read_ptychography
 from nfphasing_bluesky.storage.read_canxml import read_canxml
-from nfphasing_bluesky.storage.read_images import iter_images
+from nfphasing_bluesky.storage.read_images import iter_images, read_mean
 from nfphasing_bluesky.storage.read_nexus import (
     find_stack,
     iter_stack,
@@ -35,7 +37,9 @@ from nfphasing_bluesky.storage.read_nexus import (
 )
 from nfphasing_bluesky.storage.read_orso import is_orso, read_orso
 from nfphasing_bluesky.storage.read_text import read_text
-from nfphasing_bluesky.storage.scans import holds_ptychography, hologram_frames
+from nfphasing_bluesky.storage.scans import holds_scan, hologram_frames
+
+ImageGeometry = DetectorGeometry | GrazingGeometry | HologramGeometry
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".cbf", ".edf", ".img", ".mccd", ".gb", ".gfrm"})
 
@@ -44,8 +48,11 @@ def read_frames(
     path: str | Path,
     *,
     poni: str | Path | None = None,
-    geometry: DetectorGeometry | GrazingGeometry | None = None,
+    geometry: ImageGeometry | None = None,
     mask: str | Path | ArrayLike | None = None,
+    flat: str | Path | None = None,
+    dark: str | Path | None = None,
+    saturation: float | None = None,
     q_unit: str | None = None,
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
@@ -67,6 +74,9 @@ def read_frames(
             poni=poni,
             geometry=geometry,
             mask=mask,
+            flat=flat,
+            dark=dark,
+            saturation=saturation,
             q_unit=q_unit,
             columns=columns,
             relative_sigma=relative_sigma,
@@ -88,8 +98,11 @@ def iter_frames(
     path: str | Path,
     *,
     poni: str | Path | None = None,
-    geometry: DetectorGeometry | GrazingGeometry | None = None,
+    geometry: ImageGeometry | None = None,
     mask: str | Path | ArrayLike | None = None,
+    flat: str | Path | None = None,
+    dark: str | Path | None = None,
+    saturation: float | None = None,
     q_unit: str | None = None,
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
@@ -117,9 +130,12 @@ def iter_frames(
     Args:
         path: the file.
         poni: pyFAI PONI file, for images. `geometry` does the same; one of the two at most.
-        geometry: of the detector, for images, also of one behind a surface; by default what a NeXus file
-            says itself.
+        geometry: of the detector, for images, also of one behind a surface, or of holograms; by default what
+            a NeXus file says itself.
         mask: for images, (H, W) array or file (.npy or an image), masked where not zero.
+        flat: for holograms, file (.npy or images) of the empty beam; of several images the mean is taken.
+        dark: for holograms, file of images without light.
+        saturation: for images, counts from which a pixel is not believed; by default what a scan's file says.
         q_unit: `1/angstrom` or `1/nm`; by default what the file says, else 1/angstrom. Curves that go
             beyond q = 1 and name no unit are refused: they are more likely in 1/nm. `two_theta_degree` or
             `theta_degree` for columns of angles, with the wavelength.
@@ -150,7 +166,8 @@ def iter_frames(
     if poni is not None and geometry is not None:
         raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
     options = ReadOptions(q_unit, columns, relative_sigma, dataset, wavelength_angstrom)
-    if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_ptychography(path):
+    given = _given(flat, dark, saturation)
+    if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_scan(path):
         scan_options = ScanOptions(
             None if probe is None else Path(probe),
             positions_sign,
@@ -161,22 +178,27 @@ def iter_frames(
             check=check,
             refine_positions=refine_positions,
         )
-        yield from _frames_of_scan(path, scan_options, q_unit, on_failure)
+        yield from _frames_of_scan(path, scan_options, q_unit, given, on_failure)
     elif is_orso(path, _start(path)):
         yield from (as_frame(curve, path, options) for curve in read_orso(path, options))
     elif path.suffix.lower() in IMAGE_SUFFIXES:
-        yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask))
+        yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask), given)
     elif h5py.is_hdf5(path):
-        yield from _frames_of_hdf5(path, options, _geometry(poni, geometry), load_mask(mask))
+        yield from _frames_of_hdf5(path, options, _geometry(poni, geometry), load_mask(mask), given)
     else:
         yield from _text_curves(path, options)
 
 
 def _frames_of_scan(
-    path: Path, options: ScanOptions, q_unit: str | None, on_failure: Callable[[Failure], None] | None
+    path: Path,
+    options: ScanOptions,
+    q_unit: str | None,
+    given: Mapping[str, NDArray],
+    on_failure: Callable[[Failure], None] | None,
 ) -> Iterator[Frame]:
     """Named arrays: ptychographic scans, small-angle patterns or holograms, as what they hold says."""
     scan = read_ptychography(path, options)
+    scan = replace(scan, values={**scan.values, **given})
     if scan.is_ptychography:
         yield from ptychography_frames(scan, options, on_failure)
     elif holds_pattern(scan.values):
@@ -188,8 +210,9 @@ def _frames_of_scan(
 def _frames_of_hdf5(
     path: Path,
     options: ReadOptions,
-    geometry: DetectorGeometry | GrazingGeometry | None,
+    geometry: ImageGeometry | None,
     mask: NDArray[np.bool_] | None,
+    given: Mapping[str, NDArray],
 ) -> Iterator[Frame]:
     """Curves and patterns in NXcanSAS, or else detector frames; these alone where their dataset is named."""
     curves = read_nxcansas(path, options) if options.dataset is None else []
@@ -199,7 +222,7 @@ def _frames_of_hdf5(
     if not curves and not patterns:
         stack = find_stack(path, options.dataset)
         known = geometry or stack.geometry
-        yield from _images(path, iter_stack(path, stack), known, _union(mask, stack.mask, path))
+        yield from _images(path, iter_stack(path, stack), known, _union(mask, stack.mask, path), given)
 
 
 def load_mask(mask: str | Path | ArrayLike | None) -> NDArray[np.bool_] | None:
@@ -224,9 +247,16 @@ def load_mask(mask: str | Path | ArrayLike | None) -> NDArray[np.bool_] | None:
     return np.asarray(values) != 0
 
 
-def _is_ptychography(path: Path) -> bool:
+def _given(flat: str | Path | None, dark: str | Path | None, saturation: float | None) -> dict[str, NDArray]:
+    """What is said of holograms beside their file, by the names that it has in a scan."""
+    given = {"flat": flat, "dark": dark}
+    values = {name: read_mean(Path(path)) for name, path in given.items() if path is not None}
+    return values if saturation is None else {**values, "saturation": np.asarray(saturation)}
+
+
+def _is_scan(path: Path) -> bool:
     try:
-        return h5py.is_hdf5(path) and holds_ptychography(path)
+        return h5py.is_hdf5(path) and holds_scan(path)
     except (OSError, KeyError, RuntimeError):
         return False
 
@@ -250,9 +280,7 @@ def _text_curves(path: Path, options: ReadOptions) -> Iterator[Frame]:
         yield as_frame(curve, path, options)
 
 
-def _geometry(
-    poni: str | Path | None, geometry: DetectorGeometry | GrazingGeometry | None
-) -> DetectorGeometry | GrazingGeometry | None:
+def _geometry(poni: str | Path | None, geometry: ImageGeometry | None) -> ImageGeometry | None:
     """Return the geometry that the user gave, if any."""
     return geometry if poni is None else detector_geometry_from_poni(poni)
 
@@ -260,23 +288,30 @@ def _geometry(
 def _images(
     path: Path,
     images: Iterator[NDArray],
-    geometry: DetectorGeometry | GrazingGeometry | None,
+    geometry: ImageGeometry | None,
     mask: NDArray[np.bool_] | None,
+    given: Mapping[str, NDArray],
 ) -> Iterator[Frame]:
     """Make a Frame of each image."""
     if geometry is None:
         raise GeometryError(
-            f"{path}: detector frames without geometry, expected wavelength, distance and beam centre; "
-            "pass poni= (a PONI file from pyFAI-calib2)"
+            f"{path}: detector frames without geometry, expected wavelength, distance and beam centre, or a "
+            "hologram's Fresnel number; pass poni= (a PONI file from pyFAI-calib2) or geometry= (--geometry)"
         )
-    pixels = BadPixels(path.name, thinnest=2, surface=isinstance(geometry, GrazingGeometry))
+    near = isinstance(geometry, HologramGeometry)
+    pixels = BadPixels(
+        path.name,
+        float(given["saturation"]) if "saturation" in given else None,
+        thinnest=1 if near else 2,
+        surface=isinstance(geometry, GrazingGeometry),
+    )
     for number, image in enumerate(images):
-        yield Frame(
-            intensity=image,
-            geometry=geometry,
-            mask=pixels.of(image, mask),
-            origin=Origin(label=path.name, seq_num=number + 1),
-        )
+        origin, bad = Origin(label=path.name, seq_num=number + 1), pixels.of(image, mask)
+        if isinstance(geometry, HologramGeometry):
+            flat, dark = given.get("flat"), given.get("dark")
+            yield hologram_frame(image, geometry, flat=flat, dark=dark, mask=bad, origin=origin)
+        else:
+            yield Frame(intensity=image, geometry=geometry, mask=bad, origin=origin)
 
 
 def _union(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import Frame, FrameError, HologramGeometry, Origin, StorageError
 from nfphasing_bluesky.documents.bad_pixels import BadPixels
 from nfphasing_bluesky.documents.holograms import NAMES as NUMBERS
-from nfphasing_bluesky.documents.holograms import hologram_frame, hologram_geometry
+from nfphasing_bluesky.documents.holograms import TELLING, hologram_frame, hologram_geometry
+from nfphasing_bluesky.documents.patterns import CENTRE_NAMES, Q_NAMES
 from nfphasing_bluesky.documents.patterns import NAMES as PATTERN_NAMES
 from nfphasing_bluesky.documents.ptychography import NAMES as PTYCHOGRAPHY_NUMBERS
 from nfphasing_bluesky.storage.read_cxi import is_cxi, read_cxi
@@ -26,7 +27,7 @@ PTYCHOGRAPHIC = ("probe", "positions_px", "positions_m", "translation_m")
 NAMES = tuple(
     dict.fromkeys(
         (
-            *("data", "mask", "mask_good", "flat"),
+            *("data", "mask", "mask_good", "flat", "dark"),
             *NUMBERS,
             *PTYCHOGRAPHIC,
             "positions_sign",
@@ -99,12 +100,13 @@ def read_scan(path: str | Path, renamed: Mapping[str, str] | None = None) -> Sca
     return Scan(path, values)
 
 
-def holds_ptychography(path: Path) -> bool:
-    """Return whether an HDF5 file is a ptychographic scan that `read_scan` reads without further help."""
+def holds_scan(path: Path) -> bool:
+    """Return whether an HDF5 file has images and what they are of under the names that `read_scan` knows."""
     with h5py.File(path) as file:
         if is_cxi(file):
             return any(name in read_cxi(file, ("translation_m", "probe")) for name in PTYCHOGRAPHIC)
-        return "data" in file and any(isinstance(file.get(name), h5py.Dataset) for name in PTYCHOGRAPHIC)
+        telling = (*PTYCHOGRAPHIC, *TELLING, *Q_NAMES, *CENTRE_NAMES, "wavelength_m")
+        return "data" in file and any(isinstance(file.get(name), h5py.Dataset) for name in telling)
 
 
 def _read_hdf5(file: h5py.File, renamed: Mapping[str, str]) -> dict[str, NDArray]:
@@ -170,8 +172,10 @@ def mask_of(
 def hologram_frames(scan: Scan, mask: NDArray[np.bool_] | None = None) -> Iterator[Frame]:
     """Yield the holograms of a scan, 1 where nothing is in the beam.
 
-    `data` (H, W) or (N, H, W) are counts, divided by `flat` (H, W), the counts of an empty image, or by
-    `photons`, their mean; or normalised intensities where the file has neither. The geometry is
+    `data` (H, W) or (N, H, W) are counts less those of `dark`, divided by `flat`, the counts of an empty
+    image less dark ones, or by `photons`, their mean; or normalised intensities where there is neither. Of
+    several flat or dark images (N, H, W) the mean is taken. `sigma` is of one frame's shape or of all, in the
+    units of the data; without it counts have the noise of photons. The geometry is
     `fresnel_number`, or `wavelength_m`, `distance_m` (sample to detector), `pixel_size_m` (of the detector)
     and, for a cone beam, `focus_to_sample_m`. Pixels are not used where `mask_of` says so, from `saturation`
     counts on, and where `BadPixels` finds them.
@@ -183,21 +187,41 @@ def hologram_frames(scan: Scan, mask: NDArray[np.bool_] | None = None) -> Iterat
     stack = image_stack(scan)
     shape = stack.shape[1:]
     geometry = _geometry(scan)
-    flat, mask = _image(scan, "flat", shape), mask_of(scan, shape, mask)
+    flat, dark = _image(scan, "flat", shape), _image(scan, "dark", shape)
+    mask, sigmas = mask_of(scan, shape, mask), sigmas_of(scan, stack.shape)
     pixels = BadPixels(str(scan.path), scan.number("saturation"))
     for i, image in enumerate(stack):
         label = scan.path.name if len(stack) == 1 else f"{scan.path.name} {i + 1}"
         origin = Origin(label=label, seq_num=i + 1)
-        yield hologram_frame(image, geometry, flat=flat, mask=pixels.of(image, mask), origin=origin)
+        bad = pixels.of(image, mask, counted=sigmas is None)
+        sigma = None if sigmas is None else sigmas[i]
+        yield hologram_frame(image, geometry, flat=flat, dark=dark, sigma=sigma, mask=bad, origin=origin)
 
 
 def _image(scan: Scan, name: str, shape: tuple[int, ...]) -> NDArray | None:
     if name not in scan.values:
         return None
     value = np.asarray(scan.values[name])
-    if value.shape != shape:
-        raise FrameError(f"{scan.path}: {name} {value.shape} does not match the frames {shape}")
-    return value
+    if value.shape[-2:] != shape or value.ndim > 3 or value.dtype.kind not in "fiu":
+        raise FrameError(
+            f"{scan.path}: {name} {value.shape} of {value.dtype} does not match the frames {shape}, expected "
+            "counts of one image or of several"
+        )
+    return value.mean(0) if value.ndim == 3 else value
+
+
+def sigmas_of(scan: Scan, shape: tuple[int, ...]) -> NDArray | None:
+    """(N, H, W) standard deviations of a stack, `sigma` of it or of one frame.
+
+    Raises:
+        FrameError: it has another shape.
+    """
+    if "sigma" not in scan.values:
+        return None
+    sigma = np.asarray(scan.values["sigma"])
+    if sigma.shape not in (shape, shape[1:]):
+        raise FrameError(f"{scan.path}: sigma {sigma.shape} does not match the frames {shape}")
+    return np.broadcast_to(sigma, shape)
 
 
 def _geometry(scan: Scan) -> HologramGeometry:

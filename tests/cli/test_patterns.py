@@ -4,7 +4,10 @@ import fabio.tifimage
 import h5py
 import numpy as np
 import pytest
+import typer
 
+from nfphasing_bluesky import options
+from nfphasing_bluesky.core import HologramGeometry
 from tests.cli.test_reconstruct import check_files, check_schema
 from tests.modalities.test_polar import LENGTH, PHI, RADIUS, axes, pixels
 
@@ -29,6 +32,17 @@ def reconstruct(nfphasing, tmp_path):
         return nfphasing("reconstruct", *arguments, *options)
 
     return run
+
+
+def test_the_geometry_of_holograms_is_said_by_its_numbers():
+    said = ["fresnel_number=0.01", "photons=400", "saturation=60000"]
+    assert options.detector(said) == HologramGeometry(0.01, photons=400.0)
+    assert options.saturation(said) == 60000.0
+    assert options.detector(said[2:]) is None and options.saturation(said[:2]) is None
+    with pytest.raises(typer.BadParameter, match="poni_m, expected for holograms some of fresnel_number"):
+        options.detector([*said, "poni_m=1,2"])
+    with pytest.raises(typer.BadParameter, match="saturation=much"):
+        options.saturation(["saturation=much"])
 
 
 def test_axes_of_q_and_a_stated_detector_give_the_same(reconstruct, counts, tmp_path):

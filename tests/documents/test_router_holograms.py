@@ -46,10 +46,12 @@ def test_an_empty_image_comes_before_the_mean_of_photons(heard, raw_run, key_of)
     flat = np.full((12, 10), 200.0)
     flat[3, 4] = 0.0
     geometry = {"fresnel_number": 0.01, "beta_over_delta": 0.005, "photons": 400}
-    (frame,) = route(heard, raw_run, key_of, geometry, eiger_flat=flat).frames
+    dark = np.full((12, 10), 20.0)
+    dark[3, 4] = 0.0
+    (frame,) = route(heard, raw_run, key_of, geometry, eiger_flat=flat + dark, eiger_dark=dark).frames
     assert frame.geometry.beta_over_delta == 0.005
     assert not frame.usable[3, 4]
-    np.testing.assert_allclose(frame.intensity[frame.usable], COUNTS[frame.usable] / 200)
+    np.testing.assert_allclose(frame.intensity[frame.usable], (COUNTS[frame.usable] - 20.0) / 200)
 
 
 def test_gaps_and_saturated_pixels_are_masked(heard, raw_run, key_of):

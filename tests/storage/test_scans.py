@@ -1,10 +1,12 @@
 """Holograms from files: named arrays, renamed ones, and what is said when something lacks."""
 
+import fabio.edfimage
+import fabio.tifimage
 import h5py
 import numpy as np
 import pytest
 
-from nfphasing_bluesky.core import FrameError, GeometryError, StorageError
+from nfphasing_bluesky.core import FrameError, GeometryError, HologramGeometry, StorageError
 from nfphasing_bluesky.storage.readers import read_frames
 
 COUNTS = np.random.default_rng(0).poisson(100.0, (2, 9, 11))
@@ -48,6 +50,49 @@ def test_flat_and_mask(tmp_path):
     )
     assert not frame.usable[0, 0] and not frame.usable[4].any() and frame.usable.sum() == 99 - 12
     np.testing.assert_allclose(frame.intensity[1], COUNTS[0, 1] / 200)
+
+
+FLATS, DARK = np.stack([np.full((9, 11), level) for level in (200.0, 200.0, 230.0)]), np.full((9, 11), 10.0)
+
+
+def test_an_hdf5_file_needs_no_map(tmp_path):
+    (frame,) = read_frames(write(tmp_path / "scan.h5", data=COUNTS[0], **OPTICS))
+    np.testing.assert_allclose(frame.intensity, COUNTS[0] / 100)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".tif", ".edf"])
+def test_flats_are_averaged_and_the_dark_image_is_subtracted(tmp_path, suffix):
+    """Arrays of one file, or images of their own with the geometry beside them."""
+    if suffix in (".npz", ".h5"):
+        path = write(tmp_path / f"s{suffix}", data=COUNTS[1], flat=FLATS, dark=DARK, fresnel_number=0.01)
+        (frame,) = read_frames(path)
+    else:
+        kind = {".tif": fabio.tifimage.TifImage, ".edf": fabio.edfimage.EdfImage}[suffix]
+        path = tmp_path / f"image{suffix}"
+        kind(COUNTS[1].astype(np.uint16)).write(str(path))
+        np.save(tmp_path / "flats.npy", FLATS)
+        kind(DARK.astype(np.float32)).write(str(tmp_path / f"dark{suffix}"))
+        (frame,) = read_frames(
+            path,
+            geometry=HologramGeometry(0.01),
+            flat=tmp_path / "flats.npy",
+            dark=tmp_path / f"dark{suffix}",
+        )
+    assert frame.geometry == HologramGeometry(0.01)
+    np.testing.assert_allclose(frame.intensity, (COUNTS[1] - 10) / 200)
+    np.testing.assert_allclose(frame.sigma, np.sqrt(COUNTS[1] + 1) / 200, rtol=1e-6)
+
+
+def test_a_sigma_of_the_file_is_that_of_its_data(tmp_path):
+    sigma = np.full((9, 11), 0.02)
+    sigma[2, 3] = np.nan
+    normalised = write(tmp_path / "one.npz", data=COUNTS / 100, sigma=sigma, fresnel_number=0.01)
+    counted = write(tmp_path / "two.npz", data=COUNTS, sigma=np.stack([100 * sigma] * 2), **OPTICS)
+    for path in (normalised, counted):
+        for frame, counts in zip(read_frames(path), COUNTS, strict=True):
+            np.testing.assert_allclose(frame.intensity, counts / 100)
+            np.testing.assert_allclose(frame.sigma, sigma)
+            assert not frame.usable[2, 3]
 
 
 BAD = np.zeros((9, 11), bool)
@@ -107,6 +152,9 @@ def test_a_cone_beam_in_metres(tmp_path):
         ({"data": COUNTS[0], **OPTICS}, {"nothing": "mask"}, StorageError, "no 'nothing'"),
         ({"data": COUNTS[0], **OPTICS, "extra": 1}, {"extra": "telepathy"}, StorageError, "telepathy"),
         ({"data": COUNTS[0], **OPTICS, "mask": np.ones((3, 3))}, None, FrameError, "mask (3, 3)"),
+        ({"data": COUNTS, **OPTICS, "sigma": np.ones(4)}, None, FrameError, "sigma (4,)"),
+        ({"data": COUNTS, **OPTICS, "flat": np.ones((2, 3, 3))}, None, FrameError, "flat (2, 3, 3)"),
+        ({"data": COUNTS, **OPTICS, "flat": FLATS, "dark": DARK + 1e3}, None, FrameError, "dark"),
         ({"data": np.ones(5), **OPTICS}, None, FrameError, "(5,)"),
         ({"data": COUNTS[0], "fresnel_number": np.ones(3)}, None, StorageError, "one number"),
     ],
