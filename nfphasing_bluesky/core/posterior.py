@@ -140,7 +140,8 @@ class Posterior:
         prediction: posterior-predictive pattern.
         trust: checks and verdict.
         origin: of the frame.
-        latency_s: frame in to posterior out, shared evenly over its batch, s.
+        latency_s: frame in to posterior out, shared evenly over its batch; in a derived run from the frame's
+            arrival on, with all waiting, s.
     """
 
     density: DensityInfo

@@ -245,7 +245,7 @@ class ReconstructionCallback:
             item = self._queue.get(min(0.2, self._engine.due_in_s()))
             try:
                 if item is not None:
-                    self._engine.take(*item)
+                    self._engine.take(*item, self._queue.arrived)
                 self._engine.idle()
             except Exception:
                 self._errors += 1

@@ -80,8 +80,8 @@ class Ear(Protocol):
 class Engine(Protocol):
     """Takes documents one by one, on the thread that empties the queue."""
 
-    def take(self, name: str, doc: dict[str, Any]) -> None:
-        """Take a document."""
+    def take(self, name: str, doc: dict[str, Any], arrived: float) -> None:
+        """Take a document, and when it came on the monotonic clock."""
 
     def idle(self) -> None:
         """Do what is due while no document comes."""
@@ -140,7 +140,7 @@ class ProcessEngine:
         """The present child."""
         return self._child
 
-    def take(self, name: str, doc: dict[str, Any]) -> None:
+    def take(self, name: str, doc: dict[str, Any], arrived: float) -> None:
         """Send a document; to a dead child only a new run's start goes, which revives it."""
         if name == SYNC:
             self._owed = doc["token"]
@@ -154,7 +154,7 @@ class ProcessEngine:
             if not span.needed:
                 self._await_turn()
             self._sent += len(span)
-        message = wire.pack_document(name, doc)
+        message = wire.pack_document(name, doc, wire.waited(time.monotonic() - arrived))
         while not self._socket.poll(100, zmq.POLLOUT):
             if not self._child.running or self._stopping.is_set():
                 return
@@ -251,7 +251,7 @@ class ThreadEngine:
         sinks: list[DocumentSink] = [*outputs.sinks, ear.heard_document]
         self._processor = StreamProcessor(settings.stream, outputs.arrays, sinks, self._frame_done)
 
-    def take(self, name: str, doc: dict[str, Any]) -> None:
+    def take(self, name: str, doc: dict[str, Any], arrived: float) -> None:
         """Process a document."""
         self.idle()
         if name == SYNC:
@@ -260,7 +260,7 @@ class ThreadEngine:
             self._tell()
             self._ear.heard_sync(doc["token"])
             return
-        self._processor(name, doc)
+        self._processor(name, doc, arrived)
 
     def idle(self) -> None:
         """Load the model the first time; reconstruct what is due."""

@@ -102,7 +102,7 @@ class Intake:
             name, doc = wire.unpack_document(message)
             if name == DROPPED:
                 self.upstream_dropped += len(doc["seq_nums"])
-            self._queue.put(name, doc, len(message))
+            self._queue.put(name, doc, len(message), wire.waited_s(message))
         except TransportError as error:
             self.refused += 1
             if not self._queue.closed:

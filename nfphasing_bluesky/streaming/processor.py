@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from nfphasing_bluesky.documents.remedy import remedy, replay_of
 from nfphasing_bluesky.documents.router import FrameRouter
 from nfphasing_bluesky.documents.seen import Seen
 from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
+from nfphasing_bluesky.streaming.arrivals import Arrivals
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
 from nfphasing_bluesky.streaming.queue import DROPPED
@@ -74,6 +75,7 @@ class _Run:
     seen: Seen = field(default_factory=Seen)
     announced: int = 0
     first: int = 1
+    arrivals: Arrivals = field(default_factory=Arrivals)
     dropped: Seen = field(default_factory=Seen)
     shown: StitchedObject | None = None
 
@@ -83,6 +85,7 @@ class _Waiting:
     run: _Run
     frame: Frame | Failure
     arrival: float
+    since: float
 
 
 class StreamProcessor:
@@ -152,10 +155,11 @@ class StreamProcessor:
         """Reconstruct the runs that start from now on with this; None ignores them."""
         self._reconstructor = reconstructor
 
-    def __call__(self, name: str, doc: Document) -> None:
+    def __call__(self, name: str, doc: Document, arrived: float | None = None) -> None:
         """Take one raw document, or a queue's record of dropped frames.
 
-        Frames of runs that are not followed count as `discarded`.
+        Frames of runs that are not followed count as `discarded`. Latencies are counted from `arrived`, when
+        the document came on the monotonic clock, by default now.
 
         Raises:
             KeyError, TypeError: for a document that lacks what its schema demands.
@@ -167,7 +171,7 @@ class StreamProcessor:
             self._look_back(dict(doc))
         span = self._index(name, dict(doc))
         if span:
-            self._receive(span)
+            self._receive(span, time.monotonic() if arrived is None else arrived)
         raw_uid = doc["uid"] if name == "start" else self._router.owner(doc)
         if name != "start" or self._reconstructor is not None:
             with about(raw_uid):
@@ -191,7 +195,7 @@ class StreamProcessor:
         """Seconds until the oldest waiting frame must be reconstructed; infinite with none waiting."""
         if not self._waiting:
             return float("inf")
-        return max(0.0, self._waiting[0].arrival + self._settings.deadline_s - time.monotonic())
+        return max(0.0, self._waiting[0].since + self._settings.deadline_s - time.monotonic())
 
     def poll(self) -> None:
         """Reconstruct what waits, if its deadline has passed."""
@@ -260,7 +264,8 @@ class StreamProcessor:
             frame = run.neighbours.attach(frame)
         if self._wanted is not None and not self._wanted(frame.origin.raw_uid, frame.origin.seq_num):
             return
-        self._waiting.append(_Waiting(run, frame, time.monotonic()))
+        now = time.monotonic()
+        self._waiting.append(_Waiting(run, frame, run.arrivals.of(frame.origin.seq_num, now), now))
 
     def run_stopped(self, raw_uid: str, exit_status: str, reason: str) -> None:
         """Finish a derived run (called by the router)."""
@@ -286,7 +291,7 @@ class StreamProcessor:
         finally:
             self._ended += 1
 
-    def _receive(self, span: FrameSpan) -> None:
+    def _receive(self, span: FrameSpan, arrived: float) -> None:
         run = self._runs.get(span.raw_uid)
         if run is None:
             self.discarded += len(span)
@@ -294,6 +299,7 @@ class StreamProcessor:
                 self._miss(span.raw_uid, why)
             return
         run.seen.add(span.seq_nums)
+        run.arrivals.add(span, arrived)
         run.first = self._index.first(span.raw_uid)
         wanted = self._wanted
         run.received += len(span) if wanted is None else sum(wanted(span.raw_uid, n) for n in span.seq_nums)
@@ -331,8 +337,12 @@ class StreamProcessor:
     def _reconstruct_group(self, group: list[_Waiting]) -> None:
         frames = [item.frame for item in group if isinstance(item.frame, Frame)]
         answers = iter(_outcomes(group[0].run.reconstructor, frames, self._log))
-        done = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
+        made = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
         now = time.monotonic()
+        done = [
+            replace(outcome, latency_s=now - item.arrival) if isinstance(outcome, Posterior) else outcome
+            for item, outcome in zip(group, made, strict=True)
+        ]
         for item, outcome in zip(group, done, strict=True):
             if self._on_outcome is not None:
                 self._on_outcome(outcome, now - item.arrival)

@@ -69,7 +69,9 @@ class DocumentQueue:
         self._roomy = size - min(max(1, burst), size) + 1
         self._most_bytes, self._roomy_bytes = most_bytes, most_bytes * self._roomy / size
         self._changed = threading.Condition()
-        self._items: OrderedDict[int, Item] = OrderedDict()
+        self._items: OrderedDict[int, tuple[str, dict[str, Any], float]] = OrderedDict()
+        self.arrived = 0.0
+        """When the document that was taken last arrived, on the monotonic clock."""
         self._frames: OrderedDict[int, FrameSpan] = OrderedDict()
         self._needed: dict[int, FrameSpan] = {}
         self._nbytes: dict[int, int] = {}
@@ -82,17 +84,21 @@ class DocumentQueue:
         self._patience_s, self._stuck = patience_s, False
         self._closed = False
 
-    def put(self, name: str, doc: dict[str, Any], nbytes: int | None = None) -> FrameSpan | None:
+    def put(
+        self, name: str, doc: dict[str, Any], nbytes: int | None = None, waited_s: float = 0.0
+    ) -> FrameSpan | None:
         """Append a document; waits only under the policy `block` when full. Returns the frames in it.
 
         Args:
             name: of the document.
             doc: itself.
             nbytes: that it takes; None for those of the arrays in it.
+            waited_s: how long it had waited somewhere else.
 
         Raises:
             TransportError: when the queue is closed.
         """
+        arrived = time.monotonic() - waited_s
         with self._changed:
             if self._closed:
                 raise TransportError("the queue is closed; make a new callback to go on")
@@ -104,7 +110,7 @@ class DocumentQueue:
                     self._record(span)
                     return span
             number = next(self._numbers)
-            self._items[number] = (name, doc)
+            self._items[number] = (name, doc, arrived)
             if span:
                 (self._needed if span.needed else self._frames)[number] = span
                 self._nbytes[number] = nbytes
@@ -121,13 +127,13 @@ class DocumentQueue:
                 if self._closed or (left is not None and left <= 0):
                     return None
                 self._changed.wait(left)
-            number, (name, doc) = next(iter(self._items.items()))
+            number, (name, doc, arrived) = next(iter(self._items.items()))
             if name == "stop" and self._dropped.get(doc.get("run_start", "")):
                 return DROPPED, self._take_dropped(doc["run_start"])
             if self._overfull:
                 return DROPPED, self._take_dropped(self._overfull.pop())
             del self._items[number]
-            self._stuck = False
+            self._stuck, self.arrived = False, arrived
             if self._forget(number):
                 self._relax()
             if self._waiting() < self._roomy and self._held <= self._roomy_bytes:

@@ -7,6 +7,7 @@ agreed, declares sizes that its bytes do not bear out, or holds a dtype whose it
 import datetime
 import enum
 import math
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -85,9 +86,23 @@ def unpack(data: bytes | memoryview) -> Any:
         raise TransportError(f"not a message of this wire: {type(error).__name__}: {error}{hint}") from error
 
 
+_WAITED = re.compile(rb"waited=(\d{1,7}\.\d{6}) ")
+
+
 def pack_document(name: str, document: Document, prefix: bytes = b"") -> bytes:
     """Frame a document as bluesky's 0MQ publisher does: `prefix name payload`."""
     return b" ".join([prefix, name.encode(), _packed(document).getbuffer()])
+
+
+def waited(seconds: float) -> bytes:
+    """Prefix of a document that has waited for so long since it arrived."""
+    return b"waited=%.6f" % max(0.0, seconds)
+
+
+def waited_s(message: bytes) -> float:
+    """How long a framed document has waited, as its prefix says; 0 where that says something else."""
+    found = _WAITED.match(message)
+    return float(found[1]) if found else 0.0
 
 
 def unpack_document(message: bytes) -> tuple[str, dict[str, Any]]:

@@ -290,7 +290,7 @@ class Worker:
             self._tell_tally()
             self._voice.reply(TOPIC_SYNC, wire.pack(doc))
             return
-        self._processor(name, doc)
+        self._processor(name, doc, self._queue.arrived)
 
     def _obey(self, verb: Verb, arguments: dict[str, Any]) -> WorkerStatus:
         """Give an order to the thread that reconstructs; how things are before it is carried out."""

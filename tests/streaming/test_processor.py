@@ -1,3 +1,5 @@
+import time
+
 import event_model
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ from event_model import DocumentNames, schema_validators
 from nfphasing_bluesky.core import Failure, Policy, StreamSettings
 from nfphasing_bluesky.documents.orphans import completed
 from nfphasing_bluesky.documents.remedy import SOURCE_PLAN
-from nfphasing_bluesky.streaming.frames import FrameIndex
+from nfphasing_bluesky.streaming.arrivals import Arrivals
+from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.streaming.queue import DocumentQueue
 
@@ -70,6 +73,26 @@ def test_the_line_is_found(made, raw):
 def test_frames_are_batched_up_to_the_batch_size(made, raw):
     run = made(batch_size=8).feed(raw.raw_run(20))
     assert run.reconstructor.batches == [8, 8, 4]
+
+
+def test_a_latency_is_counted_from_the_arrival_of_the_frame(made, raw):
+    """In the events, in the ledger and in what Tango is told alike; also of frames that waited for others."""
+    run, now = made(batch_size=4), time.monotonic()
+    for number, (name, doc) in enumerate(raw.raw_run(6)):
+        run.processor(name, doc, now - 100.0 * number)
+    told = [latency for _, latency in run.outcomes]
+    events = [i for n, d in run.documents if n == "event_page" for i in d["data"].get("latency_s", ())]
+    assert events == told == [outcome.latency_s for outcome, _ in run.outcomes]
+    # the first event is the third document
+    assert [latency // 100 for latency in told] == [2, 3, 4, 5, 6, 7]
+    assert run.ledgers()[0]["latency_p50_s"] == pytest.approx(np.median(told))
+
+
+def test_arrivals_of_frames_out_of_order():
+    arrivals = Arrivals()
+    for first, at in ((1, 10.0), (21, 30.0), (11, 20.0)):
+        arrivals.add(FrameSpan("uid", tuple(range(first, first + 5))), at)
+    assert [arrivals.of(n, 99.0) for n in (1, 5, 6, 12, 25, 26)] == [10.0, 10.0, 99.0, 20.0, 30.0, 99.0]
 
 
 def test_a_deadline_flushes_a_partial_batch(made, raw):

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import event_model
 import pytest
@@ -49,6 +50,16 @@ def test_every_frame_is_kept_or_on_record_and_nothing_else_is_dropped(raw, polic
     statistics = queue.statistics()
     assert (statistics.received, statistics.dropped) == (n, len(dropped))
     assert items[-1][0] == "stop" and (not dropped or items[-2][0] == DROPPED)
+
+
+def test_a_document_has_its_time_of_arrival():
+    queue, before = DocumentQueue(4, Policy.BLOCK, lambda name, doc: None), time.monotonic()
+    queue.put("start", {"uid": "a"})
+    after = time.monotonic()
+    assert queue.get() == ("start", {"uid": "a"}) and before <= queue.arrived <= after
+    queue.put("stop", {"uid": "b"}, None, 100.0)
+    queue.get()
+    assert queue.arrived < before - 99
 
 
 def test_latest_keeps_the_newest(raw):

@@ -173,3 +173,10 @@ def test_documents_are_framed_as_bluesky_frames_them():
 def test_bad_framing_is_refused(message):
     with pytest.raises(TransportError):
         wire.unpack_document(message)
+
+
+def test_a_document_says_how_long_it_has_waited():
+    message = wire.pack_document("event", {"seq_num": 3}, wire.waited(12.5))
+    assert wire.waited_s(message) == 12.5 and wire.unpack_document(message) == ("event", {"seq_num": 3})
+    for prefix in (b"", b"waited=", b"waited=nan", b"waited=-1.000000", b"waited=" + 30 * b"9" + b".000000"):
+        assert wire.waited_s(wire.pack_document("event", {}, prefix)) == 0.0
