@@ -1,10 +1,15 @@
 """A small model of ptychography, adapted to the frames of a scan under one probe."""
 
+import json
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from typer.testing import CliRunner
 
+from nfphasing_bluesky.cli import app
 from nfphasing_bluesky.core import FrameError, SettingsError
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
@@ -134,23 +139,40 @@ def test_too_few_frames(measured):
         split(measured.at(torch.arange(3)))
 
 
-def test_the_report_compares_on_frames_that_were_held_out(parent, tmp_path):
+def run(*arguments):
+    """What the command line prints as JSON, and what it says."""
+    done = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu", "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """As many steps as fit into 0.6 s, of few frames each."""
+    monkeypatch.setattr(adapting, "AdaptSettings", lambda: FEW)
+
+
+def test_the_verb_compares_on_frames_that_were_held_out(parent, tmp_path, quick):
     scan = write_scan(tmp_path / "scan.npz")
-    console = Console(file=(tmp_path / "log").open("w"), width=120)
-    figures = adapting.adapt_with_progress(
-        str(parent.folder),
-        [scan],
-        tmp_path,
-        minutes=0.01,
-        device="cpu",
-        console=console,
-        settings=FEW,
-        n_samples=4,
-    )
-    console.file.close()
+    asked = ("--model", parent.folder, "--minutes", "0.01", "--output", tmp_path / "run")
+    figures, said = run("adapt", scan, *asked)
+    assert figures["steps"] >= 1 and figures["held_out_frames"] == 2
     for when in ("before", "after"):
         assert figures[when]["reduced_chi2_median"] > 0
-    assert "held out" in (tmp_path / "log").read_text()
-    card = read_card(figures["model"])
+    assert "2 frames that were held out" in said
+    assert Path(figures["learning_curve"]).read_bytes().startswith(b"\x89PNG")
+    card = read_card(Path(figures["model"]))
+    assert card.parent == parent.card.sha256 == figures["parent"]
     assert card.training["held_out"]["after"] == figures["after"]
     assert Reconstructor.load(figures["model"]).info.name == "small-adapted"
+
+
+def test_a_scan_is_reconstructed_with_a_model_adapted_to_it(parent, tmp_path, quick):
+    scan = write_scan(tmp_path / "scan.npz")
+    asked = ("--model", parent.folder, "--adapt", "0.01", "--n-samples", "4", "--output", tmp_path / "out")
+    (result,) = run("reconstruct", scan, *asked)[0]["results"]
+    assert result["model"] == "small-adapted" and result["object"]["stitched"] == 16
+    adapted = read_card(tmp_path / "out" / f"{parent.folder.name}-adapted" / "model")
+    assert adapted.parent == parent.card.sha256 and adapted.training["adapted_to"] == 14
+    with h5py.File(result["output"]) as file:
+        assert file["entry/process/model_sha256"].asstr()[()] == adapted.sha256
