@@ -44,6 +44,8 @@ Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphas
 def main() -> None:
     """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # that OpenCL is missing, which nothing here uses
+    logging.getLogger("silx.opencl.common").setLevel(logging.ERROR)
     keep_freed_memory()
     sleep_while_waiting()
     try:

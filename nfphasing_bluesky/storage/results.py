@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nfphasing_bluesky.core import Failure, ModelInfo, Posterior, StitchedObject, Trust
+from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.storage.objects import FrameRecord, scan_trust
 
 Json = dict[str, object]
@@ -92,7 +93,7 @@ def object_as_json(
         "latency_s": _number(latency_s),
         "object": {
             "shape": list(found.mean.shape),
-            "pixel": _number(float(rows.values[1] - rows.values[0])) if rows.values.size > 1 else None,
+            "pixel": _step(rows.values),
             "pixel_unit": columns.units,
             "frames": len(records),
             "stitched": found.frames,
@@ -102,6 +103,11 @@ def object_as_json(
             "verdicts": dict(verdicts),
         },
     }
+
+
+def _step(places: FloatArray) -> float | None:
+    """Distance of places, without the digits that their subtraction made up."""
+    return float(f"{np.ptp(places) / (places.size - 1):.9g}") if places.size > 1 else None
 
 
 def failure_as_json(failure: Failure, info: ModelInfo, *, input_path: str | Path | None = None) -> Json:

@@ -240,7 +240,7 @@ def test_the_program_itself(start, curve, tmp_path):
     (result,) = json.loads(out)["results"]
     check_schema(result, "saxs1d-pr")
     check_files(result)
-    assert "curve.dat" in err and "Warning" not in err
+    assert "curve.dat" in err and "Warning" not in err and "OpenCl" not in err
 
 
 def test_a_scan_and_a_model_of_curves(nfphasing, tmp_path):

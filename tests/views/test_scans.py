@@ -15,6 +15,7 @@ from nfphasing_bluesky.storage.hdf5 import DerivedFiles
 from nfphasing_bluesky.storage.nexus import read_posterior
 from nfphasing_bluesky.storage.objects import FrameRecord, read_object, scan_trust
 from nfphasing_bluesky.storage.ptychography import read_probe
+from nfphasing_bluesky.storage.results import object_as_json
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.views.batch import BatchJob, reconstruct_files
 from nfphasing_bluesky.views.live import LiveReconstruction
@@ -176,6 +177,16 @@ def test_what_spoils_a_scan_is_said(tmp_path):
     result, said = reconstruct(tmp_path, KnownObject(info=replace(INFO, neighbours=0), fails=True))
     assert "none of 63 frames could be used; the first: out of order" in result["error"]
     assert "none of 63 frames" in said
+
+
+def test_a_pixel_is_as_it_was_said():
+    """Far from the origin differences of places have other digits."""
+    reconstructor = KnownObject()
+    found, records = stitched(reconstructor, places()[:3])
+    far = replace(found, axes=tuple(replace(a, values=a.values * PIXEL_M + 0.1) for a in found.axes))
+    files = {name: Path("x") for name in ("input_path", "output", "figure")}
+    said = object_as_json(far, records, reconstructor.info, latency_s=1.0, **files)
+    assert said["object"]["pixel"] == PIXEL_M
 
 
 def test_islands_are_a_warning():
