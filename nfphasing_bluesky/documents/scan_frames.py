@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Failure, Frame, GeometryError, NFPhasingError, Origin, Window
 from nfphasing_bluesky.core.orientation import read_orientation
-from nfphasing_bluesky.documents.gaps import dead_lines
+from nfphasing_bluesky.documents.gaps import bad_of_scan
 from nfphasing_bluesky.documents.geometry import from_configuration
 from nfphasing_bluesky.documents.keys import Document, own_metadata
 from nfphasing_bluesky.documents.ptychography import (
@@ -155,7 +155,7 @@ class ScanFrames:
         held, self._held = self._held or [], None
         if not held:
             return []
-        held = self._without_gaps(held)
+        held = self._without_bad(held)
         try:
             if self._ready is None:
                 self._find_probe(held)
@@ -218,18 +218,26 @@ class ScanFrames:
         probe = as_probe(self._beam.probe, (frame.shape[0], frame.shape[1]), where)
         # a dark frame is refused here
         ptychography_frame(frame, optics, probe, (0.0, 0.0), mask=dead, origin=origin)
-        scale = photon_scale(probe, [frame], optics, dead)
-        self._ready = optics, probe_in_photons(probe, scale, where)
+        self._scale(optics, frame, dead)
 
-    def _without_gaps(self, held: list[_Held]) -> list[_Held]:
-        """Mask lines that never counted in the frames that wait, here and in all that follow."""
+    def _scale(self, optics: Optics, frame: NDArray, dead: NDArray[np.bool_] | None) -> None:
+        """Scale the known probe to a frame, as it is turned."""
+        where = f"{self._data_key}, {self._beam.label}"
+        probe = as_probe(self._beam.probe, (frame.shape[0], frame.shape[1]), where)
+        self._ready = optics, probe_in_photons(probe, photon_scale(probe, [frame], optics, dead), where)
+
+    def _without_bad(self, held: list[_Held]) -> list[_Held]:
+        """Mask dead lines and hot pixels of the frames that wait, here and in all that follow."""
         if len(held) < LEAST_FRAMES or len({item.counts.shape for item in held}) > 1:
             return held
-        self._dead, words = dead_lines(np.array([item.counts for item in held]), held[0].mask)
+        self._dead, words = bad_of_scan(np.array([item.counts for item in held]), held[0].mask)
         if not words:
             return held
-        log.warning("%s: %s never count, between lines that do: a gap, now masked", self._data_key, words)
-        return [replace(item, mask=_either(item.mask, self._dead, item.counts.shape)) for item in held]
+        log.warning("%s: %s; now masked", self._data_key, words)
+        held = [replace(item, mask=_either(item.mask, self._dead, item.counts.shape)) for item in held]
+        if self._ready is not None:
+            self._scale(self._ready[0], held[0].counts, held[0].mask)
+        return held
 
     def _find_probe(self, held: list[_Held]) -> None:
         optics = self._optics(np.mean([np.clip(item.counts, 0, None) for item in held], axis=0), None)

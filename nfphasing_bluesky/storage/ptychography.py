@@ -20,7 +20,7 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.core.orientation import read_orientation
 from nfphasing_bluesky.core.settings import RETRIEVE
-from nfphasing_bluesky.documents.gaps import dead_lines
+from nfphasing_bluesky.documents.gaps import bad_of_scan
 from nfphasing_bluesky.documents.ptychography import (
     NAMES as NUMBERS,
 )
@@ -164,7 +164,7 @@ def ptychography_frames(
     shape = data.shape[:0:-1] if turn.transpose else data.shape[1:]
     optics = read_optics(_numbers(scan), shape, where, ADVICE)
     mask = mask_of(scan, data.shape[1:], options.mask)
-    mask = _without_gaps(_some(data), mask, where)
+    mask = _without_bad(_some(data), mask, where)
     optics = _with_centre(optics, _some(data), mask, where)
     background = _background(scan, data.shape[1:])
     data = turned(data, turn, optics)
@@ -307,13 +307,13 @@ def _background(scan: Scan, shape: tuple[int, ...]) -> NDArray[np.float64] | Non
     return found
 
 
-def _without_gaps(some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> NDArray[np.bool_] | None:
-    """Mask lines of the detector that never count between others that do, and say so."""
-    dead, words = dead_lines(some, mask)
+def _without_bad(some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> NDArray[np.bool_] | None:
+    """Mask gaps and hot pixels that show themselves, and say so."""
+    bad, words = bad_of_scan(some, mask)
     if not words:
         return mask
-    log.warning("%s: %s never count, between lines that do: a gap, now masked; pass --mask", where, words)
-    return dead if mask is None else mask | dead
+    log.warning("%s: %s; now masked, pass --mask", where, words)
+    return bad if mask is None else mask | bad
 
 
 def _with_centre(optics: Optics, some: NDArray, mask: NDArray[np.bool_] | None, where: str) -> Optics:
