@@ -33,10 +33,20 @@ class Stage(SynAxis):
         return {name: {**key, "units": self._units} for name, key in super().describe().items()}
 
 
-def grid(engine, listener, *, units=("um", "um"), names=("sam_y", "sam_x"), step_px=6, beam=None, **metadata):
+def grid(
+    engine,
+    listener,
+    *,
+    units=("um", "um"),
+    names=("sam_y", "sam_x"),
+    step_px=6,
+    beam=None,
+    image=IMAGE,
+    **metadata,
+):
     """Run a grid scan over 3 x 4 places; return the router."""
     slow, fast = (Stage(name=name, units=unit) for name, unit in zip(names, units, strict=True))
-    camera = SynSignal(name="eiger", func=lambda: IMAGE)
+    camera = SynSignal(name="eiger", func=lambda: image)
     scales = [{"um": 1e6, "mm": 1e3, "nm": 1e9, "px": 1 / PIXEL_M}.get(unit, 1.0) for unit in units]
     steps = [step_px * PIXEL_M * scale for scale in scales]
     router = FrameRouter(listener, StreamSettings(data_key="eiger"), beam=beam or Beam(PROBE))
@@ -56,6 +66,16 @@ def test_a_grid_scan(engine, heard):
     np.testing.assert_array_equal(geometry.probe[0], PROBE)
     assert heard.frames[5].geometry.probe is geometry.probe
     np.testing.assert_array_equal(heard.frames[3].intensity, IMAGE)
+
+
+def test_a_hot_pixel_is_masked_and_does_not_scale_the_probe(engine, heard, caplog):
+    hot = IMAGE.copy()
+    hot[5, 17] = 1_000_000
+    grid(engine, heard, image=hot)
+    assert len(heard.frames) == 12 and "row 5, column 17: 20 times" in caplog.text
+    for frame in heard.frames:
+        assert np.argwhere(~frame.usable).tolist() == [[5, 17]]
+        np.testing.assert_array_equal(frame.geometry.probe[0], PROBE)
 
 
 @pytest.mark.parametrize("units", [("mm", "nm"), ("px", "pixels"), ("um", "mm")])
