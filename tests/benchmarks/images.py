@@ -6,8 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from nfphasing_bluesky.core import Frame, HologramGeometry, Origin, PtychographyGeometry
+from nfphasing_bluesky.core import DetectorGeometry, Frame, HologramGeometry, Origin, PtychographyGeometry
 from nfphasing_bluesky.core.neighbours import with_neighbours
+from nfphasing_bluesky.demo.patterns import (
+    DEAD,
+    GEOMETRY,
+    PARTICLES,
+    PIXEL_M,
+    SIDE,
+    simulated_patterns,
+)
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities.patterns import expected, transmission
 from nfphasing_bluesky.physics.noise import poisson_counts
@@ -21,6 +29,8 @@ from tests.benchmarks.inference import seconds_a_call
 DRAWS = 16
 SIDES = (64, 128)
 PHOTONS = 1e6
+SLOW = "saxs2d-oriented"
+"""A frame of it takes seconds of a processor: fits of every shape."""
 
 
 def holograms(n: int, side: int) -> list[Frame]:
@@ -55,7 +65,24 @@ def scan(n: int, side: int) -> list[Frame]:
     return with_neighbours(frames, 6)[:n]
 
 
-SUBJECTS: dict[str, Callable[[int, int], list[Frame]]] = {"holography": holograms, "ptychography": scan}
+def rods(n: int, side: int) -> list[Frame]:
+    """The demo's pattern of oriented rods, counted n times, its pixels binned down to `side`."""
+    image = simulated_patterns({"rods": PARTICLES["rods along 30°"]})[0]
+    dead, bins = image == DEAD, SIDE // side
+    blocks = (side, bins, side, bins)
+    mask = dead.reshape(blocks).any((1, 3))
+    mean = np.where(dead, 0, image).reshape(blocks).sum((1, 3))
+    geometry = DetectorGeometry(**{**GEOMETRY, "pixel_size_m": (bins * PIXEL_M, bins * PIXEL_M)})
+    rng = np.random.default_rng(0)
+    counts = [rng.poisson(np.where(mask, 0, mean)).astype(float) for _ in range(n)]
+    return [Frame(c, geometry, mask=mask, origin=Origin(seq_num=i)) for i, c in enumerate(counts)]
+
+
+SUBJECTS: dict[str, Callable[[int, int], list[Frame]]] = {
+    "holography": holograms,
+    "ptychography": scan,
+    SLOW: rods,
+}
 
 
 def speed(calls: int) -> list[Figure]:
@@ -65,7 +92,7 @@ def speed(calls: int) -> list[Figure]:
     for model, subject in SUBJECTS.items():
         reconstructor = Reconstructor.load(model, "cuda" if gpu else "cpu")
         for side in SIDES:
-            for size in (1, 16, 64) if gpu or side == SIDES[0] else (1, 16):
+            for size in (1, 16, 64) if gpu or (side == SIDES[0] and model != SLOW) else (1, 16):
                 seconds = seconds_a_call(reconstructor, subject(size, side), calls, DRAWS, warm_up=1)
                 how = f"{DRAWS} draws each, {size * DRAWS / seconds:.3g} draws/s, {reconstructor.device}"
                 name = f"{model}: batch of {size}, {side} x {side}"

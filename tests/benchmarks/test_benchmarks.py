@@ -3,12 +3,16 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks import subjects
+from nfphasing_bluesky.core import Frame, PtychographyGeometry
+from nfphasing_bluesky.physics.ptychography import FarField
+from tests.benchmarks import ptychography, subjects
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.figures import Figure
+from tests.simulated_scan import places, simulate
 
 
 @pytest.fixture
@@ -66,3 +70,19 @@ def test_exposures_differ_by_their_noise_and_are_numbered():
     assert [f.origin.seq_num for f in frames] == list(range(1, 201))
     pulls = [(f.intensity - frame.intensity) / frame.sigma for f in frames]
     assert torch.tensor(pulls[0]).std() > 0.8 and not (pulls[0] == pulls[1]).any()
+
+
+def test_the_misfit_of_an_object_is_that_of_its_frames():
+    field = FarField(centred=False)
+    # whole pixels, each frame all within the object
+    simulated = simulate(field, where=places(4, 4).round())
+    counts, corners = simulated.exposures.counts.numpy(), simulated.exposures.position.numpy()
+    frames = [
+        Frame(image, PtychographyGeometry(simulated.probe.numpy(), tuple(place), centred=False))
+        for image, place in zip(counts, corners, strict=True)
+    ]
+    image = simulated.image.numpy()
+    scan = ptychography.Scan(frames, corners, image)
+    assert ptychography.misfit(scan, image) == pytest.approx(1, abs=0.05)
+    assert ptychography.misfit(scan, image[2:, 1:], (2, 1)) == pytest.approx(1, abs=0.05)
+    assert ptychography.misfit(scan, np.roll(image, 1, 0)) > 2
