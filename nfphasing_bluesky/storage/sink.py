@@ -22,6 +22,7 @@ from nfphasing_bluesky.storage.leftovers import EVERY_S, Leftovers
 log = logging.getLogger(__name__)
 
 BATCH = 256
+MOST_WAITING = 100_000
 _PROBLEMS_KEPT = 100
 _PAUSES_S = (0.2, 1.0, 3.0)
 _ONE_RUN = ("descriptor", "resource", "stream_resource", "stop")
@@ -46,6 +47,8 @@ class CatalogSink:
         batch: rows that the catalog gets at once.
         normalize: bring documents to the latest schema first; wanted for raw runs only.
         retry_s: how long to leave a catalog alone that could not be reached.
+        most_waiting: documents that may wait for a catalog which is slower than the runs. What comes after
+            them stays in the backup file alone, and its run is stored from there once it has ended.
     """
 
     def __init__(
@@ -57,10 +60,11 @@ class CatalogSink:
         batch: int = BATCH,
         normalize: bool = False,
         retry_s: float = EVERY_S,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         self._catalog, self._container = catalog, container
         self._backup = Path(backup)
-        self._batch, self._normalize = batch, normalize
+        self._batch, self._normalize, self._most_waiting = batch, normalize, most_waiting
         self._runs: dict[str, _Run] = {}
         self._owners: dict[str, str] = {}
         self._queue: queue.SimpleQueue[tuple[_Run, Item] | Callable[[], None] | None] = queue.SimpleQueue()
@@ -84,10 +88,19 @@ class CatalogSink:
                 return
             with about(run.raw_uid):
                 run.journal.write(name, doc)
+            if run.late or self._too_many_wait(run):
+                doc = {}
+                if name != "stop":
+                    return
             self._queue.put((run, (name, dict(doc))))
         except Exception as error:  # the sink's promise to a running experiment
             self._log.exception("a %s document is not stored", name)
             self._note(f"{name} document not stored: {error}")
+
+    @property
+    def waiting(self) -> int:
+        """Documents that wait for the catalog."""
+        return self._queue.qsize()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -111,6 +124,19 @@ class CatalogSink:
         for run in list(self._runs.values()):
             run.journal.close()
         return not self._thread.is_alive()
+
+    def _too_many_wait(self, run: "_Run") -> bool:
+        """Whether a run is left to its backup file from here on, which must be whole for that."""
+        if self._queue.qsize() < self._most_waiting or not run.journal.sync():
+            return False
+        log.warning(
+            "the catalog is slow, %d documents wait for it; run %s is stored from %s when it has ended",
+            self._queue.qsize(),
+            run.uid,
+            run.journal.path,
+        )
+        run.late = run.failed = True
+        return True
 
     def _run_of(self, name: str, doc: Document) -> "_Run | None":
         if name == "start":
@@ -210,6 +236,7 @@ class _Run:
         self._make_writer = make_writer
         self._writer: Callable[[str, Any], None] | None = None
         self.failed, self.reached, self.problem = False, True, ""
+        self.late = False
 
     def write(self, name: str, doc: Any) -> bool:
         """Write one document to the catalog; False, and `problem` says why, when it fails."""
@@ -224,4 +251,5 @@ class _Run:
             why = redacted(f"{type(error).__name__}: {error}")
             self.problem = f"run {self.uid} is kept in {self.journal.path}: {why}"
             log.error("catalog failed at a %s document; %s", name, self.problem)
-        return not self.failed
+            return False
+        return True

@@ -101,7 +101,11 @@ def test_a_catalog_that_is_locked_for_a_while_gets_the_run_at_its_end(
     assert f"at attempt {failures + 1}" in caplog.text
 
 
-def test_a_catalog_that_does_not_answer_holds_nobody_up(tmp_path, catalog, catalog_folder, experiment):
+@pytest.mark.parametrize("most_waiting", [100_000, 5])
+def test_a_catalog_that_does_not_answer_holds_nobody_up(
+    tmp_path, catalog, catalog_folder, experiment, most_waiting, caplog
+):
+    """Not even memory: where too many documents wait the run comes whole from its backup file."""
     asked, go = threading.Event(), threading.Event()
 
     class Silent:
@@ -112,12 +116,17 @@ def test_a_catalog_that_does_not_answer_holds_nobody_up(tmp_path, catalog, catal
             go.wait()
             return catalog[key]
 
-    made, sink = experiment(2), CatalogSink(Silent(), tmp_path / "backup")
+    made, sink = experiment(2), CatalogSink(Silent(), tmp_path / "backup", most_waiting=most_waiting)
     made.derive(sink, DerivedFiles(catalog_folder / "derived"))
     assert asked.wait(240) and reconstructions_of(catalog, made.raw.uid) == []
+    slow = sink.waiting <= most_waiting + 1 < 10
     go.set()
     assert sink.close(240) and sink.problems == ()
-    assert len(reconstructions_of(catalog, made.raw.uid)) == 1
+    (stored,) = reconstructions_of(catalog, made.raw.uid)
+    np.testing.assert_array_equal(density_dataset(stored)["density_mean"], [p.mean for p in made.posteriors])
+    assert stored.metadata["stop"]["exit_status"] == "success"
+    assert list((tmp_path / "backup").iterdir()) == []
+    assert slow == (most_waiting == 5) == ("the catalog is slow" in caplog.text)
 
 
 def test_two_runs_at_once(tmp_path, catalog, catalog_folder, experiment):
