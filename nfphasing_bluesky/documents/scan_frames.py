@@ -222,6 +222,8 @@ class ScanFrames:
 
     def _scale(self, optics: Optics, frame: NDArray, dead: NDArray[np.bool_] | None) -> None:
         """Scale the known probe to a frame, as it is turned."""
+        if self._beam.probe is None:
+            return
         where = f"{self._data_key}, {self._beam.label}"
         probe = as_probe(self._beam.probe, (frame.shape[0], frame.shape[1]), where)
         self._ready = optics, probe_in_photons(probe, photon_scale(probe, [frame], optics, dead), where)

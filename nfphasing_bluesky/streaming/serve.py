@@ -41,6 +41,13 @@ def serve(settings: WorkerSettings, load: Loader = load_reconstructor, find: Fin
         ended = watch_end(worker, settings.drain_s)
         if settings.parent_pid is not None:
             watch_parent(settings.parent_pid, worker.stop, settings.drain_s + 5.0)
+        logger.info(
+            "%s; documents at %s, results at %s, control at %s; Ctrl-C ends it",
+            f"loading {settings.model}"
+            if settings.model
+            else "no model yet (`nfphasing status --load MODEL`)",
+            *(settings.documents, settings.results, settings.control),
+        )
         worker.run()
     finally:
         outputs.close(max(1.0, settings.drain_s))

@@ -323,6 +323,7 @@ class Worker:
             self._reconstructor = self._load(model, self._settings.device, self._settings.reconstruction)
             self._watch_over(watch)
             self._trouble, self._loaded = "", model
+            logger.info("%s is loaded", model)
         except Exception as error:
             kept = "" if self._reconstructor is None else f"; {self._reconstructor.info.name} stays in use"
             self._trouble = f"model {model!r} was not loaded: {error}{kept}"

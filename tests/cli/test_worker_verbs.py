@@ -165,6 +165,11 @@ def test_log_lines_for_programs(start, tmp_path):
     done = finish(process)
     assert done.status == 0, done.err
     lines = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    said = [line["message"] for line in lines if "ends it" in line["message"]]
+    assert said == [
+        f"no model yet (`nfphasing status --load MODEL`); documents at {endpoints['documents']}, results at "
+        f"{endpoints['results']}, control at {endpoints['control']}; Ctrl-C ends it"
+    ]
     assert any(line["level"] == "INFO" and line["logger"].startswith("tiled") for line in lines), done.err
     assert all(line["time"] and line["pid"] == process.pid for line in lines)
     assert not re.search(LINE, done.err)
