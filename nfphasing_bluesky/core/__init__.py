@@ -30,6 +30,7 @@ from nfphasing_bluesky.core.growing import PointScan
 from nfphasing_bluesky.core.memory import keep_freed_memory
 from nfphasing_bluesky.core.modes import Alignment, Mode, find_modes
 from nfphasing_bluesky.core.posterior import (
+    PROJECTED,
     Axis,
     DensityInfo,
     Failure,
@@ -54,6 +55,7 @@ from nfphasing_bluesky.core.waiting import sleep_while_waiting
 from nfphasing_bluesky.core.windows import Window
 
 __all__ = [
+    "PROJECTED",
     "PointScan",
     "keep_freed_memory",
     "sleep_while_waiting",

@@ -120,6 +120,10 @@ class DensityInfo:
         return tuple(axis.values.size for axis in self.axes)
 
 
+PROJECTED = "projected density"
+"""Quantity of u behind a small-angle pattern, seen along the beam. Pictures of both have y and qy upwards."""
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """Posterior over the density of one frame.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction, Symmetry
+from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Frame, Parameter, Prediction, Symmetry
 from nfphasing_bluesky.modalities import coherent_frames
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
@@ -217,7 +217,7 @@ class SaxsCoherent:
         for name, n, pixel in zip("yx", self.settings.shape, pixel_m, strict=True):
             known = bool(np.isfinite(pixel))
             axes.append(Axis(name, np.arange(n) * (pixel if known else 1.0), "m" if known else "px"))
-        return DensityInfo("projected density", "relative to its upper bound", tuple(axes))
+        return DensityInfo(PROJECTED, "relative to its upper bound", tuple(axes))
 
     def density_of(self, batch: CoherentBatch, index: int) -> DensityInfo:
         """`density_info` with the pixel of one frame."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
+from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features
@@ -91,7 +91,7 @@ class SaxsOriented:
         values = self.axis.double().numpy()
         # rows from the top, y up: azimuths turn counter-clockwise in pictures
         axes = (Axis("y", -values, "angstrom"), Axis("x", np.array(values), "angstrom"))
-        self.density_info = DensityInfo("projected density", CHORD, axes)
+        self.density_info = DensityInfo(PROJECTED, CHORD, axes)
         self._boxes: dict[tuple[int, str], Box] = {}
 
     @classmethod

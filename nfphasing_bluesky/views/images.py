@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, FrameError, Mode, ModelInfo, Posterior
+from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Frame, FrameError, Mode, ModelInfo, Posterior
 from nfphasing_bluesky.views.figures import axis_label, write_title
 from nfphasing_bluesky.views.patterns import draw_pattern, is_pattern
 from nfphasing_bluesky.views.text import class_line, handy_unit, parameter_lines, pretty_unit, trust_line
@@ -58,28 +58,28 @@ def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
     figure.clear()
     modes = _answers(posterior)
     several = len(modes) > 1
-    rows = _upwards(posterior.density) if is_pattern(frame) else slice(None)
     axes = figure.subplots(3 if several else 2, 3)
     (draw_pattern if is_pattern(frame) else _draw_frame)(axes[0], frame, posterior)
     if several:
-        _draw_answers(axes[1:], posterior.density, modes, rows)
+        _draw_answers(axes[1:], posterior.density, modes)
     else:
-        _draw_density(axes[1], posterior, rows)
+        _draw_density(axes[1], posterior)
     footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
     text = "\n".join([*_in_rows(parameter_lines(posterior, info)), "    ".join(footer)])
     figure.supxlabel(text, fontsize=9)
     write_title(figure, posterior, info)
 
 
-def _upwards(density: DensityInfo) -> slice:
-    """Order of rows in which y grows upwards, as qy of a pattern does."""
-    y = density.axes[0].values
-    return slice(None, None, -1 if y[-1] > y[0] else 1)
+def as_drawn(density: DensityInfo, *images: NDArray) -> tuple[DensityInfo, list[NDArray]]:
+    """A density and images (..., H, W) of it with their rows as pictures have them, the first on top.
 
-
-def _in_order(density: DensityInfo, rows: slice) -> DensityInfo:
+    That is as they are, but of what is behind a small-angle pattern y grows upwards, as qy does.
+    """
     y, x = density.axes
-    return replace(density, axes=(replace(y, values=y.values[rows]), x))
+    if density.quantity != PROJECTED or y.values[-1] < y.values[0]:
+        return density, list(images)
+    turned = replace(density, axes=(replace(y, values=y.values[::-1]), x))
+    return turned, [image[..., ::-1, :] for image in images]
 
 
 def _answers(posterior: Posterior) -> tuple[Mode, ...]:
@@ -121,36 +121,37 @@ def draw_mean_and_std(
     std: NDArray,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draw mean and standard deviation (H, W) of u with their scales and lengths."""
+    """Draw mean and standard deviation (H, W) of u with their scales and lengths, rows `as_drawn`."""
+    density, (mean, std) = as_drawn(density, mean, std)
     label, (extent, unit) = axis_label(density.quantity, density.units), image_extent(density.axes)
     draw_image(left, mean, "posterior mean", label, limits or colour_limits(mean), "viridis", extent)
     draw_image(right, std, "standard deviation", label, (0.0, colour_limits(std)[1]), "magma", extent)
     _name_axes((left, right), density, unit)
 
 
-def _draw_density(axes: NDArray, posterior: Posterior, rows: slice) -> None:
-    density, draw = _in_order(posterior.density, rows), posterior.samples[0][rows]
+def _draw_density(axes: NDArray, posterior: Posterior) -> None:
     limits = colour_limits(np.stack([posterior.mean, posterior.samples[0]]))
-    draw_mean_and_std(axes[0], axes[1], density, posterior.mean[rows], posterior.std[rows], limits)
+    draw_mean_and_std(axes[0], axes[1], posterior.density, posterior.mean, posterior.std, limits)
+    density, (draw,) = as_drawn(posterior.density, posterior.samples[0])
     extent, unit = image_extent(density.axes)
     label = axis_label(density.quantity, density.units)
     draw_image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
     _name_axes(axes[2:], density, unit)
 
 
-def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode], rows: slice) -> None:
+def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode]) -> None:
     """Draw the heaviest modes side by side: means with their weights above, standard deviations below."""
-    density = _in_order(density, rows)
     shown = modes[: axes.shape[1]]
     limits = colour_limits(np.stack([mode.mean for mode in shown]))
     spread = (0.0, colour_limits(np.stack([mode.std for mode in shown]))[1])
-    extent, unit = image_extent(density.axes)
     label = axis_label(density.quantity, density.units)
     for column, mode in enumerate(shown):
+        turned, (mean, std) = as_drawn(density, mode.mean, mode.std)
+        extent, unit = image_extent(turned.axes)
         number, (above, below) = column + 1, axes[:, column]
         title = f"answer {number} of {len(modes)}, weight {mode.weight:.0%}"
-        draw_image(above, mode.mean[rows], title, label, limits, "viridis", extent)
-        draw_image(below, mode.std[rows], f"standard deviation of {number}", label, spread, "magma", extent)
+        draw_image(above, mean, title, label, limits, "viridis", extent)
+        draw_image(below, std, f"standard deviation of {number}", label, spread, "magma", extent)
         _name_axes((above, below), density, unit)
     for one in axes[:, len(shown) :].flat:
         one.set_axis_off()

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Axis, Verdict
+from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Verdict
 from nfphasing_bluesky.views.colours import LIGHTS
 from nfphasing_bluesky.views.figures import axis_label
-from nfphasing_bluesky.views.images import colour_limits, draw_image, image_extent
+from nfphasing_bluesky.views.images import as_drawn, colour_limits, draw_image, image_extent
 from nfphasing_bluesky.views.report_data import Measured, Report
 from nfphasing_bluesky.views.text import pretty_unit
 
@@ -24,9 +24,10 @@ _COURSES_IN_A_ROW = 3
 
 def report_figures(report: Report) -> Iterator[tuple[str, Figure]]:
     """Yield each figure with its caption."""
-    if report.measured is not None and len(report.measured.values):
-        yield "What was measured", measured_figure(report.measured)
     density = report.density
+    if report.measured is not None and len(report.measured.values):
+        upwards = density is not None and density.attrs["quantity"] == PROJECTED
+        yield "What was measured", measured_figure(report.measured, upwards)
     if density is not None and density.sizes["time"]:
         curve = density["density_mean"].ndim == 2
         yield "u along the scan", curve_figure(density) if curve else image_figure(density)
@@ -37,14 +38,16 @@ def report_figures(report: Report) -> Iterator[tuple[str, Figure]]:
         yield "The stitched object", object_figure(report.stitched)
 
 
-def measured_figure(measured: Measured) -> Figure:
-    """Draw all curves, or the first, middle and last image."""
+def measured_figure(measured: Measured, upwards: bool = False) -> Figure:
+    """Draw all curves, or the first, middle and last image: row 0 on top, or below."""
     values = measured.values
     if values.ndim == 3:
         figure, axes = _grid(1, min(3, len(values)), 3.6)
         for place, index in zip(axes.flat, _spread(len(values), 3), strict=False):
             image = np.log10(1 + np.maximum(values[index], 0))
             draw_image(place, image, f"frame {index + 1}", "log10(1 + I)", colour_limits(image), "inferno")
+            if upwards:
+                place.invert_yaxis()
             place.set(xlabel="column (px)", ylabel="row (px)")
         return figure
     figure, axes = _grid(1, 1, 3.8)
@@ -96,7 +99,10 @@ def image_figure(density: xarray.Dataset) -> Figure:
     chosen = _shown(mean.values, 4)
     means, stds = (_layer(field.values[chosen]) for field in (mean, std))
     figure, axes = _grid(2, len(chosen), 5.2)
-    numbers, (names, extent) = density["raw_seq_num"].values[chosen], _frame_axes(density)
+    numbers, (names, extent, (means, stds)) = (
+        density["raw_seq_num"].values[chosen],
+        _drawn(density, means, stds),
+    )
     for row, (images, colours) in enumerate(((means, "viridis"), (stds, "magma"))):
         limits = colour_limits(images) if np.isfinite(images).any() else (0.0, 1.0)
         for column, image in enumerate(images):
@@ -202,14 +208,17 @@ def _layer(images: NDArray) -> NDArray:
     return images if images.ndim == 3 else images[:, 0]
 
 
-def _frame_axes(density: xarray.Dataset) -> tuple[tuple[str, str], tuple[float, float, float, float] | None]:
-    """Labels of columns and rows of a frame's image, and its edges where the coordinates are known."""
+def _drawn(
+    density: xarray.Dataset, *images: NDArray
+) -> tuple[tuple[str, str], tuple[float, float, float, float] | None, list[NDArray]]:
+    """Labels of columns and rows of a frame's images, their edges where known, and the images as drawn."""
     rows, columns = (str(name) for name in density["density_mean"].dims[-2:])
     if not {rows, columns} <= set(density.coords):
-        return ("column (px)", "row (px)"), None
+        return ("column (px)", "row (px)"), None, list(images)
     axes = tuple(Axis(name, *_coordinate(density, name)) for name in (rows, columns))
-    extent, unit = image_extent(axes)
-    return (f"x ({pretty_unit(unit)})", f"y ({pretty_unit(unit)})"), extent
+    turned, shown = as_drawn(DensityInfo(str(density.attrs["quantity"]), "", axes), *images)
+    extent, unit = image_extent(turned.axes)
+    return (f"x ({pretty_unit(unit)})", f"y ({pretty_unit(unit)})"), extent, shown
 
 
 def _coordinate(dataset: xarray.Dataset, name: str) -> tuple[NDArray[np.floating], str]:

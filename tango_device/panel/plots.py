@@ -1,4 +1,4 @@
-"""The panel's plots: images the way numpy holds them, row 0 on top; curves with their error bands."""
+"""The panel's plots: images with row 0 on top, or y upwards; curves with their error bands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 
+from nfphasing_bluesky.core import PROJECTED
 from nfphasing_bluesky.views.text import handy_unit, pretty_unit
 from tango_device.panel.reading import Words
 
@@ -21,7 +22,10 @@ def dark_on_white() -> None:
 
 
 class ImagePlot(pg.PlotItem):
-    """An image (rows, columns) in physical units with a colour bar. Row 0 is on top, column 0 on the left."""
+    """An image (rows, columns) in physical units with a colour bar. Row 0 is on top, column 0 on the left.
+
+    What is behind a small-angle pattern, and the pattern, is shown with y and rows growing upwards.
+    """
 
     def __init__(self, title: str, colours: str) -> None:
         super().__init__(title=title)
@@ -35,9 +39,17 @@ class ImagePlot(pg.PlotItem):
         self.bar.axis.enableAutoSIPrefix(False)
 
     def show_image(
-        self, image: Array, axes: tuple[Array, ...] | None, unit: str, what: str, like: Array | None = None
+        self,
+        image: Array,
+        axes: tuple[Array, ...] | None,
+        unit: str,
+        what: str,
+        like: Array | None = None,
+        *,
+        upwards: bool = False,
     ) -> None:
         """Draw an image (H, W) with rows and columns at `axes` (y, x), on the scale of `like` or its own."""
+        self.invertY(not upwards)
         self.image.setImage(image, autoLevels=False)
         y, x = axes or (np.arange(image.shape[0]), np.arange(image.shape[1]))
         left, width = _edges(x)
@@ -104,6 +116,7 @@ class Shown:
         axis_unit: of the coordinates.
         label, std_label: quantity and unit of both.
         title: what the mean is of.
+        upwards: y grows upwards in pictures of it, and rows in those of its frame.
     """
 
     mean: Array
@@ -113,6 +126,7 @@ class Shown:
     label: str
     std_label: str
     title: str = "posterior mean"
+    upwards: bool = False
 
 
 def shown(values: Mapping[str, Any], words: Mapping[str, Words]) -> Shown | None:
@@ -135,7 +149,8 @@ def shown(values: Mapping[str, Any], words: Mapping[str, Words]) -> Shown | None
         coordinates, axis_unit = _handy(tuple(values[name] for name in names), values, "axis_unit")
     parts = (str(quantity), "standard deviation")
     label, std_label = (f"{what} ({unit})" if unit else what for what in parts)
-    return Shown(mean, values["density_std"], coordinates, axis_unit, label, std_label)
+    upwards = mean.ndim == 2 and quantity == PROJECTED
+    return Shown(mean, values["density_std"], coordinates, axis_unit, label, std_label, upwards=upwards)
 
 
 def _object_title(values: Mapping[str, Any]) -> str:

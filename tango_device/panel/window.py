@@ -147,8 +147,8 @@ class Panel(TaurusWidget):
             self._lay_out(*kind)
         if what.mean.ndim == 2:
             self.mean.setTitle(what.title)
-            self.mean.show_image(what.mean, what.axes, what.axis_unit, what.label)
-            self.std.show_image(what.std, what.axes, what.axis_unit, what.std_label)
+            self.mean.show_image(what.mean, what.axes, what.axis_unit, what.label, upwards=what.upwards)
+            self.std.show_image(what.std, what.axes, what.axis_unit, what.std_label, upwards=what.upwards)
         else:
             x = what.axes[0] if what.axes else np.arange(len(what.mean))
             words = snapshot.words["axis"]
@@ -160,14 +160,14 @@ class Panel(TaurusWidget):
                 )
                 plot.setLabel("left", label)
         if measured is not None and "predicted" in values:
-            self._draw_frame(values)
+            self._draw_frame(values, what.upwards)
 
-    def _draw_frame(self, values: Any) -> None:
+    def _draw_frame(self, values: Any, upwards: bool) -> None:
         measured, predicted = values["measured"], values["predicted"]
         if measured.ndim == 2:
             seen, said = (np.sign(image) * np.log10(1 + np.abs(image)) for image in (measured, predicted))
             for plot, image in ((self.measured, seen), (self.predicted, said)):
-                plot.show_image(image, None, "", "log10(1 + I)", like=seen)
+                plot.show_image(image, None, "", "log10(1 + I)", like=seen, upwards=upwards)
             return
         q = values["q"] if len(values.get("q", ())) == len(measured) else np.arange(len(measured))
         self.measured.show_curve(q, predicted, values.get("predicted_lower"), values.get("predicted_upper"))

@@ -8,6 +8,7 @@ its buttons are pressed: that model is loaded, then Stop, Start and Reset; `seen
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ warnings.filterwarnings("ignore", "libpyside", RuntimeWarning)
 from taurus.external.qt import Qt  # noqa: E402
 from taurus.qt.qtgui.application import TaurusApplication  # noqa: E402
 
-from tango_device.panel.plots import BAND, dark_on_white  # noqa: E402
+from nfphasing_bluesky.core import PROJECTED  # noqa: E402
+from tango_device.panel.plots import BAND, dark_on_white, shown  # noqa: E402
 from tango_device.panel.window import Panel  # noqa: E402
 
 
@@ -63,6 +65,24 @@ def corners(panel, plot):
     return [[panel.plots.mapFromScene(p).x(), panel.plots.mapFromScene(p).y()] for p in places]
 
 
+def as_pattern(application, panel):
+    """Corners of what is drawn, were the device's image the object behind a small-angle pattern."""
+    seen = panel.reader.read()
+    values = {**seen.values, "density_quantity": PROJECTED}
+    image = {name: value for name, value in values.items() if not name.startswith("object_")}
+    words = {name: value for name, value in seen.words.items() if name != "absorption_mean"}
+    panel._draw(replace(seen, values=values), shown(image, words))
+    settle(application)
+    plots = (getattr(panel, name, None) for name in ("mean", "std", "measured", "predicted"))
+    return [corners(panel, plot) for plot in plots if hasattr(plot, "image") and plot.image.image.size > 1]
+
+
+def settle(application):
+    for _ in range(20):
+        application.processEvents()
+        time.sleep(0.02)
+
+
 def wait_for(application, condition):
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not condition():
@@ -99,9 +119,7 @@ def main(device, frame, folder, model=None):
     panel = Panel(device)
     panel.show()
     wait_for(application, lambda: f"frame {frame} " in panel.frame.text())
-    for _ in range(20):
-        application.processEvents()
-        time.sleep(0.02)
+    settle(application)
     panel.grab().save(str(folder / "panel.png"))
     light = panel.light.grab().toImage().pixelColor(12, 12)
     cells = [
@@ -120,6 +138,7 @@ def main(device, frame, folder, model=None):
                 images[f"{name}_colours"] = colours(panel, getattr(panel, name))
                 images[f"{name}_levels"] = getattr(panel, name).bar.levels()
                 images[f"{name}_title"] = getattr(panel, name).titleLabel.text
+        images["as_pattern"] = as_pattern(application, panel)
     else:
         images = {"banded": banded(panel), **curves(panel.measured)}
     words = {name: getattr(panel, name).text() for name in ("state", "light", "reason", "counters", "frame")}

@@ -53,6 +53,12 @@ def device(server, worker, until):
     return start
 
 
+def upwards(corners):
+    """How many images have pixel [0, 0] at the lower left, as small-angle patterns and their objects do."""
+    assert all(left < right and first > last for (left, first), (right, last) in corners), corners
+    return len(corners)
+
+
 def test_an_image_stands_on_the_screen_as_the_attribute_holds_it(device, worker, raw, until, look):
     import matplotlib
 
@@ -74,6 +80,7 @@ def test_an_image_stands_on_the_screen_as_the_attribute_holds_it(device, worker,
     assert (right - left) / (bottom - top) == pytest.approx(
         2 * (63 / 63) / 1, rel=0.05
     )  # micrometres, not pixels
+    assert upwards(seen["as_pattern"]) == 2
     assert "µm" in str(seen["axis"]) and str(seen["title"]) == "posterior mean"
     assert seen["bars"].tolist() == ["plane (rad)", "standard deviation (rad)"]
     assert "ALARM" in str(seen["light"]) and "chi-squared" in str(seen["reason"])
@@ -105,6 +112,7 @@ def test_a_scan_is_shown_as_the_object_it_is_stitched_to(scanning, worker, until
         assert np.abs(seen["mean"] - wrong)[there].mean() > 25
     assert str(seen["title"]) == f"object, stitched of {frames} frames" and "nm" in str(seen["axis"])
     assert seen["bars"].tolist() == ["phase of the object (rad)", "standard deviation / modulus"]
+    assert upwards(seen["as_pattern"]) == 4
     # the frame beside its prediction, on one scale, right way up
     inferno, logs = matplotlib.colormaps["inferno"], []
     for name in ("measured", "predicted"):

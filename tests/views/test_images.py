@@ -1,9 +1,12 @@
 """Figures of reconstructed images: what they show, on which scales, the right way up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nfphasing_bluesky.core import (
+    PROJECTED,
     Axis,
     DensityInfo,
     Frame,
@@ -91,6 +94,22 @@ def test_row_0_is_at_the_top_and_lengths_have_handy_units():
     assert (left, right) == pytest.approx((-0.05, 6.35))
     assert (top, bottom) == pytest.approx((-0.05, 3.95))
     assert shown.images[0].origin == "upper"
+
+
+@pytest.mark.parametrize(("quantity", "upwards"), [("phase", False), (PROJECTED, True)])
+def test_the_live_view_shows_an_object_as_its_figure_does(quantity, upwards):
+    frame, posterior = made()
+    posterior = replace(posterior, density=replace(INFO, quantity=quantity))
+    live = LiveReconstruction()
+    live.show(posterior, MODEL)
+    live.close()
+    assert live.errors == 0
+    for figure in (live.figure, figure_2d(frame, posterior, MODEL)):
+        shown = panels(figure)
+        for title, image in (("posterior mean", posterior.mean), ("standard deviation", posterior.std)):
+            np.testing.assert_array_equal(shown[title].images[0].get_array(), image[:: -1 if upwards else 1])
+            _, _, bottom, top = shown[title].images[0].get_extent()
+            assert (top > bottom) == upwards and sorted((bottom, top)) == pytest.approx([-0.05, 3.95])
 
 
 def test_masked_pixels_are_left_blank():

@@ -1,19 +1,21 @@
 import importlib.util
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 
-from nfphasing_bluesky.core import StorageError, StreamSettings
+from nfphasing_bluesky.core import PROJECTED, StorageError, StreamSettings
 from nfphasing_bluesky.models import locate, read_card
 from nfphasing_bluesky.storage.catalogs import RAW
 from nfphasing_bluesky.streaming.outputs import open_outputs
 from nfphasing_bluesky.streaming.processor import StreamProcessor
 from nfphasing_bluesky.views.report import page, write_report
-from nfphasing_bluesky.views.report_data import read_report
+from nfphasing_bluesky.views.report_data import Measured, read_report
+from nfphasing_bluesky.views.report_figures import report_figures
 
 
 def load(name):
@@ -82,6 +84,28 @@ def test_images_and_a_raw_run_that_is_elsewhere(catalog, tmp_path):
     path = write_report(report, tmp_path / "deep" / "report.html")
     text = path.read_text()
     assert "is not in this catalog" in text and text.count("data:image/png;base64,") == 3
+
+
+def panels(figure):
+    return {axes.get_title(): axes for axes in figure.axes if axes.images}
+
+
+def test_a_pattern_and_what_is_behind_it_have_y_upwards(catalog):
+    client, uids = catalog
+    report = read_report(client, uids["image"])
+    values = np.arange(2 * 6 * 8.0).reshape(2, 6, 8)
+    report = replace(report, measured=Measured("det", values))
+    kept = report.density["density_mean"].values[0]
+    for quantity in (report.density.attrs["quantity"], PROJECTED):
+        upwards = quantity == PROJECTED
+        shown = dict(report_figures(replace(report, density=report.density.assign_attrs(quantity=quantity))))
+        measured = panels(shown["What was measured"])["frame 1"]
+        np.testing.assert_allclose(measured.images[0].get_array(), np.log10(1 + values[0]))
+        assert measured.yaxis_inverted() != upwards  # row 0 is on top where the axis is inverted
+        mean = panels(shown["u along the scan"])["frame 1, mean"]
+        np.testing.assert_array_equal(mean.images[0].get_array(), kept[:: -1 if upwards else 1])
+        _, _, bottom, top = mean.images[0].get_extent()
+        assert (top > bottom) == upwards
 
 
 def test_the_card_is_shown_and_another_one_is_named(catalog):
