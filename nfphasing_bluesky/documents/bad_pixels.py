@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import FrameError
+from nfphasing_bluesky.documents.beam_stop import dark_regions
 from nfphasing_bluesky.documents.gaps import LEAST_COUNTS, dead_lines
 
 log = logging.getLogger(__name__)
@@ -64,20 +65,22 @@ class BadPixels:
     """Those of one detector, found in its counts frame by frame; what nobody named is said once.
 
     Besides what `left_out` knows these are lines of zeros between lines that count, as the first frame with
-    light has them, and pixels that share the largest count.
+    light has them, in patterns also other regions of zeros where everything around counts, and pixels that
+    share the largest count.
 
     Args:
         where: what the log calls their source.
         saturation: counts from which a pixel is not believed, where that is known.
-        thinnest: lines that make a gap; a pattern may have a minimum as thin as one.
+        pattern: frames are small-angle patterns, which may have a minimum as thin as one line: two side by
+            side make a gap, and a beam stop may be there.
         surface: frames are of a surface, whose shadow never counts, and are left as they are told.
     """
 
     def __init__(
-        self, where: str, saturation: float | None = None, *, thinnest: int = 1, surface: bool = False
+        self, where: str, saturation: float | None = None, *, pattern: bool = False, surface: bool = False
     ) -> None:
         self._where, self._saturation = where, saturation
-        self._thinnest, self._surface = thinnest, surface
+        self._pattern, self._surface = pattern, surface
         self._gaps: NDArray[np.bool_] | None = None
         self._looked = self._said = False
 
@@ -118,10 +121,14 @@ class BadPixels:
     def _look(self, counts: NDArray, bad: NDArray[np.bool_] | None) -> None:
         light = np.clip(counts if bad is None else np.where(bad, 0, counts), 0, None)
         self._looked = bool(light.sum(dtype=np.float64) > LEAST_COUNTS * max(counts.shape))
-        dead, words = dead_lines(counts[None], bad, self._thinnest)
+        dead, words = dead_lines(counts[None], bad, 2 if self._pattern else 1)
         if words:
             self._looked, self._gaps = True, dead
             log.warning("%s: %s never count, between lines that do: a gap, now masked", self._where, words)
+        dark, regions = dark_regions(counts, _either(bad, dead)) if self._pattern else (dead, "")
+        if regions:
+            self._looked, self._gaps = True, dead | dark
+            log.warning("%s: %s never count, amid pixels that do: dark, now masked", self._where, regions)
 
 
 def _either(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:

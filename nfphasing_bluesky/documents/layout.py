@@ -239,7 +239,7 @@ def read_layout(
         chosen,
         saturation,
         surface=isinstance(detector, GrazingGeometry),
-        thinnest=1 if isinstance(detector, HologramGeometry) else 2,
+        pattern=not isinstance(detector, HologramGeometry),
     )
     stream = descriptor.get("name", "")
     scan = None if beam is None else _scan(start, descriptor, chosen, beam)

@@ -38,7 +38,7 @@ def pattern_frames(
     stack = image_stack(scan)
     geometry = _geometry(scan, q_unit)
     mask, sigmas = mask_of(scan, stack.shape[1:], mask), sigmas_of(scan, stack.shape)
-    pixels = BadPixels(str(scan.path), scan.number("saturation"), thinnest=2)
+    pixels = BadPixels(str(scan.path), scan.number("saturation"), pattern=True)
     for i, image in enumerate(stack):
         label = scan.path.name if len(stack) == 1 else f"{scan.path.name} {i + 1}"
         yield Frame(

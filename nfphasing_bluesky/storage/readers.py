@@ -302,7 +302,7 @@ def _images(
     pixels = BadPixels(
         path.name,
         float(given["saturation"]) if "saturation" in given else None,
-        thinnest=1 if near else 2,
+        pattern=not near,
         surface=isinstance(geometry, GrazingGeometry),
     )
     for number, image in enumerate(images):

@@ -7,6 +7,7 @@ import pytest
 
 from nfphasing_bluesky.core import FrameError
 from nfphasing_bluesky.documents.bad_pixels import BadPixels, left_out, plateau
+from nfphasing_bluesky.documents.beam_stop import dark_regions
 
 RNG = np.random.default_rng(0)
 Y, X = np.mgrid[:64, :64] - 31.5
@@ -35,12 +36,42 @@ def test_a_frame_of_one_value_is_no_plateau():
 def test_a_thin_minimum_of_a_pattern_is_no_gap(caplog):
     counts = RNG.poisson(100.0 * np.broadcast_to(np.abs(np.arange(64) - 20.0), (64, 64)))
     assert counts[:, 20].sum() == 0
-    assert BadPixels("pattern", thinnest=2).of(counts) is None and not caplog.text
+    assert BadPixels("pattern", pattern=True).of(counts) is None and not caplog.text
     counts[:, 40:43] = 0
-    bad = BadPixels("pattern", thinnest=2).of(counts)
+    bad = BadPixels("pattern", pattern=True).of(counts)
     np.testing.assert_array_equal(np.flatnonzero(bad.all(0)), [40, 41, 42])
     # a frame of a surface has a shadow
     assert BadPixels("surface", surface=True).of(counts) is None
+
+
+def test_zeros_amid_counts_are_a_beam_stop(caplog):
+    counts = RNG.poisson(PEAK + 2)
+    counts[29:34, 30:35] = 0
+    bad = BadPixels("pattern", pattern=True).of(counts)
+    np.testing.assert_array_equal(np.argwhere(bad), np.argwhere(counts[26:40, 27:40] == 0) + [26, 27])
+    assert "25 pixels in rows 29 to 33, columns 30 to 34 never count" in caplog.text
+    assert BadPixels("hologram").of(counts) is None
+    # of the beam alone, beside a gap that is masked, and in a frame where there are zeros everywhere
+    around = np.hypot(X - 0.5, Y - 0.5)
+    one = np.where(around < 1, 0, RNG.poisson(1e5 / (1 + around**2 / 4) ** 2))
+    np.testing.assert_array_equal(np.argwhere(dark_regions(one, None)[0]), [[32, 32]])
+    gap = (X > 3) & (X < 6)
+    dead = np.where(gap, 0, counts)
+    np.testing.assert_array_equal(dark_regions(dead, gap)[0], bad & ~gap)
+    assert (RNG.poisson(PEAK)[:8] == 0).mean() > 0.1
+
+
+@pytest.mark.parametrize("photons", [1e2, 1e4, 1e6, 1e8])
+def test_a_pattern_keeps_the_zeros_it_has(photons):
+    """Speckles of random objects, rings of spheres of one size, and frames that are dim all over."""
+    ring = np.hypot(X - 0.3, Y + 0.2) * np.linspace(0.1, 0.6, 10)[:, None, None]
+    sphere = ((np.sin(ring) - ring * np.cos(ring)) / ring**3) ** 2
+    speckle = np.abs(np.fft.fftshift(np.fft.fft2(RNG.uniform(size=(50, 8, 8)) ** 3, (16, 16)))) ** 2
+    for means in (sphere, speckle, np.ones((10, 64, 64))):
+        shares = means / means.sum((1, 2), keepdims=True)
+        for counts in RNG.poisson(photons * shares):
+            dark, words = dark_regions(counts, None)
+            assert not dark.any() and words == ""
 
 
 def test_gaps_are_looked_for_until_there_is_light(caplog):
