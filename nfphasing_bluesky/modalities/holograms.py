@@ -16,17 +16,21 @@ from nfphasing_bluesky.physics.holography import (
     homogeneous_exit_wave,
     iterated_ctf,
 )
+from nfphasing_bluesky.physics.smooth_phase import smooth_phase
 
 SMALLEST_SIDE = 64
 
 REGULARISATIONS = ((1e-5, 3e-3), (0.02, 0.3))
 """(low, high) frequencies of the linear back-projections that a network sees."""
 
-ITERATED, AFTER = (1e-3, 0.2), (0, 1, 4)
+ITERATED, AFTER = (1e-3, 0.2), (1, 4)
 """Regularisation and iterations of the phases of strong objects that it sees."""
 
 LARGEST_PHASE_RAD = 0.05
 """Noise around nothing may be positive."""
+
+ROUNDS, STEPS = 3, 8
+"""Linearisations, and steps of conjugate gradients in each, of the estimate that the flow starts from."""
 
 LEAST_SCALE = 3e-3
 LEAST_SIGMA = 1e-4
@@ -82,27 +86,31 @@ def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) 
     sigma; noise; mask. The scale is the root mean square of the back-projection after one iteration. Masked
     pixels count as empty ones.
     """
-    contrast = torch.where(mask, 0.0, intensity - 1)
+    excess = torch.where(mask, 0.0, intensity - 1)
     number, ratio = geometry.fresnel_number, geometry.beta_over_delta.to(intensity)
-    linear = ctf_phase(contrast + 1, number, REGULARISATIONS, beta_over_delta=ratio)
-    iterated, left = iterated_ctf(
-        contrast + 1, number, ITERATED, AFTER, beta_over_delta=ratio, largest=LARGEST_PHASE_RAD
+    linear = ctf_phase(excess + 1, number, REGULARISATIONS, beta_over_delta=ratio)
+    iterated, _ = iterated_ctf(
+        excess + 1, number, ITERATED, AFTER, beta_over_delta=ratio, largest=LARGEST_PHASE_RAD
     )
-    scale = iterated[:, 1].square().mean((1, 2)).sqrt().clamp_min(LEAST_SCALE)
-    images = torch.cat([contrast[:, None], linear, iterated], 1) / scale[:, None, None, None]
+    scale = iterated[:, 0].square().mean((1, 2)).sqrt().clamp_min(LEAST_SCALE)
     deviation = sigma.clamp_min(LEAST_SIGMA)
+    smooth, left = smooth_phase(
+        excess + 1, deviation, mask, number, ratio, iterated[:, -1], scale, rounds=ROUNDS, steps=STEPS
+    )
+    images = torch.cat([excess[:, None], linear, iterated, smooth[:, None]], 1) / scale[:, None, None, None]
     unexplained = torch.where(mask, 0.0, torch.asinh(left / deviation / 2))
     noise = torch.where(mask, 0.0, deviation.log() / 3 + 1)
     rest = torch.stack([unexplained, noise, mask.to(images)], 1)
     return torch.cat([images, rest], 1), scale.log()
 
 
-CHANNELS = 1 + len(REGULARISATIONS) + len(AFTER) + 3
+ESTIMATE = 1 + len(REGULARISATIONS) + len(AFTER)
+CHANNELS = ESTIMATE + 4
 
 
 def last_estimate(batch: HologramBatch) -> Tensor:
     """(B, H, W) phase that the last iteration found, rad."""
-    return batch.channels[:, len(REGULARISATIONS) + len(AFTER)] * batch.log_scale.exp()[:, None, None]
+    return batch.channels[:, ESTIMATE] * batch.log_scale.exp()[:, None, None]
 
 
 def scalars(batch: HologramBatch) -> Tensor:

@@ -76,7 +76,7 @@ class Holography(Images):
     )
 
     def __init__(self, settings: ImageNetworkSettings | None = None) -> None:
-        self.settings = settings or ImageNetworkSettings(flow=WaveletFlowSettings(offset=True))
+        self.settings = settings or ImageNetworkSettings(flow=WaveletFlowSettings(offset=True, referred=True))
         side = self.settings.tile
         self.classes = (ClassSpec("object", ("phase_rad",), PHASE_RAD[:1], PHASE_RAD[1:]),)
         self.density_info = _info((side, side), None, False)
@@ -259,7 +259,12 @@ class Holography(Images):
     def network(self) -> nn.Module:
         """Untrained encoder and flow."""
         return ImagePosterior(
-            holograms.CHANNELS, holograms.EXTRAS, PHASE_RAD[:1], PHASE_RAD[1:], self.settings
+            holograms.CHANNELS,
+            holograms.EXTRAS,
+            PHASE_RAD[:1],
+            PHASE_RAD[1:],
+            self.settings,
+            reference=(holograms.ESTIMATE,),
         )
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:

@@ -112,8 +112,7 @@ class ImageDistribution:
         """One context a draw."""
         if len(frame) == len(self) and bool((frame == torch.arange(len(self), device=frame.device)).all()):
             return self.network.flow(self.features)
-        maps = tuple(m[frame] for m in self.features.maps)
-        return self.network.flow(ImageFeatures(maps, self.features.embedding[frame]))
+        return self.network.flow(self.features.at(frame))
 
 
 class ImagePosterior(nn.Module):
@@ -125,8 +124,9 @@ class ImagePosterior(nn.Module):
         lower: (C,) lower bounds of u.
         upper: (C,) upper bounds of u.
         settings: architecture.
-        reference: channels of the encoder's input that are estimates of u's channels, over their scales: the
-            flow then has the difference to learn; none for 0.
+        reference: channels of the encoder's input that are estimates of u's channels, over their scales; none
+            for 0. The flow's origin, so that it has the difference to learn, or what it follows where that is
+            good (`WaveletFlowSettings.referred`).
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ImagePosterior(nn.Module):
         reference: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self._reference = tuple(reference)
+        self._reference, self._followed = tuple(reference), settings.flow.referred
         encoder = settings.encoder.model_copy(update={"extras": extras})
         self.encoder = ImageEncoder(channels, encoder)
         self.flow: ImageFlow = build_image_flow(
@@ -157,15 +157,24 @@ class ImagePosterior(nn.Module):
         cut = tiles.cut(channels).movedim(-3, 1).flatten(0, 1)
         cut = cut.contiguous(memory_format=torch.channels_last)
         scalars = extra.repeat_interleave(len(tiles.corners), 0)
-        origin = self.origin(cut, scalars)
-        return ImageDistribution(self, self.encoder(cut, scalars), extra[:, : self.scaled], origin, tiles)
+        origin, features = self.origin(cut, scalars), self.encoder(cut, scalars)
+        if self._followed:
+            features = features._replace(reference=self._from_origin(cut, scalars, origin))
+        return ImageDistribution(self, features, extra[:, : self.scaled], origin, tiles)
 
     def origin(self, channels: Tensor, extra: Tensor) -> Tensor:
         """(B, C, H, W) coordinates of the reference."""
-        if self._reference:
-            u = channels[:, list(self._reference)] * extra[:, : self.scaled].exp()[..., None, None]
-            return self.box(self.box.clamped(u))[0]
+        if self._reference and not self._followed:
+            return self._estimate(channels, extra)
         return self.box(channels.new_zeros(len(channels), self.scaled, *channels.shape[-2:]))[0]
+
+    def _estimate(self, channels: Tensor, extra: Tensor) -> Tensor:
+        u = channels[:, list(self._reference)] * extra[:, : self.scaled].exp()[..., None, None]
+        return self.box(self.box.clamped(u))[0]
+
+    def _from_origin(self, channels: Tensor, extra: Tensor, origin: Tensor) -> Tensor:
+        """The reference in the flow's coordinates."""
+        return (self._estimate(channels, extra) - origin) * (-extra[:, : self.scaled]).exp()[..., None, None]
 
     def unbounded(self, u: Tensor, log_scale: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
         """The flow's coordinates of u (B, C, H, W), and log|det| (B,); `log_scale` is (B, C)."""

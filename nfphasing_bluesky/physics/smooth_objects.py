@@ -163,4 +163,4 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], right: Tensor, steps
 
 
 def _inner(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).flatten(1).sum(1)[:, None, None, None]
+    return (one * other).flatten(1).sum(1).reshape(-1, *(1,) * (one.ndim - 1))

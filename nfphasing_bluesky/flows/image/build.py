@@ -84,7 +84,7 @@ def _level(
     halvings = len(widths) - seen
     width, n = settings.widths[halvings - 1], channels if base else 3 * channels
     trunk = Trunk(widths[seen], 0 if base else channels, width, settings.blocks, coarse_scale=0.5**halvings)
-    gaussian = PixelGaussian(n, width, correlated=n <= MOST_CORRELATED)
+    gaussian = PixelGaussian(n, width, correlated=n <= MOST_CORRELATED, referred=settings.referred)
     count = settings.couplings
     if base:
         count = 2 * count if settings.base_couplings is None else settings.base_couplings

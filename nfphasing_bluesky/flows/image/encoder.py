@@ -16,11 +16,18 @@ class ImageFeatures(NamedTuple):
     """What a flow is conditioned on, for B images of H x W pixels.
 
     `maps` are (B, F, h, w), coarse to fine, the last one at H/2 x W/2, each twice as large as the one before.
-    `embedding` is (B, E): the maps' means over their pixels, for out-of-distribution scores.
+    `embedding` is (B, E): the maps' means over their pixels, for out-of-distribution scores. `reference` is
+    an estimate of the images, (B, C, H, W) in the flow's unbounded coordinates, for flows that follow one.
     """
 
     maps: tuple[Tensor, ...]
     embedding: Tensor
+    reference: Tensor | None = None
+
+    def at(self, rows: Tensor) -> "ImageFeatures":
+        """Those of some images."""
+        reference = None if self.reference is None else self.reference[rows]
+        return ImageFeatures(tuple(m[rows] for m in self.maps), self.embedding[rows], reference)
 
 
 class FilmBlock(nn.Module):

@@ -87,10 +87,11 @@ class ImageFlowDistribution:
             coloured.append(part)
         base, *details = coloured
         first, *others = self.flow.ordered_levels()
-        y, log_det = first.inverse(base, None, self.features.maps)
+        near, *nearby = self._references()
+        y, log_det = first.inverse(base, None, self.features.maps, near)
         log_prob = log_prob - log_det
-        for level, part in zip(others, details, strict=True):
-            part, log_det = level.inverse(part, y, self.features.maps)
+        for level, part, near in zip(others, details, nearby, strict=True):
+            part, log_det = level.inverse(part, y, self.features.maps, near)
             y = haar_merge(y, part)
             log_prob = log_prob - log_det
         if self.flow.box is not None:
@@ -132,13 +133,21 @@ class ImageFlowDistribution:
         """Noise before any whitening, and log|det| of each level, base first, for y (N, C, H, W)."""
         base, *details = split_levels(y, len(self.flow.feature_widths))
         first, *others = self.flow.ordered_levels()
-        results = [first(base, None, self.features.maps)]
+        near, *nearby = self._references()
+        results = [first(base, None, self.features.maps, near)]
         coarse = base
-        for k, (level, part) in enumerate(zip(others, details, strict=True)):
-            results.append(level(part, coarse, self.features.maps))
+        for k, (level, part, near) in enumerate(zip(others, details, nearby, strict=True)):
+            results.append(level(part, coarse, self.features.maps, near))
             if k + 1 < len(others):
                 coarse = haar_merge(coarse, part)
         return results
+
+    def _references(self) -> Sequence[Tensor | None]:
+        """Haar parts of the reference, base first."""
+        depth = len(self.flow.feature_widths)
+        if self.features.reference is None:
+            return [None] * (depth + 1)
+        return split_levels(self.features.reference.to(self.flow.working_dtype), depth)
 
     def _unbounded(self, u: Tensor) -> tuple[Tensor, Tensor]:
         if self.flow.box is None:
@@ -207,6 +216,11 @@ class ImageFlow(nn.Module):
         """Those of `ordered_levels`."""
         return [whitening for whitening in self.whitenings if isinstance(whitening, Whitening)]
 
+    @property
+    def referred(self) -> bool:
+        """Whether it follows a reference."""
+        return any(level.gaussian.followed for level in self.ordered_levels())
+
     @torch.no_grad()
     def settle(self, noise: Sequence[Tensor], embedding: Tensor) -> None:
         """Fit what is left to fit after training to noise of fresh true images.
@@ -245,6 +259,12 @@ class ImageFlow(nn.Module):
             raise SettingsError(
                 f"features have maps of {widths} channels, expected {self.feature_widths}, coarse to fine"
             )
+        if (features.reference is not None) != self.referred:
+            have = "no" if features.reference is None else "a"
+            raise SettingsError(
+                f"features have {have} reference, expected {'one' if self.referred else 'none'} for this "
+                "flow; see WaveletFlowSettings.referred"
+            )
         return ImageFlowDistribution(self, features)
 
 
@@ -255,7 +275,13 @@ class ImageLatentSampler(nn.Module):
         super().__init__()
         self.encoder, self.flow = encoder, flow
 
-    def forward(self, images: Tensor, scalars: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws (S, B, C, H, W) and log densities (S, B) of noise z, given (B, C_in, H, W) and (B, E)."""
-        distribution: ImageFlowDistribution = self.flow(self.encoder(images, scalars))
+    def forward(
+        self, images: Tensor, scalars: Tensor | None, z: Tensor, reference: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws (S, B, C, H, W) and log densities (S, B) of noise z.
+
+        Given images (B, C_in, H, W), scalars (B, E) and, for flows that follow one, a reference (B, C, H, W).
+        """
+        features = self.encoder(images, scalars)._replace(reference=reference)
+        distribution: ImageFlowDistribution = self.flow(features)
         return distribution.from_latent(z)

@@ -14,7 +14,9 @@ MAX_COUPLING = 10.0
 
 
 class PixelGaussian(nn.Module):
-    """z = M (x - mu) / s at every pixel, M unit lower triangular among its n coefficients.
+    """z = M (x - mu - g r) / s at every pixel, M unit lower triangular among its n coefficients.
+
+    r is a reference, an estimate of x that is made elsewhere, and g, from 0 to 1, how far to follow it.
 
     Predicted from a hidden map (N or B, width, h, w), by a layer that stays in float32 under autocast: mu has
     to be known to a part of s, and s can be a thousandth of mu.
@@ -23,13 +25,17 @@ class PixelGaussian(nn.Module):
         coefficients: n.
         width: channels of the hidden map.
         correlated: predict M; it is the identity otherwise.
+        referred: there is an r, and a g is predicted.
     """
 
-    def __init__(self, coefficients: int, width: int, correlated: bool = True) -> None:
+    def __init__(
+        self, coefficients: int, width: int, correlated: bool = True, referred: bool = False
+    ) -> None:
         super().__init__()
         self.coefficients = n = coefficients
         self.off_diagonal = n * (n - 1) // 2 if correlated else 0
-        self.head = nn.Conv2d(width, 2 * n + self.off_diagonal, 1)
+        self.followed = n if referred else 0
+        self.head = nn.Conv2d(width, 2 * n + self.off_diagonal + self.followed, 1)
         start_at_zero(self.head)
 
     @torch.no_grad()
@@ -42,27 +48,30 @@ class PixelGaussian(nn.Module):
         bias = self.head.get_parameter("bias")
         bias[: start.numel()] = start
 
-    def _predict(self, hidden: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, hidden: Tensor, x: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Location and log scale (N, n, h, w), strict lower triangle of M (N, n (n - 1) / 2, h, w)."""
         n = self.coefficients
         with full_precision(x):
             raw = self.head(functional.silu(hidden).to(self.head.weight.dtype)).to(x.dtype)
-        location, log_scale, off = repeat_draws(raw, x).split([n, n, self.off_diagonal], dim=1)
+        parts = [n, n, self.off_diagonal, self.followed]
+        location, log_scale, off, gate = repeat_draws(raw, x).split(parts, dim=1)
+        if self.followed and reference is not None:
+            location = location + torch.sigmoid(gate) * repeat_draws(reference, x)
         off = soft_clamp(off, -MAX_COUPLING, MAX_COUPLING)
         return location, soft_clamp(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE), off
 
-    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardise (N, n, h, w): z and log|det| (N,)."""
-        location, log_scale, off = self._predict(hidden, x)
+    def forward(self, x: Tensor, hidden: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Standardise (N, n, h, w), given r (B, n, h, w): z and log|det| (N,)."""
+        location, log_scale, off = self._predict(hidden, x, reference)
         z = (x - location) * torch.exp(-log_scale)
         if self.off_diagonal:
             rows = z.unbind(1)
             z = torch.stack([rows[i] + _row(off, i, rows[:i]) for i in range(len(rows))], dim=1)
         return z, -log_scale.sum(dim=(1, 2, 3))
 
-    def inverse(self, z: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, hidden: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Undo it, by forward substitution."""
-        location, log_scale, off = self._predict(hidden, z)
+        location, log_scale, off = self._predict(hidden, z, reference)
         if self.off_diagonal:
             solved: list[Tensor] = []
             for i, row in enumerate(z.unbind(1)):

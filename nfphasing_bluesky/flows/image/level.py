@@ -39,27 +39,40 @@ class Level(nn.Module):
     def _ordered(self) -> list[ImageTransform]:
         return [t for t in self.transforms if isinstance(t, ImageTransform)]
 
-    def forward(self, x: Tensor, coarse: Tensor | None, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        coarse: Tensor | None,
+        maps: tuple[Tensor, ...],
+        reference: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Coefficients (N, n, h, w) to noise, and log|det| (N,).
 
         Args:
             x: the coefficients.
             coarse: (N, C, h, w) the coarser image; None at the base.
             maps: of the encoder, (B, F, h, w) each.
+            reference: an estimate of the coefficients, (B, n, h, w).
         """
         hidden = self._hidden(coarse, maps)
-        x, total = self.gaussian(x, hidden)
+        x, total = self.gaussian(x, hidden, reference)
         for transform in self._ordered():
             x, log_det = transform(x, hidden)
             total = total + log_det
         return x, total
 
-    def inverse(self, z: Tensor, coarse: Tensor | None, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self,
+        z: Tensor,
+        coarse: Tensor | None,
+        maps: tuple[Tensor, ...],
+        reference: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Noise to coefficients, in one pass."""
         hidden = self._hidden(coarse, maps)
         total = z.new_zeros(z.shape[0])
         for transform in reversed(self._ordered()):
             z, log_det = transform.inverse(z, hidden)
             total = total + log_det
-        x, log_det = self.gaussian.inverse(z, hidden)
+        x, log_det = self.gaussian.inverse(z, hidden, reference)
         return x, total + log_det

@@ -62,6 +62,7 @@ class WaveletFlowSettings(Settings):
         base_couplings: of the coarsest image; None for twice as many as a level's.
         coupling_blocks: residual blocks of a coupling's own network.
         offset: let the features say how well the image's mean is known (`Offset`).
+        referred: follow the features' reference where it is good (`PixelGaussian`).
     """
 
     flow: Literal["wavelet"] = "wavelet"
@@ -74,3 +75,4 @@ class WaveletFlowSettings(Settings):
     base_couplings: Annotated[int, Field(ge=0, le=64)] | None = None
     coupling_blocks: Annotated[int, Field(ge=0, le=16)] = 1
     offset: bool = False
+    referred: bool = False

@@ -18,6 +18,7 @@ FLOWS = {
     "wavelet, splines, box": (WaveletFlowSettings(**WAVELET, kind="spline", bins=4), 1, True),
     "wavelet, gaussian alone": (WaveletFlowSettings(widths=(8, 8), couplings=0), 2, False),
     "wavelet, offset": (WaveletFlowSettings(**WAVELET, offset=True), 2, False),
+    "wavelet, referred, box": (WaveletFlowSettings(**WAVELET, referred=True), 2, True),
 }
 
 
@@ -29,6 +30,15 @@ def unsettle(module: nn.Module, scale: float = 0.3) -> nn.Module:
             fan = parameter[0].numel() if parameter.ndim > 1 else 1
             parameter += scale * torch.randn(parameter.shape, generator=seeded) / max(1.0, fan**0.5)
     return module
+
+
+def reference_for(flow: nn.Module, batch: int, size: int, seed: int = 11) -> torch.Tensor | None:
+    """What a flow that follows a reference is given; None for others."""
+    if not flow.referred:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randn(batch, flow.channels, size, size, generator=generator, dtype=torch.float64)
+    return made.to(flow.dtype)
 
 
 def make_flow(name: str, feature_widths=(8, 8)) -> nn.Module:

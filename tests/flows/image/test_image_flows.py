@@ -18,7 +18,7 @@ from nfphasing_bluesky.flows.image import (
 )
 from nfphasing_bluesky.flows.image.gaussian import MAX_COUPLING, PixelGaussian
 from nfphasing_bluesky.flows.transforms import soft_clamp
-from tests.flows.image.subjects import BOUNDS, FLOWS, make_flow
+from tests.flows.image.subjects import BOUNDS, FLOWS, make_flow, reference_for
 
 S, B, SIZE = 3, 2, 16
 
@@ -30,7 +30,13 @@ def features_for(flow, dtype=torch.float32, size=SIZE, batch=B, seed=3):
         torch.randn(batch, width, n, n, generator=generator, dtype=torch.float64).to(dtype)
         for width, n in zip(flow.feature_widths, (size >> k for k in range(depth, 0, -1)), strict=True)
     )
-    return ImageFeatures(maps, torch.cat([m.mean((-2, -1)) for m in maps], dim=1))
+    embedding = torch.cat([m.mean((-2, -1)) for m in maps], dim=1)
+    return ImageFeatures(maps, embedding, reference_for(flow, batch, size))
+
+
+def seen(flow, encoder, images, scalars):
+    """What an encoder makes of images, and the reference of a flow that follows one."""
+    return encoder(images, scalars)._replace(reference=reference_for(flow, B, SIZE))
 
 
 def noise(flow, *shape, dtype=torch.float32, size=SIZE, seed=0):
@@ -146,7 +152,7 @@ def test_given_noise_makes_draws_independent_of_the_batch(image_flow):
     z = noise(image_flow, S, B)
     together, log_prob = image_flow(features).from_latent(z)
     for b in range(B):
-        one = ImageFeatures(tuple(m[b : b + 1] for m in features.maps), features.embedding[b : b + 1])
+        one = features.at(torch.tensor([b]))
         for s in range(S):
             alone, log_prob_alone = image_flow(one).from_latent(z[s, b : b + 1])
             torch.testing.assert_close(alone[0], together[s, b], rtol=1e-3, atol=1e-4)
@@ -169,7 +175,7 @@ def test_gradients_reach_every_weight_through_density_and_draws(image_flow, enco
     images, scalars = torch.randn(B, 2, SIZE, SIZE), torch.randn(B, 3)
 
     def distribution():
-        return image_flow(encoder(images, scalars))
+        return image_flow(seen(image_flow, encoder, images, scalars))
 
     u = distribution().sample()
     for loss in (
@@ -198,9 +204,9 @@ def test_a_state_dict_carries_everything(image_flow):
 def test_autocast_keeps_densities_in_float32(image_flow, encoder):
     images, scalars = torch.randn(B, 2, SIZE, SIZE), torch.randn(B, 3)
     z = noise(image_flow, S, B)
-    exact = image_flow(encoder(images, scalars)).from_latent(z)
+    exact = image_flow(seen(image_flow, encoder, images, scalars)).from_latent(z)
     with torch.autocast("cpu", torch.bfloat16):
-        features = encoder(images, scalars)
+        features = seen(image_flow, encoder, images, scalars)
         u, log_prob = image_flow(features).from_latent(z)
         back, log_det = image_flow(features).to_latent(u)
         terms = image_flow(features).level_log_probs(u)
@@ -216,9 +222,12 @@ def test_autocast_keeps_densities_in_float32(image_flow, encoder):
 def test_drawing_exports(name, encoder):
     flow = make_flow(name, encoder.widths)
     sampler = ImageLatentSampler(encoder, flow).eval()
-    inputs = (torch.randn(B, 2, SIZE, SIZE), torch.randn(B, 3), noise(flow, S, B))
-    program = torch.export.export(sampler, inputs)
-    again = (torch.randn(B, 2, SIZE, SIZE), torch.randn(B, 3), noise(flow, S, B, seed=5))
+
+    def inputs(seed):
+        reference = reference_for(flow, B, SIZE, seed)
+        return torch.randn(B, 2, SIZE, SIZE), torch.randn(B, 3), noise(flow, S, B, seed=seed), reference
+
+    program, again = torch.export.export(sampler, inputs(0)), inputs(5)
     for got, expected in zip(program.module()(*again), sampler(*again), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
@@ -272,6 +281,30 @@ def test_the_gaussian_of_a_pixel_has_the_density_and_covariance_of_its_matrix():
     expected = torch.distributions.MultivariateNormal(location, factor @ factor.T).log_prob(x.flatten(1))
     log_prob = -0.5 * (z.square() + math.log(2 * math.pi)).sum((1, 2, 3)) + log_det
     torch.testing.assert_close(log_prob, expected)
+
+
+def test_a_reference_is_followed_as_far_as_the_features_say():
+    n, width = 2, 4
+    gaussian = PixelGaussian(n, width, referred=True).double()
+    torch.nn.init.normal_(gaussian.head.weight)
+    hidden, x = torch.randn(5, width, 3, 3).double(), torch.randn(5, n, 3, 3).double()
+    nothing = torch.zeros_like(x)
+    reference = torch.randn_like(x)
+    followed = gaussian.inverse(nothing, hidden, reference)[0] - gaussian.inverse(nothing, hidden, nothing)[0]
+    gate = followed / reference
+    expected = torch.sigmoid(gaussian.head(torch.nn.functional.silu(hidden))[:, -n:])
+    torch.testing.assert_close(gate, expected)
+    back = gaussian(gaussian.inverse(x, hidden, reference)[0], hidden, reference)[0]
+    torch.testing.assert_close(back, x)
+    assert not torch.allclose(gaussian(x, hidden, reference)[0], gaussian(x, hidden, nothing)[0])
+
+
+def test_a_reference_that_is_missing_or_not_wanted_is_refused():
+    follows, plain = make_flow("wavelet, referred, box"), make_flow("wavelet")
+    with pytest.raises(SettingsError, match="features have no reference, expected one"):
+        follows(features_for(follows)._replace(reference=None))
+    with pytest.raises(SettingsError, match="features have a reference, expected none"):
+        plain(features_for(plain)._replace(reference=torch.zeros(B, 1, SIZE, SIZE)))
 
 
 def test_wrong_shapes_say_what_was_expected():
