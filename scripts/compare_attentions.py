@@ -99,7 +99,7 @@ def milliseconds(modality: Holography, network: nn.Module) -> float:
 
 def candidates(tile: int, seed: int) -> Iterator[Candidate]:
     """Names, seeds and settings of what is compared."""
-    flow = WaveletFlowSettings(offset=True)
+    flow = WaveletFlowSettings(offset=True, referred=True)
     for kind in Attention:
         encoder = ImageEncoderSettings(attention=kind)
         yield f"{kind}", seed, ImageNetworkSettings(tile=tile, encoder=encoder, flow=flow)

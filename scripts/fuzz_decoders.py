@@ -39,6 +39,7 @@ with atheris.instrument_imports(include=["nfphasing_bluesky"]):
 
 READERS = (
     wire.unpack_document,
+    wire.waited_s,
     read_request,
     lambda data: FrameResult.from_message(wire.unpack(data)),
     lambda data: ObjectResult.from_message(wire.unpack(data)),

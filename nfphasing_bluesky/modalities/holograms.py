@@ -82,9 +82,9 @@ def expected(phase: Tensor, geometry: Hologram) -> Tensor:
 def context(intensity: Tensor, sigma: Tensor, mask: Tensor, geometry: Hologram) -> tuple[Tensor, Tensor]:
     """Channels (B, C, H, W) and log scale (B,).
 
-    Contrast, linear and iterated back-projections over the scale; what the last one does not explain over
-    sigma; noise; mask. The scale is the root mean square of the back-projection after one iteration. Masked
-    pixels count as empty ones.
+    Contrast, linear and iterated back-projections and the smooth phase over the scale; what the last does not
+    explain over sigma; noise; mask. The scale is the root mean square of the back-projection after one
+    iteration. Masked pixels count as empty ones.
     """
     excess = torch.where(mask, 0.0, intensity - 1)
     number, ratio = geometry.fresnel_number, geometry.beta_over_delta.to(intensity)
@@ -109,7 +109,7 @@ CHANNELS = ESTIMATE + 4
 
 
 def last_estimate(batch: HologramBatch) -> Tensor:
-    """(B, H, W) phase that the last iteration found, rad."""
+    """(B, H, W) smooth phase, rad."""
     return batch.channels[:, ESTIMATE] * batch.log_scale.exp()[:, None, None]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, ModelError, Parameter
 from nfphasing_bluesky.flows.image import WaveletFlowSettings
 from nfphasing_bluesky.modalities import holograms
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
@@ -83,8 +83,18 @@ class Holography(Images):
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Holography":
-        """Make it from what a card and weights hold."""
-        return cls(ImageNetworkSettings(**network) if network else None)
+        """Make it from what a card and weights hold.
+
+        Raises:
+            ModelError: they are older than smooth phases, which the network would take for something else.
+        """
+        made = cls(ImageNetworkSettings(**network) if network else None)
+        if not made.settings.flow.referred:
+            raise ModelError(
+                "a model of holography whose flow follows no smooth phase (referred=false), expected one "
+                "that does: it was trained on other channels than holograms have now; train it again"
+            )
+        return made
 
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
@@ -137,7 +147,7 @@ class Holography(Images):
         return self.sample_prior(n, generator, inner)
 
     def parts(self, batch: HologramBatch, generator: torch.Generator) -> HologramBatch:
-        """A tile of each frame; the surroundings are what the last back-projection shows."""
+        """A tile of each frame; the surroundings are what the smooth phase shows."""
         if batch.surroundings is not None:
             return batch
         corner = tile_corners(len(batch), batch.intensity.shape[1:], self.settings.tile, generator)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, Origin
+from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, ModelError, Origin
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.holograms import expected
 from nfphasing_bluesky.physics.holography import hologram, homogeneous_exit_wave, projected_density
@@ -36,6 +36,13 @@ def frame(geometry=GEOMETRY, **changes) -> Frame:
     intensity = hologram(wave, geometry.fresnel_number)[0].numpy()
     given = {"intensity": intensity, "geometry": geometry, "origin": Origin(label="holo"), **changes}
     return Frame(**given)
+
+
+def test_a_model_of_other_channels_is_refused(subject):
+    network = subject.settings.model_dump(mode="json")
+    assert type(subject).build(network, {}).settings == subject.settings
+    with pytest.raises(ModelError, match="trained on other channels .* train it again"):
+        type(subject).build({**network, "flow": {**network["flow"], "referred": False}}, {})
 
 
 def test_a_tile_sees_the_light_of_its_surroundings(subject, simulated):
