@@ -80,9 +80,10 @@ def detector(texts: list[str] | None) -> Any:
     texts = [text for text in texts or () if text.partition("=")[0].strip() != "saturation"]
     if not texts:
         return None
+    from nfphasing_bluesky.documents.grazing import NAMES as OF_A_SURFACE
     from nfphasing_bluesky.documents.grazing import grazing_geometry, is_grazing, of_the_detector
     from nfphasing_bluesky.documents.holograms import NAMES, TELLING, hologram_geometry
-    from nfphasing_bluesky.documents.patterns import detector_of
+    from nfphasing_bluesky.documents.patterns import DETECTOR_NAMES, detector_of
 
     try:
         values = {
@@ -96,6 +97,9 @@ def detector(texts: list[str] | None) -> Any:
         if unknown := ", ".join(sorted(set(values) - set(NAMES))):
             raise typer.BadParameter(f"{unknown}, expected for holograms some of {', '.join(NAMES)}")
         return hologram_geometry({name: value[0] for name, value in values.items()}, "--geometry", advice)
+    names = (*DETECTOR_NAMES, *OF_A_SURFACE)
+    if unknown := ", ".join(sorted(set(values) - set(names))):
+        raise typer.BadParameter(f"{unknown}, expected some of {', '.join(names)}")
     made = detector_of(of_the_detector(values), "--geometry", advice)
     return grazing_geometry(values, made, "--geometry") if is_grazing(values) else made
 

@@ -1,5 +1,6 @@
 """Geometries of grazing incidence: of a detector behind a surface, and of the two cuts through its frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,28 @@ from nfphasing_bluesky.core.errors import GeometryError
 FloatArray = NDArray[np.floating]
 STEEPEST_RAD = np.radians(10.0)
 """Largest incidence angle that counts as grazing."""
+
+
+WAVELENGTHS_M = (1e-12, 1e-8)
+DISTANCES_M = (1e-3, 300.0)
+PIXELS_M = (1e-7, 1e-2)
+"""Lengths that a beam, a sample's distance and a detector may have; others are in another unit."""
+
+
+def check_length(name: str, value: object, lengths: Sequence[float], range_m: tuple[float, float]) -> None:
+    """Raise GeometryError for lengths that are not positive, or hardly in metres: errors name `value`."""
+    low, high = range_m
+    if not all(np.isfinite(length) and length > 0 for length in lengths):
+        raise GeometryError(f"{name}={value!r}, expected positive lengths in metres")
+    wrong = next((length for length in lengths if not low <= length <= high), None)
+    if wrong is None:
+        return
+    units = (("angstrom", 1e-10), ("nm", 1e-9)) if high < PIXELS_M[0] else (("um", 1e-6), ("mm", 1e-3))
+    meant = [f"{wrong:g} {unit} are {wrong * f:g} m" for unit, f in units if low <= wrong * f <= high]
+    raise GeometryError(
+        f"{name}={value!r}, expected {low:g} to {high:g} m: give it in metres"
+        + (f"; {' or '.join(meant)}" if meant else "")
+    )
 
 
 def check_incidence(incidence_rad: float) -> None:
@@ -52,12 +75,9 @@ class GrazingGeometry:
     q_y_inv_angstrom: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("wavelength_m", "distance_m"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise GeometryError(f"{name}={value!r}, expected a positive length in metres")
-        if not all(np.isfinite(p) and p > 0 for p in self.pixel_size_m):
-            raise GeometryError(f"pixel_size_m={self.pixel_size_m!r}, expected two positive lengths, m")
+        check_length("wavelength_m", self.wavelength_m, [self.wavelength_m], WAVELENGTHS_M)
+        check_length("distance_m", self.distance_m, [self.distance_m], DISTANCES_M)
+        check_length("pixel_size_m", self.pixel_size_m, self.pixel_size_m, PIXELS_M)
         if not np.isfinite([*self.beam_px, self.normal_rad]).all():
             raise GeometryError(
                 f"beam_px={self.beam_px!r}, normal_rad={self.normal_rad!r}, expected finite numbers"
@@ -94,8 +114,7 @@ class GrazingCutsGeometry:
 
     def __post_init__(self) -> None:
         check_incidence(self.incidence_rad)
-        if not (np.isfinite(self.wavelength_m) and self.wavelength_m > 0):
-            raise GeometryError(f"wavelength_m={self.wavelength_m!r}, expected a positive length in metres")
+        check_length("wavelength_m", self.wavelength_m, [self.wavelength_m], WAVELENGTHS_M)
         for name in ("q_y_inv_angstrom", "exit_rad"):
             values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.ndim != 1 or values.size < 2 or not np.isfinite(values).all() or values[0] < 0:

@@ -17,6 +17,9 @@ from nfphasing_bluesky.core import DetectorGeometry, GeometryError, GrazingGeome
 ANGLES = ("incidence_rad", "incidence_degree")
 _SIZES = {"normal_rad": 1, "rows_up": 1, "exit_degree": 2, "q_y_inv_angstrom": 2} | dict.fromkeys(ANGLES, 1)
 
+NAMES = tuple(_SIZES)
+"""What a surface has beside its detector."""
+
 
 def is_grazing(said: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether what is said of a geometry has an incidence angle."""

@@ -22,8 +22,8 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.documents.keys import Document, bounds_said, own_metadata
 from nfphasing_bluesky.documents.units import inverse_angstrom, radians
 
-SAME_PLACE = 1e-3
-"""Distance of two points that are one, over the distance of a planned point from its neighbours."""
+SAME_PLACE = 0.1
+"""Distance of a readback from the planned place that it is of, at most, over that of planned neighbours."""
 
 
 def points_of(start: Document, settings: StreamSettings) -> PointScan | None:

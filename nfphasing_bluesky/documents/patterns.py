@@ -23,6 +23,11 @@ _SIZES = {
 }
 
 
+DETECTOR_NAMES = tuple(_SIZES)
+"""What `detector_of` takes."""
+_SAME_CENTRE_PX = 0.01
+
+
 def holds_pattern(names: Collection[str]) -> bool:
     """Return whether things of these names are 2-D small-angle patterns."""
     return any(name in names for name in (*Q_NAMES, *PLAIN_Q_NAMES, *CENTRE_NAMES))
@@ -37,7 +42,7 @@ def detector_of(values: Mapping[str, object], where: str, advice: str) -> Detect
         advice: what it says to do.
 
     Raises:
-        GeometryError: too little is known, or a value that cannot be.
+        GeometryError: too little is known, two centres that are not one, or a value that cannot be.
     """
     found = {name: _row(values[name], name, size, where) for name, size in _SIZES.items() if name in values}
     missing = [name for name in ("wavelength_m", "distance_m", "pixel_size_m") if name not in found]
@@ -52,6 +57,12 @@ def detector_of(values: Mapping[str, object], where: str, advice: str) -> Detect
         if centre is None
         else tuple((c + 0.5) * p for c, p in zip(centre, pixel, strict=True))
     )
+    other = found.get("poni_m", poni)
+    if any(abs(a - b) > _SAME_CENTRE_PX * p for a, b, p in zip(poni, other, pixel, strict=True)):
+        raise GeometryError(
+            f"{where}: beam_center_px={list(centre or ())} and poni_m={list(other)} are two places, expected "
+            "one; leave one out"
+        )
     return DetectorGeometry(
         wavelength_m=found["wavelength_m"][0],
         distance_m=found["distance_m"][0],

@@ -10,6 +10,7 @@ density, roughness and absorption of the substrate, q offset and footprint.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -164,17 +165,11 @@ def bounds_of(known: Mapping[str, tuple[float, float]], label: str) -> tuple[Ten
         FrameError: an unknown quantity, inverted bounds, or bounds beyond what the model has learnt.
     """
     lower, upper = widest()
-    layers = torch.ones(len(CLASSES), dtype=torch.bool)
+    layers = _layers_of(known, label)
     for name, (low, high) in known.items():
         if name == LAYERS:
-            _check(label, name, low, high, 0, MOST_LAYERS)
-            layers = torch.tensor([low <= k <= high for k in range(len(CLASSES))])
             continue
-        if name not in NAMES:
-            raise FrameError(
-                f"{label}: bounds of {name!r}, expected a parameter: {LAYERS}, {', '.join(NAMES[:3])}, ..., "
-                f"{', '.join(q.name for q in COMMON)}"
-            )
+        _check_name(label, name, known)
         place = NAMES.index(name)
         quantity = QUANTITIES[place]
         _check(label, name, low, high, quantity.lower, quantity.upper)
@@ -183,6 +178,40 @@ def bounds_of(known: Mapping[str, tuple[float, float]], label: str) -> tuple[Ten
     wide = widest()
     least = 1e-4 * (wide[1] - wide[0])
     return lower, torch.maximum(upper, lower + least), layers
+
+
+def _layers_of(known: Mapping[str, tuple[float, float]], label: str) -> Tensor:
+    """(K,) bool, numbers of layers that are possible."""
+    low, high = known.get(LAYERS, (0, MOST_LAYERS))
+    _check(label, LAYERS, low, high, 0, MOST_LAYERS)
+    layers = torch.tensor([low <= k <= high for k in range(len(CLASSES))])
+    if not layers.any():
+        raise FrameError(
+            f"{label}: bounds of {LAYERS} are {low:g} to {high:g}, expected a whole number among them"
+        )
+    return layers
+
+
+def _check_name(label: str, name: str, known: Mapping[str, tuple[float, float]]) -> None:
+    """Raise FrameError for what is no parameter, or that of a layer that there can't be."""
+    of_layer = re.fullmatch(r"(?:thickness|density|roughness|absorption)_(\d+)_\w+", name)
+    layer = int(of_layer.group(1)) if of_layer else 0
+    if layer > MOST_LAYERS:
+        raise FrameError(
+            f"{label}: bounds of {name}, of layer {layer}, expected at most {MOST_LAYERS} layers: the model "
+            "holds no more; join layers that look alike, or use another model"
+        )
+    if name not in NAMES:
+        raise FrameError(
+            f"{label}: bounds of {name!r}, expected a parameter: {LAYERS}, {', '.join(NAMES[:PER_LAYER])}, "
+            f"..., {', '.join(q.name for q in COMMON)}"
+        )
+    low, high = known.get(LAYERS, (0, MOST_LAYERS))
+    if layer > high:
+        raise FrameError(
+            f"{label}: bounds of {name}, of layer {layer}, but of {LAYERS} as {low:g} to {high:g}; leave one "
+            "of the two out"
+        )
 
 
 def _check(label: str, name: str, low: float, high: float, least: float, most: float) -> None:

@@ -1,5 +1,6 @@
 """What a plan hears of the reconstruction of its own run."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.streaming.protocol import Counts, FrameResult
 
 _LOOK_EVERY_S = 0.02
+HAVE_IT = 0.95
+"""Share of the draws in which a quantity exists, at least, for it to be known."""
 
 
 class Source(Protocol):
@@ -43,12 +46,17 @@ class Latest:
     def half_width(self, quantity: str) -> float:
         """Half of the central 95 % of a quantity, in its unit.
 
+        It is infinite where over a twentieth of the draws have no such quantity, as the thickness of a layer
+        that may not be there: what the others say of it is no 95 %.
+
         Raises:
             SettingsError: the model has no such quantity.
         """
         if quantity not in self.result.intervals:
             names = ", ".join(sorted(self.result.intervals))
             raise SettingsError(f"the posterior has no {quantity!r}, expected one of {names}")
+        if self.result.shares.get(quantity, 1.0) < HAVE_IT:
+            return math.inf
         low, high = self.result.intervals[quantity]
         return 0.5 * (high - low)
 

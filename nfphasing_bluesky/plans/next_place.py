@@ -53,7 +53,7 @@ def scan_where_it_tells_most(
     Args:
         detectors: to be read at each point.
         motor: what to move.
-        places: increasing; the run's `nfphasing.points.planned` must be the same.
+        places: increasing; they become the run's `nfphasing.points.planned`.
         quantity: parameter of the model.
         tolerance: half of the interval's width, in the quantity's unit.
         source: the callback that reconstructs this run.
@@ -64,11 +64,16 @@ def scan_where_it_tells_most(
         in_a_row: how many posteriors, one after the other, must be narrow enough.
 
     Raises:
-        SettingsError: places that do not increase, or fewer than `begin`; an unknown quantity.
+        SettingsError: places that do not increase, or fewer than `begin`; a tolerance that is not positive;
+            other places planned in the metadata; an unknown quantity.
     """
     where = np.asarray(places, dtype=np.float64)
     if where.size < begin or begin < 2 or np.any(np.diff(where) <= 0):
         raise SettingsError(f"{where.size} places, expected at least begin={begin} >= 2, increasing")
+    if not tolerance > 0 or in_a_row < 1:
+        raise SettingsError(
+            f"tolerance={tolerance}, in_a_row={in_a_row}, expected a positive tolerance, and at least 1"
+        )
     metadata = {
         "plan_name": "scan_where_it_tells_most",
         "detectors": [detector.name for detector in detectors],
@@ -76,13 +81,13 @@ def scan_where_it_tells_most(
         "num_points": where.size,
         "quantity": quantity,
         "tolerance": tolerance,
-        **(md or {}),
+        **_planned(md or {}, where),
     }
 
     def inner() -> Generator[Any, Any, Measured]:
         left = np.ones(where.size, bool)
         queue = [int(i) for i in np.unique(np.linspace(0, where.size - 1, begin).round())]
-        narrow = points = 0
+        narrow = points = seen = 0
         latest: Latest | None = None
         with Listening(source) as heard:
             while left.any():
@@ -95,13 +100,31 @@ def scan_where_it_tells_most(
                     continue
                 yield from heard.settle(patience_s)
                 latest = heard.latest()
-                good = latest is not None and latest.trusted and latest.half_width(quantity) <= tolerance
+                if latest is None or latest.result.seq_num == seen:
+                    continue
+                seen = latest.result.seq_num
+                good = latest.trusted and latest.half_width(quantity) <= tolerance
                 narrow = narrow + 1 if good else 0
                 if narrow >= in_a_row:
                     return Measured(points, True, latest)
         return Measured(points, False, latest)
 
     return (yield from within_run(inner(), [*detectors, motor], metadata))
+
+
+def _planned(md: Mapping[str, Any], where: NDArray[np.float64]) -> dict[str, Any]:
+    """Metadata whose points are planned at the places; raises SettingsError where others are."""
+    own = md.get("nfphasing", {})
+    if "points" not in own:
+        return dict(md)
+    said = np.sort(np.asarray(own["points"].get("planned", where), dtype=np.float64).ravel())
+    if said.shape != where.shape or not np.allclose(said, where):
+        raise SettingsError(
+            f"nfphasing.points.planned has {said.size} places, expected the {where.size} of the scan: one "
+            "is chosen by what is predicted there; leave it out, it is filled in"
+        )
+    points = {**own["points"], "planned": where.tolist()}
+    return {**md, "nfphasing": {**own, "points": points}}
 
 
 def _next(where: NDArray[np.float64], left: NDArray[np.bool_], latest: Latest | None, noise: Noise) -> int:

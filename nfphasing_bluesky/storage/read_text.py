@@ -1,5 +1,6 @@
 """Curves from text: two to four columns among headers, footers and comments of any kind."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import StorageError
+from nfphasing_bluesky.core import GeometryError, StorageError
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
-from nfphasing_bluesky.storage.units import q_scale_from_header
+from nfphasing_bluesky.storage.units import heads_an_angle, q_scale_from_header
+
+log = logging.getLogger(__name__)
 
 _COMMENT = re.compile(r"\s*(#|!|%|//|\"|')")
 _MSVC_NAN = re.compile(r"-?1\.#(IND|QNAN|INF)\d*", re.IGNORECASE)
@@ -35,12 +38,33 @@ def read_text(path: Path, options: ReadOptions) -> list[Columns]:
     has no more).
 
     Raises:
+        GeometryError: its first column is headed as an angle, and nobody says which.
         StorageError: there is no table, it is cut short, or a row in it cannot be read.
     """
     lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
     table = _table([row for row in map(_row, range(1, len(lines) + 1), lines) if row], path)
     _check_declared_length(lines, len(table), path)
-    return [_pick(table, path, options, q_scale_from_header([line for line in lines if not _is_plain(line)]))]
+    scale = q_scale_from_header([line for line in lines if not _is_plain(line)])
+    if scale is None and options.q_unit is None:
+        _check_heading(lines, table, path)
+    return [_pick(table, path, options, scale)]
+
+
+def _check_heading(lines: list[str], table: NDArray[np.float64], path: Path) -> None:
+    """Raise GeometryError where the line above the table calls its first column an angle."""
+    first = next(i for i, line in enumerate(lines) if (row := _row(i + 1, line)) and _begins(row, table))
+    above = [line for line in lines[:first] if line.strip()]
+    if above and (angle := heads_an_angle(above[-1], table.shape[1])):
+        raise GeometryError(
+            f"{path}: its first column is headed {angle!r}, an angle, expected q; pass "
+            "q_unit='two_theta_degree' or 'theta_degree' and wavelength_angstrom=, or q_unit='1/angstrom' to "
+            "insist"
+        )
+
+
+def _begins(row: _Row, table: NDArray[np.float64]) -> bool:
+    """Return whether a row is the first one of a table."""
+    return row.values is not None and np.array_equal(row.values, table[0], equal_nan=True)
 
 
 def _is_plain(line: str) -> bool:
@@ -123,6 +147,12 @@ def _pick(table: NDArray[np.float64], path: Path, options: ReadOptions, scale: f
             f"{path}: columns={chosen} do not fit a table of {available} columns, expected two to four of "
             f"0 to {available - 1} for q, I, sigma, dq"
         )
+    if options.columns is None and available == 4 and _like_a_resolution(table[:, 0], table[:, 3]):
+        log.warning(
+            "%s: the fourth column looks like a resolution and is not taken; columns=(0, 1, 2, 3) takes it, "
+            "as a standard deviation (a full width at half maximum is 2.355 of these)",
+            path,
+        )
     q, intensity, *rest = (table[:, column] for column in chosen)
     return Columns(
         q=q,
@@ -131,3 +161,13 @@ def _pick(table: NDArray[np.float64], path: Path, options: ReadOptions, scale: f
         dq=rest[1] if len(rest) > 1 else None,
         q_scale=scale,
     )
+
+
+def _like_a_resolution(q: NDArray[np.float64], column: NDArray[np.float64]) -> bool:
+    """Return whether a column may be dq: positive, below q but for a few points, and even."""
+    known = np.isfinite(column)
+    positive, below = column[known] > 0, column[known] < q[known]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.abs(np.diff(np.log(column[known])))
+    even = step.size > 0 and float(np.median(step)) < 0.1
+    return bool(positive.all() and below.size and below.mean() > 0.8 and even)

@@ -51,6 +51,19 @@ def q_scale_from_header(lines: list[str]) -> float | None:
     return None
 
 
+_ANGLE = re.compile(
+    r"\W*((?:2|two)[-_ ]?th(?:eta)?|tth|2[\u03b8\u0398]|theta|[\u03b8\u0398])(?![A-Za-z])(?!\s*[:=])",
+    re.IGNORECASE,
+)
+
+
+def heads_an_angle(heading: str, columns: int) -> str | None:
+    """Return what a heading of so many columns calls the first one, where that is an angle; else None."""
+    found = _ANGLE.match(heading)
+    words = [word for word in re.split(r"[\s,;#|]+", heading) if word]
+    return found.group(1) if found and columns <= len(words) <= 2 * columns else None
+
+
 def required_q_scale(unit: str, path: Path, where: str) -> float:
     """Return the factor from `unit` to 1/angstrom.
 
@@ -78,8 +91,9 @@ def assumed_q_scale(q: FloatArray, path: Path) -> float:
     if largest > Q_LIMIT_INV_ANGSTROM:
         raise GeometryError(
             f"{path}: q reaches {largest:.4g} and the file names no unit; in 1/angstrom that is no "
-            f"small-angle curve (expected at most {Q_LIMIT_INV_ANGSTROM:g}); pass q_unit='1/nm', or "
-            "q_unit='1/angstrom' to insist"
+            f"small-angle curve (expected at most {Q_LIMIT_INV_ANGSTROM:g}); pass q_unit='1/nm', "
+            "'two_theta_degree' or 'theta_degree' with wavelength_angstrom= where they are angles, or "
+            "'1/angstrom' to insist"
         )
     return 1.0
 

@@ -132,7 +132,8 @@ class FrameResult:
         verdict: VALID, WARNING, ALARM, or FAILED for a frame that was not reconstructed.
         reason: of the verdict or the failure.
         parameters: name -> (median, standard deviation).
-        intervals: name -> ends of the central 95 %.
+        intervals: name -> ends of the central 95 %, of the draws in which it exists.
+        shares: name -> share of the draws in which it exists, of those that some draw lacks.
         axes: of the density, slowest first.
         mean, std: of the density, its shape; None for a failed frame.
         band: (3, Q) of a curve, mean and ends of the central 95 % of what the posterior predicts; else None.
@@ -149,6 +150,7 @@ class FrameResult:
     latency_s: float = 0.0
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, float] = field(default_factory=dict)
     quantity: str = ""
     units: str = ""
@@ -174,6 +176,7 @@ class FrameResult:
             latency_s=latency_s,
             parameters={name: (s.median, s.std) for name, s in summary.items()},
             intervals={name: (s.q025, s.q975) for name, s in summary.items()},
+            shares=_shares(outcome),
             classes=dict(outcome.classes),
             quantity=outcome.density.quantity,
             units=outcome.density.units,
@@ -201,9 +204,16 @@ class FrameResult:
             values["axes"] = tuple(Axis(**axis) for axis in values["axes"])
             for pairs in ("parameters", "intervals"):
                 values[pairs] = {k: (float(a), float(b)) for k, (a, b) in values[pairs].items()}
+            values["shares"] = {name: float(share) for name, share in values.get("shares", {}).items()}
             return cls(**values)
         except UNREADABLE as error:
             raise TransportError(f"not a frame's result: {error}; versions differ") from error
+
+
+def _shares(outcome: Posterior) -> dict[str, float]:
+    """Share of the draws in which parameters exist, of those that some draw lacks."""
+    found = {name: float(np.isfinite(draws).mean()) for name, draws in outcome.parameters.items()}
+    return {name: share for name, share in found.items() if share < 1}
 
 
 def _band(prediction: Prediction) -> np.ndarray | None:

@@ -96,3 +96,29 @@ def test_the_same_is_said_on_the_command_line():
         options.detector([*detector, "incidence_degree=0"])
     with pytest.raises(typer.BadParameter):
         options.detector([*detector, "incidence_degree=small"])
+
+
+DETECTOR = {
+    "wavelength_m": "1e-10",
+    "distance_m": "0.4",
+    "pixel_size_m": "172e-6",
+    "beam_center_px": "14.5,11.5",
+    "incidence_degree": "0.3",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"incidence_deg": "0.3"}, "incidence_deg.*expected.*incidence_degree"),
+        ({"rows_upp": "1"}, "rows_upp.*expected.*rows_up"),
+        ({"wavelength_m": "1.34"}, "wavelength_m=1.34.*1.34e-10"),
+        ({"distance_m": "1730"}, "distance_m=1730.*1.73 m"),
+        ({"pixel_size_m": "0.172"}, "pixel_size_m=.*0.172.*0.000172 m"),
+        ({"poni_m": "0.1,0.1"}, "beam_center_px.*poni_m.*leave one out"),
+    ],
+)
+def test_names_and_lengths_that_cannot_be_meant_are_refused(changes, message):
+    said = [f"{name}={value}" for name, value in (DETECTOR | changes).items()]
+    with pytest.raises((GeometryError, typer.BadParameter), match=message):
+        options.detector(said)

@@ -71,6 +71,19 @@ def test_planned_points_are_masked_until_they_are_measured():
     assert frame.geometry.q_inv_angstrom.size == 5
 
 
+def test_a_motor_that_stops_beside_its_place_was_there():
+    """A readback is some hundredths of a step off: the planned point is measured all the same."""
+    keys = {**KEYS, "q": {"source": "sim", "dtype": "number", "shape": [], "units": "1/angstrom"}}
+    points = {"intensity": "det", "q": "q", "first": 2, "planned": [0.1, 0.2, 0.3, 0.4]}
+    run = RawRun(keys, nfphasing={"points": points})
+    for place in (0.103, 0.197):
+        run.event(q=place, det=100, tth=1.0, monitor=1.0)
+    run.stop()
+    frame = heard_of(run).frames[-1]
+    np.testing.assert_allclose(frame.geometry.q_inv_angstrom, [0.103, 0.197, 0.3, 0.4])
+    assert frame.mask.tolist() == [False, False, True, True]
+
+
 def test_points_that_are_no_numbers_are_left_out_and_texts_fail_alone():
     run = scan(POINTS, [1, 2, 3, 4, 5], [1, 1, np.nan, "broken", 1])
     heard = heard_of(run)

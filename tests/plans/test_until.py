@@ -161,6 +161,64 @@ def test_a_posterior_that_is_not_trusted_never_ends_a_scan(engine, parts):
     assert not done.certain and done.points == 10
 
 
+def lines(**how) -> ReconstructionCallback:
+    """Reconstructs straight lines in a thread, as `StraightLine` is told."""
+    return ReconstructionCallback(
+        "line", worker="thread", load=lambda model, device, settings: StraightLine(settings, **how)
+    )
+
+
+def test_a_quantity_that_few_draws_have_is_not_known(engine, parts):
+    motor, detectors = parts
+    for known, certain in ((0.5, False), (0.99, True)):
+        source = lines(known=known)
+        engine.subscribe(source)
+        plan = scan_until(detectors, motor, PLACES[:10], "slope", 1e6, source, md=metadata(), patience_s=30)
+        done = result_of(engine, plan)
+        source.close()
+        assert done.certain is certain
+        assert np.isinf(done.latest.half_width("slope")) is np.bool_(not certain)
+
+
+def adaptive(parts, source, places=PLACES, **more):
+    def noise(where, predicted):
+        return np.full(where.size, SIGMA)
+
+    motor, detectors = parts
+    asked = {"tolerance": 1e-6, "begin": 4, "patience_s": 30, "md": metadata()} | more
+    return scan_where_it_tells_most(detectors, motor, places, "slope", source=source, noise=noise, **asked)
+
+
+def test_one_posterior_is_not_two_in_a_row(engine, parts):
+    source = lines(silent=5)
+    engine.subscribe(source)
+    done = result_of(engine, adaptive(parts, source, PLACES[:9], tolerance=1e6))
+    source.close()
+    assert done.points == 9 and not done.certain
+
+
+def test_the_places_are_planned_without_being_said(engine, callback, parts):
+    starts = []
+    engine.subscribe(callback)
+    engine.subscribe(lambda name, doc: starts.append(doc), "start")
+    done = result_of(engine, adaptive(parts, callback, tolerance=2 * width_of_all(PLACES)))
+    assert starts[0]["nfphasing"]["points"]["planned"] == PLACES.tolist()
+    assert done.certain and done.points < 30 and done.latest.result.band.shape == (3, PLACES.size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"md": metadata(planned=[0.1, 0.2])}, "planned has 2 places.*leave it out"),
+        ({"tolerance": 0.0}, "positive tolerance"),
+        ({"in_a_row": 0}, "at least 1"),
+    ],
+)
+def test_an_adaptive_scan_that_cannot_be_is_refused_before_it_begins(parts, callback, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        next(adaptive(parts, callback, **changes))
+
+
 @pytest.mark.parametrize("changes", [{"tolerance": 0.0}, {"places": []}, {"quantity": "height"}])
 def test_what_cannot_be_reached_is_refused(engine, callback, parts, changes):
     motor, detectors = parts

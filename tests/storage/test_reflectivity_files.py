@@ -96,6 +96,42 @@ def test_angles_without_a_wavelength_are_refused(tmp_path):
         read_frames(tmp_path / "xrr.txt", q_unit="two_theta_degree")
 
 
+@pytest.mark.parametrize(
+    "heading", ["2theta(deg) counts sigma", "# Two-Theta, I, dI", "tth;I;dI", "theta R dR"]
+)
+def test_a_column_that_is_headed_as_an_angle_is_no_q(tmp_path, heading):
+    rows = "\n".join(f"{t} {1e6 - t} {1e3}" for t in np.linspace(0.1, 0.9, 40))
+    (tmp_path / "xrr.txt").write_text(f"{heading}\n{rows}")
+    with pytest.raises(GeometryError, match=r"angle.*two_theta_degree.*wavelength_angstrom"):
+        read_frames(tmp_path / "xrr.txt")
+    (frame,) = read_frames(tmp_path / "xrr.txt", q_unit="two_theta_degree", wavelength_angstrom=1.54)
+    assert frame.intensity.size == 40
+    assert len(read_frames(tmp_path / "xrr.txt", q_unit="1/angstrom")) == 1
+
+
+def test_headers_that_only_speak_of_angles_are_no_columns(tmp_path):
+    (tmp_path / "saxs.dat").write_text("# 2theta range 0.1 to 4\n# q I sigma\n" + rows())
+    assert len(read_frames(tmp_path / "saxs.dat")) == 1
+
+
+def test_numbers_beyond_any_q_may_be_angles(tmp_path):
+    angles(tmp_path)
+    (tmp_path / "bare.txt").write_text("\n".join(f"{t} {1e6 - t} {1e3}" for t in np.linspace(0.1, 9, 40)))
+    with pytest.raises(GeometryError, match="two_theta_degree"):
+        read_frames(tmp_path / "bare.txt")
+
+
+def test_a_resolution_that_is_not_taken_is_said(tmp_path, caplog):
+    (tmp_path / "r.dat").write_text(rows())
+    (frame,) = read_frames(tmp_path / "r.dat")
+    assert frame.geometry.dq_inv_angstrom is None
+    assert "resolution" in caplog.text and "columns=(0, 1, 2, 3)" in caplog.text
+    caplog.clear()
+    (frame,) = read_frames(tmp_path / "r.dat", columns=(0, 1, 2, 3))
+    np.testing.assert_allclose(frame.geometry.dq_inv_angstrom, 2e-3)
+    assert not caplog.text
+
+
 def test_a_reflectivity_without_errors_needs_some(tmp_path):
     (tmp_path / "r.dat").write_text("\n".join(f"{q} {r}" for q, r, *_ in TABLE))
     with pytest.raises(FrameError, match="relative_sigma"):
