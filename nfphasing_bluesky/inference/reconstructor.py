@@ -19,6 +19,7 @@ from nfphasing_bluesky.core import (
     Posterior,
     Prediction,
     ReconstructionSettings,
+    Trust,
 )
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
@@ -35,6 +36,7 @@ from nfphasing_bluesky.inference.trust import doubted, judge, outside
 from nfphasing_bluesky.modalities import (
     Anchors,
     Distribution,
+    DoubtsFrames,
     Draws,
     FitsAgain,
     Modality,
@@ -169,10 +171,16 @@ class Reconstructor:
             own = [work.frames[i] for i in work.usable]
             made = self.reconstruct(work.batch, [f.origin for f in own], n_samples, seed, began, share, own)
             results |= {
-                i: replace(p, place=frame.place, light=frame.light, trust=doubted(p.trust, frame.doubt))
+                i: replace(p, place=frame.place, light=frame.light, trust=self._doubted(p, frame))
                 for i, p, frame in zip(work.usable, made, own, strict=True)
             }
         return [results[i] for i in range(len(work.frames))]
+
+    def _doubted(self, posterior: Posterior, frame: Frame) -> Trust:
+        words = [frame.doubt]
+        if isinstance(self.modality, DoubtsFrames):
+            words.append(self.modality.doubt(frame, posterior.prediction, self.sigma_floor))
+        return doubted(posterior.trust, "; ".join(filter(None, words)))
 
     def survey(self, frames: Sequence[Frame]) -> list[Frame]:
         """Return the frames of a whole scan as the model takes them best: each knows of the others.

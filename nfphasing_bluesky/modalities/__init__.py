@@ -1,6 +1,13 @@
 """One file a modality behind one protocol, and their registry."""
 
-from nfphasing_bluesky.modalities.base import Distribution, FitsAgain, Modality, SeesFrames, SurveysScans
+from nfphasing_bluesky.modalities.base import (
+    Distribution,
+    DoubtsFrames,
+    FitsAgain,
+    Modality,
+    SeesFrames,
+    SurveysScans,
+)
 from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.network import DrawDistribution, NetworkSettings
@@ -11,6 +18,7 @@ __all__ = [
     "Anchors",
     "ClassSpec",
     "Distribution",
+    "DoubtsFrames",
     "DrawDistribution",
     "Draws",
     "Evaluated",

@@ -265,6 +265,15 @@ class SurveysScans(Protocol):
 
 
 @runtime_checkable
+class DoubtsFrames(Protocol):
+    """A modality whose forward model leaves out something that frames may say of themselves."""
+
+    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+        """What of a frame is left out and would have mattered, in words; empty for nothing."""
+        ...
+
+
+@runtime_checkable
 class SeesFrames(Protocol):
     """A modality that takes frames of a detector as they are, though u has one axis."""
 

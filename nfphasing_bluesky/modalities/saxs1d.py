@@ -17,6 +17,7 @@ from nfphasing_bluesky.modalities.batches import cut_to, gaussian_chi2
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws
 from nfphasing_bluesky.modalities.network import NetworkSettings
+from nfphasing_bluesky.modalities.resolution import left_out
 
 
 class Saxs1D(ABC):
@@ -67,6 +68,10 @@ class Saxs1D(ABC):
     hopeless_nats: ClassVar[float] = math.inf
     takes_bounds: ClassVar[bool] = False
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+        """What the resolution of the instrument, which the forward model has none of, would have changed."""
+        return left_out(frame, prediction, sigma_floor)
 
     def latents(self, batch: CurveBatch) -> int:
         """D, whatever the curves."""
