@@ -22,6 +22,7 @@ from nfphasing_bluesky.core import (
     Trust,
 )
 from nfphasing_bluesky.core.neighbours import with_neighbours
+from nfphasing_bluesky.inference.built import built
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.collated import Collated, collate, in_parts, most_frames, padded
 from nfphasing_bluesky.inference.device import pick_device
@@ -42,7 +43,6 @@ from nfphasing_bluesky.modalities import (
     Modality,
     SeesFrames,
     SurveysScans,
-    modality,
 )
 from nfphasing_bluesky.models import Card, EmbeddingReference, StoredModel
 from nfphasing_bluesky.models import load as load_model
@@ -127,12 +127,8 @@ class Reconstructor:
     def from_stored(
         cls, stored: StoredModel, device: str = "auto", settings: ReconstructionSettings | None = None
     ) -> "Reconstructor":
-        """Build from a model folder that was read."""
-        made = modality(stored.card.modality, stored.card.network, stored.part("prior"))
-        network = made.network()
-        network.load_state_dict(stored.part("network"))
-        trust = stored.part("trust")
-        reference = EmbeddingReference(trust["mean"], trust["whitening"]) if trust else None
+        """Build from a model folder that was read. Raises ModelError where its parts don't fit."""
+        made, network, reference = built(stored)
         return cls(stored.card, made, network, reference, settings, device)
 
     def __call__(

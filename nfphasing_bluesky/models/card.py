@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nfphasing_bluesky.core import Settings
 
@@ -56,3 +56,10 @@ class Card(Settings):
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     parent: str | None = None
+
+    @field_validator("ranges")
+    @classmethod
+    def _in_order(cls, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        if wrong := [name for name, (low, high) in ranges.items() if not low <= high]:
+            raise ValueError(f"{wrong[0]} from {ranges[wrong[0]][0]} to {ranges[wrong[0]][1]}")
+        return ranges

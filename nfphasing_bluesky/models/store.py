@@ -70,6 +70,8 @@ def read_card(folder: Path) -> Card:
         card = Card.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ModelIntegrityError(f"{path} is missing; a model folder needs {WEIGHTS} and {CARD}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -90,6 +92,8 @@ def _read_weights(folder: Path, card: Card) -> dict[str, Tensor]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ModelIntegrityError(f"{path} is missing; restore the folder from where it came from") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise ModelIntegrityError(
             f"{path} is a pickle or zip archive, which is never loaded; expected safetensors"
@@ -104,6 +108,13 @@ def _read_weights(folder: Path, card: Card) -> dict[str, Tensor]:
         return load_tensors(content)
     except SafetensorError as error:
         raise ModelIntegrityError(f"{path} is not a safetensors file: {error}") from None
+
+
+def _unreadable(path: Path, error: OSError) -> ModelIntegrityError:
+    return ModelIntegrityError(
+        f"{path} cannot be read ({error.strerror}), expected a file; restore the folder from "
+        "where it came from"
+    )
 
 
 def save(folder: Path, card: Card, tensors: dict[str, Tensor]) -> StoredModel:

@@ -79,12 +79,27 @@ def test_a_pickle_whose_digest_is_in_the_card_is_refused_too(folder, protocol):
 
 
 @pytest.mark.parametrize(
-    "change", [{"unknown": 1}, {"sha256": "short"}, {"ranges": {"q": "wide"}}, {"format_version": 99}]
+    "change",
+    [
+        {"unknown": 1},
+        {"sha256": "short"},
+        {"ranges": {"q": "wide"}},
+        {"ranges": {"q": [2, 1]}},
+        {"format_version": 99},
+    ],
 )
 def test_a_card_that_is_not_one(folder, change):
     card = json.loads((folder / "card.json").read_text()) | change
     (folder / "card.json").write_text(json.dumps(card))
     with pytest.raises(ModelIntegrityError, match=r"card\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "card.json"])
+def test_a_folder_in_place_of_a_file(folder, name):
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(ModelIntegrityError, match=f"{name} cannot be read"):
         load(folder)
 
 
