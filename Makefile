@@ -1,11 +1,11 @@
-# make install | demo [MODALITY=saxs1d|saxs2d|cdi|holography|ptychography|reflectivity|gisaxs|gisaxs2d] | test | check | bench | clean
+# make install | demo [MODALITY=saxs1d|saxs2d|cdi|holography|ptychography|reflectivity|gisaxs|gisaxs2d] | test | test-slow | check | bench | clean
 PYTHON ?= python3
 MODALITY ?= saxs1d
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test test-slow check bench clean
 
 install: $(STAMP)
 
@@ -18,8 +18,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/nfphasing demo --output demo-results --modality $(MODALITY)
 
+# a third of the tests' time is waiting, so there are more processes than cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m 'not slow'
+
+test-slow: install
+	$(PYTEST) -m slow
 
 check: install
 	$(BIN)/ruff check .

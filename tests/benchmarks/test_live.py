@@ -1,10 +1,13 @@
 """The hour at 50 frames a second in a minute, with a catalog: what a worker holds does not grow."""
 
+import pytest
+
 from nfphasing_bluesky.streaming.client import ask
 from nfphasing_bluesky.streaming.protocol import Counts, Verb
 from tests.benchmarks import live
 
 
+@pytest.mark.slow
 def test_a_worker_holds_no_more_after_many_runs_than_after_some():
     with live.worker(stores=True) as (settings, pid, push):
 

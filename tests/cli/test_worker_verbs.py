@@ -59,6 +59,7 @@ def store_raw(client, items):
         writer(name, {**doc, "data": data} if name == "event" else dict(doc))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_from_a_scan_under_load_to_the_page_to_keep(serving, tmp_path):
     process, control, push = serving

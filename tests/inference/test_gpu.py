@@ -34,6 +34,7 @@ def test_the_pretended_gpu_tells_what_a_gpu_would():
         torch.zeros(3, device="cuda:77")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_answers_are_those_of_the_processor(monkeypatch, name):
     monkeypatch.setattr(fits, "CONVERGED", math.inf)  # a step of a fit shows as much as thirty

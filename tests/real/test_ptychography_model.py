@@ -11,6 +11,8 @@ from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.readers import read_frames
 from tests.scan_alignment import aligned, correlations, nrmse, registered
 
+pytestmark = pytest.mark.slow
+
 DRAWS, FRAMES = 8, 9
 FOLDERS = {
     "siemens": "ptychography/siemens_star_aps",

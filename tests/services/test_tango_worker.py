@@ -20,6 +20,7 @@ def pid_of(worker):
     return ask(Verb.HEALTH, worker.settings.control, timeout_s=60.0).pid
 
 
+@pytest.mark.slow
 def test_a_child_that_falls_comes_back_with_the_model_that_was_loaded_last(server, worker, until):
     _, proxy = server(worker="child", model_name="saxs1d-particles", n_samples="16")
     assert until(lambda: proxy.state() == tango.DevState.ON), proxy.status()

@@ -28,6 +28,7 @@ def uid(items):
     return items[0][1]["uid"]
 
 
+@pytest.mark.slow
 def test_missed_runs_and_lost_frames_are_made_up_for_and_live_ones_are_left_alone(worker, raw, tmp_path):
     """Missed whole, missed in part, seen live: each raw run is reconstructed once and whole."""
     catalog = tmp_path / "catalog"
@@ -165,6 +166,7 @@ def test_what_never_works_is_given_up_and_said(catching, raw, caplog, monkeypatc
     assert len(calls) == 3 and caplog.text.count("is not made up for") == 3
 
 
+@pytest.mark.slow
 def test_runs_that_are_not_for_the_model_are_left_out(catching, raw, tiny, caplog):
     """Named are a model, a modality, a data key that the stream lacks, and a run without frames."""
     caplog.set_level("INFO", "nfphasing_bluesky")

@@ -66,6 +66,7 @@ def test_frames_that_wait_are_dropped_at_the_limit_and_the_ledger_adds_up(worker
     assert beamline.make_up(live, tiny) == 60 - done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_disk_that_does_not_answer_keeps_no_worker_from_ending(worker, beamline, tiny, tmp_path, signals):
     """The next worker closes what it left, and all frames are made up for."""

@@ -14,6 +14,8 @@ from nfphasing_bluesky.streaming.protocol import WorkerState
 from nfphasing_bluesky.streaming.replay import replay_missing
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 FULL = (3 * 2**20, resource.RLIM_INFINITY)
 """The catalog's own files stay below; the least of an array file, eight rows of 256 x 256, does not."""
 FREE = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -65,6 +65,7 @@ def ended(client, items):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_tiled_server_that_is_gone_and_comes_back(worker, raw, tmp_path, monkeypatch):
     """Runs go on while it is away, are kept in the backup folder, and are in the catalog afterwards."""

@@ -18,6 +18,8 @@ from nfphasing_bluesky.streaming.replay import replay_missing
 from tests.streaming.processes import Tiled
 from tests.waiting import free_port, until
 
+pytestmark = pytest.mark.slow
+
 IMPATIENT = {"TILED_RETRY_ATTEMPTS": "2", "TILED_RETRY_TIMEOUT": "1"}
 """By default tiled's client tries for 45 s to reach a server."""
 

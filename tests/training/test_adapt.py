@@ -112,6 +112,7 @@ def test_parts_of_larger_frames_have_their_surroundings(measured):
     assert torch.equal(subject.parts(part, torch.Generator()).corner, part.corner)
 
 
+@pytest.mark.slow
 def test_what_the_model_learns_of_a_scan(parent, measured, tmp_path):
     learnt, held = split(measured)
     assert (len(learnt), len(held)) == (14, 2)
