@@ -1,5 +1,6 @@
 """Curves from text: two to four columns among headers, footers and comments of any kind."""
 
+import codecs
 import logging
 import re
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import GeometryError, StorageError
+from nfphasing_bluesky.storage.column_names import named_columns, refuse_s
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
-from nfphasing_bluesky.storage.units import heads_an_angle, q_scale_from_header
+from nfphasing_bluesky.storage.units import heads_an_angle, q_scale_from_header, q_scale_of_units
 
 log = logging.getLogger(__name__)
 
 _COMMENT = re.compile(r"\s*(#|!|%|//|\"|')")
 _MSVC_NAN = re.compile(r"-?1\.#(IND|QNAN|INF)\d*", re.IGNORECASE)
+_FORTRAN = re.compile(r"([\d.])[dD]([-+]?\d+)$")
 _DECLARED = re.compile(r"#\s*(\d+)\s*$")
 _MIN_POINTS = 2
 
@@ -34,37 +37,41 @@ def read_text(path: Path, options: ReadOptions) -> list[Columns]:
 
     The table is the longest run of rows with equally many numbers; text before it is header, comments may
     stand anywhere. Separators are white space, commas, semicolons or tabs, with a decimal comma where
-    semicolons or tabs separate. By default its first three columns are q, I, sigma (its first two, where it
-    has no more).
+    semicolons or tabs separate. The columns are those that the header names; without names the first three
+    are q, I, sigma (the first two, where there are no more).
 
     Raises:
-        GeometryError: its first column is headed as an angle, and nobody says which.
+        GeometryError: its first column is headed as an angle or as s, and nobody says what it is.
         StorageError: there is no table, it is cut short, or a row in it cannot be read.
     """
-    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
-    table = _table([row for row in map(_row, range(1, len(lines) + 1), lines) if row], path)
+    lines = _decoded(path.read_bytes()).splitlines()
+    begins, table = _table([row for row in map(_row, range(1, len(lines) + 1), lines) if row], path)
+    width = table.shape[1]
     _check_declared_length(lines, len(table), path)
-    scale = q_scale_from_header([line for line in lines if not _is_plain(line)])
-    if scale is None and options.q_unit is None:
-        _check_heading(lines, table, path)
-    return [_pick(table, path, options, scale)]
+    header = [line for line in lines[: begins - 1] if not _is_plain(line)]
+    scale = q_scale_from_header([line for line in lines if not _is_plain(line)]) or q_scale_of_units(header)
+    if options.q_unit is None:
+        refuse_s(header, width, path)
+        if scale is None:
+            _check_heading(lines[: begins - 1], width, path)
+    return [_pick(table, path, options.columns or named_columns(header, width), scale)]
 
 
-def _check_heading(lines: list[str], table: NDArray[np.float64], path: Path) -> None:
+def _decoded(content: bytes) -> str:
+    """Text of a file: UTF-16 where it begins with that mark, as Windows writes it, else UTF-8."""
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
+
+
+def _check_heading(before: list[str], width: int, path: Path) -> None:
     """Raise GeometryError where the line above the table calls its first column an angle."""
-    first = next(i for i, line in enumerate(lines) if (row := _row(i + 1, line)) and _begins(row, table))
-    above = [line for line in lines[:first] if line.strip()]
-    if above and (angle := heads_an_angle(above[-1], table.shape[1])):
+    above = [line for line in before if line.strip()]
+    if above and (angle := heads_an_angle(above[-1], width)):
         raise GeometryError(
             f"{path}: its first column is headed {angle!r}, an angle, expected q; pass "
             "q_unit='two_theta_degree' or 'theta_degree' and wavelength_angstrom=, or q_unit='1/angstrom' to "
             "insist"
         )
-
-
-def _begins(row: _Row, table: NDArray[np.float64]) -> bool:
-    """Return whether a row is the first one of a table."""
-    return row.values is not None and np.array_equal(row.values, table[0], equal_nan=True)
 
 
 def _is_plain(line: str) -> bool:
@@ -93,13 +100,13 @@ def _number(token: str) -> float | None:
     if _MSVC_NAN.fullmatch(token):
         return float("nan")
     try:
-        return float(token)
+        return float(_FORTRAN.sub(r"\1e\2", token))
     except ValueError:
         return None
 
 
-def _table(rows: list[_Row], path: Path) -> NDArray[np.float64]:
-    """Return the longest run of rows of equal width, (N, columns)."""
+def _table(rows: list[_Row], path: Path) -> tuple[int, NDArray[np.float64]]:
+    """Return the line on which the longest run of rows of equal width begins, and that, (N, columns)."""
     first = length = start = 0
     for i, row in enumerate(rows):
         if i and not _same_width(rows[start], row):
@@ -117,7 +124,7 @@ def _table(rows: list[_Row], path: Path) -> NDArray[np.float64]:
             f"{path}: line {row.line} ({row.text[:40]!r}) holds {found}, expected {table.shape[1]} numbers "
             f"as in the {length} rows before; the file is cut short or damaged: copy it again"
         )
-    return table
+    return rows[first].line, table
 
 
 def _same_width(one: _Row, other: _Row) -> bool:
@@ -138,16 +145,18 @@ def _check_declared_length(lines: list[str], found: int, path: Path) -> None:
                 )
 
 
-def _pick(table: NDArray[np.float64], path: Path, options: ReadOptions, scale: float | None) -> Columns:
+def _pick(
+    table: NDArray[np.float64], path: Path, columns: tuple[int, ...] | None, scale: float | None
+) -> Columns:
     """Take q, I, sigma and dq from the table."""
     available = table.shape[1]
-    chosen = options.columns if options.columns is not None else tuple(range(min(3, available)))
+    chosen = columns if columns is not None else tuple(range(min(3, available)))
     if not 2 <= len(chosen) <= 4 or not all(0 <= column < available for column in chosen):
         raise StorageError(
             f"{path}: columns={chosen} do not fit a table of {available} columns, expected two to four of "
             f"0 to {available - 1} for q, I, sigma, dq"
         )
-    if options.columns is None and available == 4 and _like_a_resolution(table[:, 0], table[:, 3]):
+    if columns is None and available == 4 and _like_a_resolution(table[:, 0], table[:, 3]):
         log.warning(
             "%s: the fourth column looks like a resolution and is not taken; columns=(0, 1, 2, 3) takes it, "
             "as a standard deviation (a full width at half maximum is 2.355 of these)",

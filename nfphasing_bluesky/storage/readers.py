@@ -1,5 +1,6 @@
 """Curves and detector frames from files: one door to every format."""
 
+import codecs
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -119,13 +120,14 @@ def iter_frames(
 ) -> Iterator[Frame]:
     """Yield the frames of a file one by one, each with the geometry that the file or the caller knows.
 
-    Read are text in columns (any suffix), ORSO reflectivity, canSAS XML 1.x, NXcanSAS (curves or patterns),
-    detector frames in HDF5, the image formats of fabio (TIFF, CBF, EDF, ...), and named arrays in .npz, .cxi,
-    or in any file with `renamed` or `probe`: with a probe or positions ptychographic scans, as
-    `ptychography.ptychography_frames` says, with q of the pixels or a beam centre small-angle patterns, as
-    `patterns.pattern_frames` says, else holograms, as `scans.hologram_frames` says. Images are returned as
-    they are stored, neither flipped nor turned: the geometry must be that of the stored image. In unsigned
-    images the largest value of the dtype marks dead and saturated pixels and is masked.
+    Read are text in columns (any suffix; q, I, sigma, dq as its header names them), ORSO reflectivity,
+    canSAS XML 1.x, NXcanSAS (curves or patterns), detector frames in HDF5, the image formats of fabio
+    (TIFF, CBF, EDF, ...), and named arrays in .npz, .cxi, or in any file with `renamed` or `probe`: with a
+    probe or positions ptychographic scans, as `ptychography.ptychography_frames` says, with q of the pixels
+    or a beam centre small-angle patterns, as `patterns.pattern_frames` says, else holograms, as
+    `scans.hologram_frames` says. Images are returned as they are stored, neither flipped nor turned: the
+    geometry must be that of the stored image. In unsigned images the largest value of the dtype marks dead
+    and saturated pixels and is masked.
 
     Args:
         path: the file.
@@ -270,7 +272,9 @@ def _start(path: Path) -> bytes:
 def _text_curves(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Read curves from XML or columns of text, whichever the content is."""
     start = _start(path)
-    if path.suffix.lower() in {".h5", ".hdf", ".hdf5", ".nxs", ".nx5", ".cxi"} or b"\0" in start:
+    if path.suffix.lower() in {".h5", ".hdf", ".hdf5", ".nxs", ".nx5", ".cxi"} or (
+        b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    ):
         raise StorageError(
             f"{path}: neither HDF5 nor text, expected a curve or detector frames; the file is cut short, "
             "damaged or of an unknown kind"

@@ -64,6 +64,19 @@ def heads_an_angle(heading: str, columns: int) -> str | None:
     return found.group(1) if found and columns <= len(words) <= 2 * columns else None
 
 
+def q_scale_of_units(header: list[str]) -> float | None:
+    """Return the factor to 1/angstrom from the last line of a header that begins with a unit of q, or None.
+
+    It is for tables whose units stand in a line of their own, below the names of the columns.
+    """
+    for line in reversed(header):
+        first = re.split(r"[,;|\t]|\s+(?![-\u2212]\s*1)", line.strip("#!%/\"' \t"))[0].strip("[](){} ")
+        for pattern, scale in _Q_UNITS:
+            if re.fullmatch(f"(?:{pattern})1?[)}}]*", first):
+                return scale
+    return None
+
+
 def required_q_scale(unit: str, path: Path, where: str) -> float:
     """Return the factor from `unit` to 1/angstrom.
 

@@ -116,12 +116,65 @@ ROWS = "0.01 10 1\n0.02 9 0.9\n0.03 8 0.8\n"
         ("# Q [Å⁻¹]\n", 1.0),
         ("# q in 1/Angstrom\n", 1.0),
         ("# equipment: 5 nm-1 grating\n", 1.0),
+        ("# q, I(q), err\n# nm^-1, a.u., a.u.\n", 0.1),
+        ("q I sigma\n[1/nm] [1/cm] [1/cm]\n", 0.1),
+        ("Q;I;dI\nnm⁻¹;cm⁻¹;cm⁻¹\n", 0.1),
+        ("q I err\n1/Å 1/cm 1/cm\n", 1.0),
+        ("q I err\nnm 1/cm 1/cm\n", 1.0),
         ("", 1.0),
     ],
 )
 def test_unit_of_q_is_taken_from_the_header(tmp_path, header, factor):
     (frame,) = read_frames(write(tmp_path / "a.dat", header + ROWS))
     np.testing.assert_allclose(q_of(frame), factor * np.array([0.01, 0.02, 0.03]))
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("# q dq I sigma\n", (0, 2, 3, 1)),
+        ("# q(1/A) sigma I(1/cm) fit\n", (0, 2, 1)),
+        ("Q_A^-1, I, dI, dQ\n", (0, 1, 2, 3)),
+        ("# Q [1/A]\tI [1/cm]\tIdev [1/cm]\tQdev [1/A]\n", (0, 1, 2, 3)),
+        ("# Index Q Intensity Error\n# some remark on the run\n", (1, 2, 3)),
+        ("The 4 columns are | Q (1/A) | I(Q) (1/cm) | std. dev. I(Q) (1/cm) | sigmaQ |\n", (0, 1, 2, 3)),
+        ("# q I fit sigma\n", (0, 1, 3)),
+        ("# q I I sigma\n", (0, 1, 2)),
+        ("# made of four columns\n", (0, 1, 2)),
+        ("", (0, 1, 2)),
+    ],
+)
+def test_columns_are_those_that_the_header_names(tmp_path, header, columns):
+    table = np.column_stack([[0.01, 0.02, 0.03]] * 4) + np.array([0.0, 0.1, 0.2, 0.3])
+    text = header + "\n".join(" ".join(map(str, row)) for row in table)
+    (frame,) = read_frames(write(tmp_path / "a.dat", text))
+    values = [q_of(frame), frame.intensity, frame.sigma, frame.geometry.dq_inv_angstrom]
+    for value, column in zip(values, columns, strict=False):
+        np.testing.assert_allclose(value, table[:, column])
+    assert (values[3] is None) == (len(columns) == 3)
+
+
+def test_columns_that_the_user_names_win_over_the_header(tmp_path):
+    path = write(tmp_path / "a.dat", "# q sigma I\n" + ROWS)
+    np.testing.assert_allclose(read_frames(path)[0].sigma, [10, 9, 8])
+    np.testing.assert_allclose(read_frames(path, columns=(0, 1, 2))[0].sigma, [1, 0.9, 0.8])
+
+
+@pytest.mark.parametrize("header", ["# s (nm^-1)  I(s)  err\n", "S I ERROR\n", "s, I, sigma\n"])
+def test_a_column_called_s_may_lack_two_pi(tmp_path, header):
+    path = write(tmp_path / "a.dat", header + ROWS)
+    with pytest.raises(GeometryError, match="a.dat: the first column is called s.*2 pi"):
+        read_frames(path)
+    np.testing.assert_allclose(q_of(read_frames(path, q_unit="1/nm")[0]), [0.001, 0.002, 0.003])
+
+
+def test_fortrans_exponents_and_utf_16(tmp_path):
+    text = "# q I sigma\n" + ROWS.replace("0.01 ", "1.0D-02 ").replace("10 1", "1d+1 .1d1")
+    (tmp_path / "windows.txt").write_bytes(text.encode("utf-16"))
+    for path in (write(tmp_path / "a.dat", text), tmp_path / "windows.txt"):
+        (frame,) = read_frames(path)
+        np.testing.assert_allclose(q_of(frame), [0.01, 0.02, 0.03])
+        np.testing.assert_allclose(frame.intensity, [10, 9, 8])
 
 
 def test_users_unit_wins_over_the_header(tmp_path):
