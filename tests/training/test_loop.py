@@ -9,6 +9,7 @@ from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
 from nfphasing_bluesky.training import Trainer, TrainSettings, checkpoint, export
+from nfphasing_bluesky.training.loop import slow_bfloat16
 from nfphasing_bluesky.training.losses import physics
 
 NETWORK = {
@@ -136,3 +137,10 @@ def test_exported_model_loads_and_runs(tmp_path, monkeypatch):
     assert stored.card.training["settings"]["seed"] == trainer.settings.seed
     names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert not [n for n in names if n.endswith((".pt", ".pth", ".pkl"))]
+
+
+@pytest.mark.parametrize(("capability", "half"), [("AVX2", False), ("AVX512", True)])
+def test_bfloat16_is_left_to_processors_that_compute_it(monkeypatch, capability, half):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert make(bfloat16=True).settings.bfloat16 is half  # and so says the card
+    assert not slow_bfloat16(torch.device("cuda"))
