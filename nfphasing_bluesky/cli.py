@@ -226,9 +226,15 @@ def reconstruct(
     wavelength_angstrom: Annotated[
         float | None, typer.Option(help="for columns of angles, with --q-unit two_theta_degree")
     ] = None,
+    q_range: Annotated[
+        str | None, typer.Option(help="part of curves to use, LOW:HIGH in 1/angstrom, as 0.02:0.5")
+    ] = None,
+    join: Annotated[int, typer.Option(min=1, help="points of curves that become one, their mean")] = 1,
     bounds: Annotated[
         list[str] | None,
-        typer.Option(help="what is known of the sample, NAME=LOW:HIGH, for reflectivity; repeat it"),
+        typer.Option(
+            help="what is known of the sample, NAME=LOW:HIGH, for reflectivity and gisaxs; repeat it"
+        ),
     ] = None,
     rename: Annotated[
         list[str] | None, typer.Option("--map", help="name in a scan's file, as theirs=ours; repeat it")
@@ -269,6 +275,8 @@ def reconstruct(
         "columns": options.columns(columns),
         "relative_sigma": relative_sigma,
         "wavelength_angstrom": wavelength_angstrom,
+        "q_range": options.interval(q_range, "--q-range", "0.02:0.5"),
+        "join": join,
         "check": True,
         "refine_positions": refine_positions,
         **options.of_scans(rename, probe, positions_sign, positions_order, orientation),

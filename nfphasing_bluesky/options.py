@@ -24,6 +24,17 @@ def intervals(texts: list[str] | None) -> dict[str, tuple[float, float]]:
     return out
 
 
+def interval(text: str | None, option: str, example: str) -> tuple[float, float] | None:
+    """Lowest and highest value, of LOW:HIGH."""
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise typer.BadParameter(f"{option} {text!r}, expected LOW:HIGH, as {example}") from None
+
+
 def of_scans(
     rename: list[str] | None, probe: Path | None, sign: str | None, order: str | None, orientation: str | None
 ) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class BadPixels:
         saturation: counts from which a pixel is not believed, where that is known.
         pattern: frames are small-angle patterns, which may have a minimum as thin as one line: two side by
             side make a gap, and a beam stop may be there.
-        surface: frames are of a surface, whose shadow never counts, and are left as they are told.
+        surface: frames are of a surface, whose shadow never counts: gaps are left to those who know where its
+            horizon is (`physics.grazing_frames`).
     """
 
     def __init__(
@@ -95,12 +96,12 @@ class BadPixels:
             counted: they are counts, and no intensities with a sigma of their own.
         """
         bad = left_out(counts, mask, self._saturation, self._where)
-        if self._surface or not counted:
+        if not counted:
             return bad
         found = [] if bad is None else [bad]
         if counts.dtype.kind == "f":
             bad = _either(bad, ~np.isfinite(counts))
-        if not self._looked:
+        if not (self._looked or self._surface):
             self._look(counts, bad)
         if self._gaps is not None and self._gaps.shape == counts.shape:
             found.append(self._gaps)

@@ -232,6 +232,7 @@ def _as_curve(frame: Frame, result: Integrate1dResult, poisson: bool) -> Frame:
         sigma=sigma,
         geometry=CurveGeometry(np.asarray(result.radial, dtype=np.float64)[filled]),
         origin=frame.origin,
+        bounds=frame.bounds,
     )
 
 

@@ -117,7 +117,8 @@ class Layout:
                     intensity, self.detector, flat=flat, dark=dark, sigma=sigma, mask=bad, origin=origin
                 )
             ]
-        return [Frame(intensity, self.detector, sigma=sigma, mask=bad, origin=origin)]
+        bounds = bounds_said(self.said, self.data_key)
+        return [Frame(intensity, self.detector, sigma=sigma, mask=bad, origin=origin, bounds=bounds)]
 
     def due(self, seq_num: int) -> bool:
         """Return whether the event of this number makes a frame."""

@@ -1,7 +1,7 @@
 """Draws of a batch: those of the flow, then polished, tempered, resampled or sifted, as it was asked for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import Origin, ReconstructionSettings, SettingsError
+from nfphasing_bluesky.inference.held import hold
 from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, resample
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
-from nfphasing_bluesky.inference.seeds import generator_of, uniform_of
+from nfphasing_bluesky.inference.seeds import generator_of, normal_of, uniform_of
 from nfphasing_bluesky.inference.tempered import temper
-from nfphasing_bluesky.modalities import Distribution, DrawDistribution, Draws, Evaluated, Modality
+from nfphasing_bluesky.modalities import (
+    Distribution,
+    DrawDistribution,
+    Draws,
+    Evaluated,
+    KnowsSamples,
+    Modality,
+)
 
 WEIGHED = 64
 """Draws whose effective sample size is shown: enough, whatever n_samples is."""
@@ -29,6 +37,7 @@ class Drawn(NamedTuple):
     acceptance: list[float] | None
     predicted: Tensor
     doubts: list[str]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,10 @@ class HowToDraw:
         """
         normal = self._noise(batch, origins, s, seed)
         width = 1 + self.modality.latents(batch)
+
+        def more(number: int) -> Tensor:
+            return normal_of(seed + 4 + number, origins, s, width).to(self.device)
+
         draws, log_q = distribution.draw(normal[..., :width])
         tail = normal[..., width:].reshape(len(batch) * s, -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
@@ -65,13 +78,14 @@ class HowToDraw:
         acceptance: list[float] | None = None
         doubts, least = [""] * len(batch), self.settings.resample_ess
         if self.settings.polish_steps:
+            draws = self._held(distribution, draws, batch, normal[..., :width], more)
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)
         elif weights is not None and isinstance(distribution, DrawDistribution) and distribution.fits:
             noise = normal[..., :width], tail, uniform_of(seed + 3, origins)
             own = draws, evaluated, weights
-            made = temper(self.modality, distribution, batch, own, noise, least, self.chi2_explains)
-            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts)
+            made = temper(self.modality, distribution, batch, own, noise, least, self.chi2_explains, more)
+            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts, notes=made.notes)
         else:
             hopeless = self.modality.hopeless_nats
             sifted = math.isfinite(hopeless)
@@ -81,6 +95,22 @@ class HowToDraw:
             if sifted:
                 draws, evaluated, doubts = keep_possible(draws, evaluated, len(batch), hopeless)
         return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts)
+
+    def _held(
+        self,
+        distribution: Distribution,
+        draws: Draws,
+        batch: Any,
+        latent: Tensor,
+        more: Callable[[int], Tensor],
+    ) -> Draws:
+        """Draws within what is known of their samples, where a modality knows of such."""
+        modality = self.modality
+        if not isinstance(modality, KnowsSamples) or batch.known is None:
+            return draws
+        assert isinstance(distribution, DrawDistribution)  # noqa: S101  as of all that fit again
+        alone = distribution.with_classes(distribution.class_log_probs, {})
+        return hold(modality, alone, batch, latent, more)[0]
 
     def _noise(self, batch: Any, origins: Sequence[Origin], s: int, seed: int) -> Tensor:
         """(B, S, .) standard normals, from the seed and each frame's sequence number, made on the CPU."""

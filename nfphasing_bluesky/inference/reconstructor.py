@@ -33,7 +33,7 @@ from nfphasing_bluesky.inference.seeds import normal_of
 from nfphasing_bluesky.inference.summaries import bands, mean_and_std
 from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.transfers import sent_ahead, to_host
-from nfphasing_bluesky.inference.trust import doubted, judge, outside
+from nfphasing_bluesky.inference.trust import doubted, judge, noted, outside
 from nfphasing_bluesky.modalities import (
     Anchors,
     Distribution,
@@ -224,6 +224,7 @@ class Reconstructor:
             batch, split["predicted"], distribution.embedding, drawn.ess, drawn.acceptance, agreement
         )
         trust = [doubted(check, doubt) for check, doubt in zip(checks, drawn.doubts, strict=True)]
+        trust = [noted(t, n) for t, n in zip(trust, drawn.notes or [""] * len(trust), strict=True)]
         predictions = [
             Prediction(*(part.numpy() for part in band))
             for band in zip(*bands(split["predicted"]), strict=True)

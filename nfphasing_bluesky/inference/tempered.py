@@ -13,6 +13,7 @@ Where b stays below 1 the fit that is looked at leaves these out, and the quarte
 the frame least: a mean of curves is else that of the few that are hundreds of times too high.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.flows import GOLDEN
+from nfphasing_bluesky.inference.held import hold
 from nfphasing_bluesky.inference.importance import ess_fraction, systematic_resample
-from nfphasing_bluesky.modalities import DrawDistribution, Draws, Modality
+from nfphasing_bluesky.modalities import DrawDistribution, Draws, KnowsSamples, Modality
 from nfphasing_bluesky.modalities.draws import Evaluated
 
 OF_THE_FLOW = 0.25
@@ -40,12 +42,14 @@ class Tempered:
         predicted: (B * S, ...) of draws without those that stay the flow's and the worst quarter of the
             others: the fit to be looked at.
         doubts: what is wrong with each frame, in words; empty where nothing is.
+        notes: what is to be said of each frame that is no doubt.
     """
 
     draws: Draws
     evaluated: Evaluated
     predicted: Tensor
     doubts: list[str]
+    notes: list[str]
 
 
 def power_of(log_w: Tensor, least: float) -> Tensor:
@@ -72,6 +76,7 @@ def temper(
     noise: tuple[Tensor, Tensor, Tensor],
     least: float,
     chi2_explains: float,
+    more: Callable[[int], Tensor] | None = None,
 ) -> Tempered:
     """Temper the draws of B frames.
 
@@ -83,11 +88,13 @@ def temper(
         noise: standard normals (B, S, .) of draws and (B * S, .) of `evaluate`, uniform numbers (B,).
         least: effective sample size, over S, that the weights keep.
         chi2_explains: largest reduced chi-squared of the best draw of a frame that is explained.
+        more: number of a round, from 1, to more standard normals (B, S, .) of draws, where there are any.
     """
     draws, evaluated, log_w = drawn
     latent, tail, u = noise
     b, s = log_w.shape
     explained = _best_chi2(modality, batch, evaluated, b) <= chi2_explains
+    explained &= torch.isfinite(log_w).any(1)
     power = torch.where(explained, power_of(log_w, least), 0.0)
     # rows of the draws, then of the flow's own
     rows = torch.arange(b * s, 2 * b * s, device=log_w.device).view(b, s).clone()
@@ -100,11 +107,15 @@ def temper(
     level = evaluated.log_likelihood.view(b, s)[of]
     bad = level < level.gather(1, chosen).sort(1).values[:, int((1 - OF_THE_FIT) * s), None]
     fitted[of] = of[:, None] * s + systematic_resample(weight.masked_fill(bad & partly, -torch.inf), u)
-    own, _ = distribution.without_fits().draw(latent)
+    flows, notes = distribution.without_fits(), [""] * b
+    if isinstance(modality, KnowsSamples) and batch.known is not None:
+        own, notes = hold(modality, flows, batch, latent, more)
+    else:
+        own, _ = flows.draw(latent)
     both = _joined(draws, own), _joined_values(evaluated, modality.evaluate(own, batch, tail))
     doubts = ["" if good else NOT_EXPLAINED for good in explained.tolist()]
     kept = rows.flatten()
-    return Tempered(both[0].at(kept), both[1].at(kept), both[1].predicted[fitted.flatten()], doubts)
+    return Tempered(both[0].at(kept), both[1].at(kept), both[1].predicted[fitted.flatten()], doubts, notes)
 
 
 def _best_chi2(modality: Modality, batch: Any, evaluated: Evaluated, frames: int) -> Tensor:

@@ -29,6 +29,11 @@ def doubted(trust: Trust, doubt: str) -> Trust:
     return replace(trust, verdict=verdict, reason="; ".join(filter(None, (doubt, trust.reason))))
 
 
+def noted(trust: Trust, note: str) -> Trust:
+    """Add what is to be said of a frame and is no finding: the verdict stays."""
+    return replace(trust, reason="; ".join(filter(None, (trust.reason, note)))) if note else trust
+
+
 def judge(
     card: Card,
     *,

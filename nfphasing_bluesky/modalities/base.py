@@ -284,6 +284,19 @@ class SeesFrames(Protocol):
 
 
 @runtime_checkable
+class KnowsSamples(Protocol):
+    """A modality whose network is not told what is known of a sample: what contradicts it is left out."""
+
+    def inside(self, draws: Draws, batch: Any) -> Tensor:
+        """(N,) bool: draws that lie within what is known of their frames' samples."""
+        ...
+
+    def moved_within(self, draws: Draws, u: Tensor, batch: Any) -> Draws:
+        """Return draws moved to within what is known: what is beyond goes anywhere there, as u (N, D)."""
+        ...
+
+
+@runtime_checkable
 class FitsAgain(Protocol):
     """A modality of so many minima that draws of its flow are worth a fit, and fits may miss the right one.
 

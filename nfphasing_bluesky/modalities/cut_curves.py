@@ -40,6 +40,7 @@ class CutsBatch(Measured):
         mask: (B, Q) bool, True = do not use.
         beam: (B, 6) wave number, 1/angstrom; incidence angle, rad; exit angles that the in-plane cut goes
             from and to, rad; |q_y| that the out-of-plane one does, 1/angstrom. Float64.
+        known: (B, 2, P) lowest and highest value of the samples' parameters; None where nothing is known.
     """
 
     points: Tensor
@@ -47,6 +48,7 @@ class CutsBatch(Measured):
     sigma: Tensor
     mask: Tensor
     beam: Tensor
+    known: Tensor | None = None
 
     @property
     def q(self) -> Tensor:

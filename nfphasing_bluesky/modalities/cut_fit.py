@@ -15,8 +15,9 @@ from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities.anchors import Target
 from nfphasing_bluesky.modalities.cut_curves import CutsBatch
 from nfphasing_bluesky.modalities.cut_model import Detail, cuts, moved_cuts
+from nfphasing_bluesky.modalities.known_fits import Cube
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.particle_prior import CLASSES
+from nfphasing_bluesky.modalities.particle_prior import CLASSES, QUANTITIES
 from nfphasing_bluesky.modalities.surface_fits import best_places, fit_from, in_box, target
 
 FITTED = Detail(8, 3, 1)
@@ -27,16 +28,19 @@ FITS = 6
 STEPS = 10
 
 
-def class_target(k: int, background: BackgroundPrior, device: torch.device) -> Target:
-    """Class k as a fit sees it."""
-    return target(
-        len(CLASSES[k].free),
-        lambda theta, packed: cuts(theta, k, packed, FITTED),
-        lambda theta, packed: moved_cuts(theta, k, packed, FITTED),
-        background,
-        device,
-        STEPS,
-    )
+def class_target(
+    k: int, background: BackgroundPrior, device: torch.device, cube: Cube | None = None
+) -> Target:
+    """Class k as a fit sees it, in the places of a cube if there is one."""
+
+    def own(theta: Tensor, packed: Tensor) -> Tensor:
+        return cuts(theta, k, packed, FITTED)
+
+    def moved(theta: Tensor, packed: Tensor) -> Tensor:
+        return moved_cuts(theta, k, packed, FITTED)
+
+    curve, curves = (own, moved) if cube is None else (cube.patterns(own), cube.moved(own))
+    return target(len(CLASSES[k].free), curve, curves, background, device, STEPS)
 
 
 def best_draws(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPrior, count: int) -> Tensor:
@@ -46,6 +50,23 @@ def best_draws(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPr
         return cuts(theta, k, packed, ROUGH)
 
     return best_places(roughly_computed, drawn, batch, background, count, ROUGH_ERROR)
+
+
+def fit_known(
+    k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPrior, names: tuple[str, ...]
+) -> Anchor:
+    """As `fit_again`, within what is known of the samples: `batch.known`, of parameters of these names."""
+    known, cube = batch.known, Cube(QUANTITIES[k], names)
+    assert known is not None  # noqa: S101  asked by the caller
+
+    def roughly_computed(theta: Tensor, packed: Tensor) -> Tensor:
+        return cuts(theta, k, packed, ROUGH)
+
+    frames = cube.frames(batch, batch.q, known)
+    patterns = cube.patterns(roughly_computed)
+    starts = best_places(patterns, cube.places(drawn, known), frames, background, FITS, ROUGH_ERROR)
+    found = fit_from(class_target(k, background, starts.device, cube), in_box(starts), frames)
+    return cube.in_flow(found, known.repeat_interleave(FITS, 0))
 
 
 def fit_again(k: int, drawn: Tensor, batch: CutsBatch, background: BackgroundPrior) -> Anchor:

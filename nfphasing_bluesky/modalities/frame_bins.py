@@ -47,6 +47,7 @@ class FramesBatch(Measured):
         mask: (B, Q) bool, True = do not use.
         q: (B, P) where the bins are, `Bins.packed`. Float64.
         shape: H and W.
+        known: (B, 2, P) lowest and highest value of the samples' parameters; None where nothing is known.
     """
 
     intensity: Tensor
@@ -54,6 +55,7 @@ class FramesBatch(Measured):
     mask: Tensor
     q: Tensor
     shape: Shape = SHAPE
+    known: Tensor | None = None
 
     @property
     def bins(self) -> Bins:

@@ -32,6 +32,7 @@ from nfphasing_bluesky.modalities.particle_prior import (
     CLASSES,
     PARAMETERS,
     PARTICLE_DENSITY,
+    QUANTITIES,
     ParticleSample,
     profile,
     sample_of,
@@ -45,6 +46,7 @@ class GisaxsCuts(SurfaceParticles):
     name = "gisaxs1d"
     parameters = PARAMETERS
     classes = CLASSES
+    quantities = QUANTITIES
     width = max(len(c.free) for c in CLASSES)
     simulation = CutSimulation()
     background = BackgroundPrior(1e-5, 0.3)
@@ -97,7 +99,7 @@ class GisaxsCuts(SurfaceParticles):
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> CutsBatch:
         """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
-        return cut_curves.collate(frames, sigma_floor)
+        return self.with_known(cut_curves.collate(frames, sigma_floor), frames)
 
     def usable(self, batch: CutsBatch) -> Tensor:
         """(B,) bool: frames with enough signal that `collate` would take them."""
@@ -125,7 +127,11 @@ class GisaxsCuts(SurfaceParticles):
 
     def fits_again(self, k: int, drawn: Tensor, batch: CutsBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at draws, each as probable as the Gaussian around it says."""
-        found = cut_fit.fit_again(k, drawn, batch, self.background)
+        found = (
+            cut_fit.fit_again(k, drawn, batch, self.background)
+            if batch.known is None
+            else cut_fit.fit_known(k, drawn, batch, self.background, self.names)
+        )
         location, factor = (v.view(len(batch), -1, *v.shape[1:]) for v in (found.location, found.factor))
         return self._weighed(k, location, factor, batch)
 

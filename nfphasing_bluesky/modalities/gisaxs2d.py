@@ -5,13 +5,14 @@ frame is summed over a grid of exit angles and q in the plane, in which counts s
 (`physics.grazing_bins`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nfphasing_bluesky.core import Frame
 from nfphasing_bluesky.flows import Anchor, LocalFits
 from nfphasing_bluesky.modalities import frame_bins, frame_fit
 from nfphasing_bluesky.modalities.binned_frames import BinnedFrames
@@ -22,6 +23,7 @@ from nfphasing_bluesky.modalities.frame_network import PARTICLES, FramePosterior
 from nfphasing_bluesky.modalities.island_prior import (
     CLASSES,
     PARAMETERS,
+    QUANTITIES,
     IslandSample,
     profile,
     sample_of,
@@ -38,6 +40,7 @@ class GisaxsFrames(BinnedFrames, SurfaceParticles):
     name = "gisaxs2d"
     parameters = PARAMETERS
     classes = CLASSES
+    quantities = QUANTITIES
     width = max(len(c.free) for c in CLASSES)
     simulation = FrameSimulation()
     background = BackgroundPrior(1e-6, 0.3)
@@ -56,6 +59,10 @@ class GisaxsFrames(BinnedFrames, SurfaceParticles):
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "GisaxsFrames":
         """Make it from what a card and weights hold."""
         return cls(NetworkSettings(**network) if network else None)
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> FramesBatch:
+        """Frames to one batch. Raises FrameError or GeometryError for a frame that can't be used."""
+        return self.with_known(super().collate(frames, sigma_floor), frames)
 
     def scattering(self, theta: Tensor, kind: int, packed: Tensor) -> Tensor:
         """(N, Q) of samples of one class."""
@@ -77,7 +84,11 @@ class GisaxsFrames(BinnedFrames, SurfaceParticles):
 
     def fits_again(self, k: int, drawn: Tensor, batch: FramesBatch, anchor: Anchor) -> LocalFits:
         """Fits that begin at guesses and draws, each as probable as the Gaussian around it says."""
-        found = frame_fit.fit_again(k, drawn, batch, self.background)
+        found = (
+            frame_fit.fit_again(k, drawn, batch, self.background)
+            if batch.known is None
+            else frame_fit.fit_known(k, drawn, batch, self.background, self.names)
+        )
         location, factor = (v.view(len(batch), -1, *v.shape[1:]) for v in (found.location, found.factor))
         return self._weighed(k, location, factor, batch)
 

@@ -172,7 +172,7 @@ def bounds_of(known: Mapping[str, tuple[float, float]], label: str) -> tuple[Ten
         _check_name(label, name, known)
         place = NAMES.index(name)
         quantity = QUANTITIES[place]
-        _check(label, name, low, high, quantity.lower, quantity.upper)
+        check_interval(label, name, low, high, quantity.lower, quantity.upper)
         lower[place], upper[place] = quantity.coordinate(low), quantity.coordinate(high)
     # a parameter that is known is one between very close bounds
     wide = widest()
@@ -183,7 +183,7 @@ def bounds_of(known: Mapping[str, tuple[float, float]], label: str) -> tuple[Ten
 def _layers_of(known: Mapping[str, tuple[float, float]], label: str) -> Tensor:
     """(K,) bool, numbers of layers that are possible."""
     low, high = known.get(LAYERS, (0, MOST_LAYERS))
-    _check(label, LAYERS, low, high, 0, MOST_LAYERS)
+    check_interval(label, LAYERS, low, high, 0, MOST_LAYERS)
     layers = torch.tensor([low <= k <= high for k in range(len(CLASSES))])
     if not layers.any():
         raise FrameError(
@@ -214,7 +214,8 @@ def _check_name(label: str, name: str, known: Mapping[str, tuple[float, float]])
         )
 
 
-def _check(label: str, name: str, low: float, high: float, least: float, most: float) -> None:
+def check_interval(label: str, name: str, low: float, high: float, least: float, most: float) -> None:
+    """Raise FrameError for bounds of a parameter that are inverted, or beyond what a model has learnt."""
     if not low <= high:
         raise FrameError(
             f"{label}: bounds of {name} are {low:g} to {high:g}, expected the lower one first; exchange them"

@@ -8,6 +8,7 @@ Dimension letters: N samples, S sizes, Z depths.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,6 +50,13 @@ class Quantity:
         if self.log:
             return self.lower * (math.log(self.upper / self.lower) * place).exp()
         return torch.lerp(place.new_tensor(self.lower), place.new_tensor(self.upper), place)
+
+    def place(self, value: Tensor) -> Tensor:
+        """Place between the bounds, 0 to 1, of a value or the next one within them."""
+        value = value.clamp(self.lower, self.upper)
+        if self.log:
+            return (value / self.lower).log() / math.log(self.upper / self.lower)
+        return (value - self.lower) / (self.upper - self.lower)
 
 
 PARTICLES = (
@@ -160,10 +168,21 @@ def values_at(theta: Tensor, quantities: tuple[Quantity, ...]) -> dict[str, Tens
     """Name -> (N,) values at places theta (N, D); the median particle fits into its film, if it has one."""
     v = {q.name: q.at(theta[:, i]) for i, q in enumerate(quantities)}
     if "film_thickness" in v:
-        most = (0.5 * FULL * v["film_thickness"] / v["aspect"]).clamp_max(PARTICLES[0].upper)
-        place = theta[:, 0]
-        v["radius"] = PARTICLES[0].lower * ((most / PARTICLES[0].lower).log().clamp_min(0.05) * place).exp()
+        v["radius"] = radius_at(theta[:, 0], v)
     return v
+
+
+def most_radius(v: Mapping[str, Tensor]) -> Tensor:
+    """(N,) largest radius of the median particle, for which its film must have room."""
+    if "film_thickness" not in v:
+        return torch.full_like(v["aspect"], PARTICLES[0].upper)
+    return (0.5 * FULL * v["film_thickness"] / v["aspect"]).clamp_max(PARTICLES[0].upper)
+
+
+def radius_at(place: Tensor, v: Mapping[str, Tensor]) -> Tensor:
+    """(N,) radius at places between the bounds, 0 to 1, of particles of known aspect and film."""
+    lower = PARTICLES[0].lower
+    return lower * ((most_radius(v) / lower).log().clamp_min(0.05) * place).exp()
 
 
 def surroundings(v: dict[str, Tensor]) -> tuple[Stack, int, Tensor | None]:

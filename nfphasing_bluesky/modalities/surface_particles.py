@@ -5,17 +5,22 @@ What the particles are made of scatters as the scale does; it is drawn from its 
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.core import Frame, FrameError
 from nfphasing_bluesky.modalities.draws import Draws, Evaluated
-from nfphasing_bluesky.modalities.particle_prior import PARTICLE_DENSITY
+from nfphasing_bluesky.modalities.known_sample import TRIED, Ends, bounds_of, nearest, within
+from nfphasing_bluesky.modalities.linear import ScaleBackground
+from nfphasing_bluesky.modalities.particle_prior import PARTICLE_DENSITY, Quantity
 from nfphasing_bluesky.modalities.surface_scattering import SurfaceScattering
 
+B = TypeVar("B")
+MATERIAL = "particle_density_e_per_cubic_angstrom"
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -34,6 +39,71 @@ class SurfaceParticles(SurfaceScattering):
     depths_angstrom: ClassVar[tuple[float, float, int]] = (-1000.0, 1400.0, 481)
     noise_columns: ClassVar[int] = 3
     one_by_one: ClassVar[bool] = True
+    takes_bounds: ClassVar[bool] = True
+    quantities: ClassVar[tuple[tuple[Quantity, ...], ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters, as `known` of a batch has them."""
+        return tuple(p.name for p in self.parameters)
+
+    def with_known(self, batch: B, frames: Sequence[Frame]) -> B:
+        """Return a batch with what its frames say of their samples.
+
+        Raises:
+            FrameError: bounds that can't be, or contradict each other.
+        """
+        if not any(frame.bounds for frame in frames):
+            return batch
+        rows = [bounds_of(f.bounds, self.names, self.quantities, f.origin.label) for f in frames]
+        for frame, row in zip(frames, rows, strict=True):
+            if not self._possible(row):
+                all_of = ", ".join(frame.bounds)
+                raise FrameError(
+                    f"{frame.origin.label}: no sample has all of {all_of} within the bounds, expected that "
+                    "they agree with each other; widen them"
+                )
+        return replace(batch, known=torch.stack(rows))  # type: ignore[type-var]
+
+    def _possible(self, row: Tensor) -> bool:
+        """Whether any sample of any class lies within bounds (2, P)."""
+        ends = Ends(self.names, row.expand(TRIED, -1, -1))
+        for k, quantities in enumerate(self.quantities):
+            w = torch.quasirandom.SobolEngine(len(quantities), scramble=True, seed=k).draw(TRIED).double()
+            if bool(ends.hold(self.values(within(w, quantities, ends).float(), k)).any()):
+                return True
+        return False
+
+    def inside(self, draws: Draws, batch: Any) -> Tensor:
+        """(N,) bool: draws whose parameters lie within what is known; what a class lacks says nothing."""
+        good = torch.ones(len(draws), dtype=torch.bool, device=draws.theta.device)
+        if batch.known is None:
+            return good
+        for k, spec in enumerate(self.classes):
+            chosen = (draws.label == k).nonzero()[:, 0]
+            if chosen.numel():
+                ends = Ends(self.names, batch.known[draws.frame[chosen]])
+                good[chosen] = ends.hold(self.values(draws.theta[chosen, : len(spec.free)], k))
+        return good
+
+    def moved_within(self, draws: Draws, u: Tensor, batch: Any) -> Draws:
+        """Return draws moved to within what is known: what is beyond goes anywhere there, as u (N, D)."""
+        theta = draws.theta.clone()
+        for k, spec in enumerate(self.classes):
+            chosen, own = (draws.label == k).nonzero()[:, 0], len(spec.free)
+            if chosen.numel():
+                ends = Ends(self.names, batch.known[draws.frame[chosen]])
+                w = nearest(theta[chosen, :own].double(), self.quantities[k], ends, u[chosen, :own])
+                theta[chosen, :own] = within(w, self.quantities[k], ends).to(theta)
+        return replace(draws, theta=theta)
+
+    def _condition(self, draws: Draws, batch: Any) -> tuple[ScaleBackground, Tensor]:
+        """As of all surfaces; what lies outside of what is known has no probability."""
+        linear, shape = super()._condition(draws, batch)
+        if batch.known is None:
+            return linear, shape
+        evidence = linear.log_evidence.masked_fill(~self.inside(draws, batch), -torch.inf)
+        return replace(linear, log_evidence=evidence), shape
 
     @abstractmethod
     def sample_of(self, theta: Tensor, kind: int, sizes: int) -> Sample:
@@ -49,6 +119,10 @@ class SurfaceParticles(SurfaceScattering):
         scale = found.nuisance["scale"]
         even = (torch.arange(len(draws), device=scale.device) * GOLDEN_RATIO + 0.5).remainder(1.0).to(scale)
         place = even if noise is None else torch.special.ndtr(noise[:, 2].to(scale))
+        if batch.known is not None:
+            low, high = Ends(self.names, batch.known[draws.frame]).of(MATERIAL)
+            first, last = (PARTICLE_DENSITY.place(v.to(scale)) for v in (low, high))
+            place = torch.lerp(first, last, place)
         return replace(found, nuisance={**found.nuisance, "material": PARTICLE_DENSITY.at(place)})
 
     def density(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> Tensor:
@@ -69,4 +143,4 @@ class SurfaceParticles(SurfaceScattering):
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of every reported parameter; NaN where a class lacks it."""
         material = nuisance["material"].to(draws.theta.dtype)
-        return super().report(draws, nuisance) | {"particle_density_e_per_cubic_angstrom": material}
+        return super().report(draws, nuisance) | {MATERIAL: material}

@@ -7,7 +7,7 @@ not show; sigma is that of counting.
 Dimension letters: H rows (row 0 below), W columns, Q points.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,8 @@ CLEAR = 5.0
 """Standard deviations over the background at which a row is lit."""
 DARK, RISE = 0.05, 1.5
 """A row is dark at that share of the brightest, and bright again at that multiple of the darkest."""
+LEAST_DEGREE, MOST_DEGREE = 0.05, 10.0
+"""Angles of incidence that may be meant."""
 FRINGED = 0.9
 """Share of rows that are lit, at least, between a surface's horizon and a fringe's minimum above it."""
 
@@ -178,8 +180,11 @@ def check_horizon(
     tolerance_px: float = 2.0,
     dark_rad: float = 0.005,
     label: str = "frame",
+    rows_up: bool = True,
 ) -> None:
     """Raise GeometryError where a frame shows its horizon elsewhere than the geometry says.
+
+    Its rows are those of the frame as it is stored.
 
     Args:
         counts: (H, W).
@@ -189,6 +194,7 @@ def check_horizon(
         tolerance_px: rows below the horizon that may be lit.
         dark_rad: exit angle up to which a sample may be dark; a frame that is dark altogether says nothing.
         label: of the frame.
+        rows_up: whether the frame is stored with row 0 below, as counts are here.
     """
     _check_shapes(counts, mask, detector)
     found = first_lit_row(counts, mask)
@@ -200,10 +206,32 @@ def check_horizon(
         found = _under_fringes(counts, mask, found)
     if max(horizon, 0) - tolerance_px <= found <= highest:
         return
-    moved = np.arctan((found - horizon) * detector.pixel_size_m[0] / detector.distance_m)
-    said, perhaps = np.degrees([incidence_rad, incidence_rad + moved])
+    last = detector.shape[0] - 1
+    lit, expected = (found, horizon) if rows_up else (last - found, last - horizon)
     raise GeometryError(
-        f"{label}: the surface scatters from row {found} on, expected from its horizon on, row {horizon:.1f} "
-        f"for an incidence angle of {said:.4g} degrees; check the direct beam's row, mask what goes below "
-        f"the sample, or check whether the angle is {perhaps:.3g} degrees"
+        f"{label}: the surface scatters from row {lit} on, expected from its horizon on, row {expected:.1f} "
+        f"for an incidence angle of {np.degrees(incidence_rad):.4g} degrees; "
+        + _where_else(found, detector, incidence_rad, tolerance_px, dark_rad, rows_up)
     )
+
+
+def _where_else(
+    found: int,
+    detector: GrazingDetector,
+    incidence_rad: float,
+    tolerance_px: float,
+    dark_rad: float,
+    rows_up: bool,
+) -> str:
+    """What to look at where a frame is lit from another row on than its horizon."""
+    height, (row, column) = detector.shape[0], detector.normal_px
+    other = replace(detector, normal_px=(height - row, column))
+    low, high = (other.row_of(angle, incidence_rad) for angle in (0.0, dark_rad))
+    advice = "check the direct beam's row and column, and mask what goes around or below the sample"
+    if max(low, 0) - tolerance_px <= found <= high:
+        side = "above" if rows_up else "below"
+        advice += f"; it would fit if that row was counted from {side}: rows_up says where row 0 is"
+    away = (found - detector.row_of(0.0, incidence_rad)) * detector.pixel_size_m[0]
+    perhaps = np.degrees(incidence_rad + np.arctan(away / detector.distance_m))
+    likely = LEAST_DEGREE < perhaps < MOST_DEGREE
+    return f"{advice}, or check whether the angle is {perhaps:.3g} degrees" if likely else advice

@@ -7,6 +7,8 @@ close to the plane of incidence where there is none.
 Dimension letters: H rows (row 0 below), W columns.
 """
 
+import itertools
+import logging
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +21,8 @@ from nfphasing_bluesky.core import Frame, FrameError, GeometryError, GrazingCuts
 from nfphasing_bluesky.physics.gisaxs_cuts import check_horizon
 from nfphasing_bluesky.physics.gisaxs_detector import GrazingDetector
 from nfphasing_bluesky.physics.grazing import wave_number
+
+log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -36,6 +40,8 @@ HIGHEST_EXIT_RAD = math.radians(0.5)
 """Where the in-plane cut is looked for."""
 SIDE_INV_ANGSTROM = (0.005, 0.06)
 """Where a side maximum is looked for."""
+LEAST_COUNTS = 50.0
+"""Counts of the lines on both sides of a gap: chance then leaves no line between dark."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +127,10 @@ def lit_pixels(frame: Frame, mask: BoolArray | None = None) -> LitPixels:
     maps = pixel_maps(geometry, shape)
     beside = used & (maps.q_y >= SPECULAR_INV_ANGSTROM)
     detector = detector_of(geometry, shape)
-    check_horizon(counts, ~beside, detector, geometry.incidence_rad, label=label)
-    lit = beside & (maps.exit_rad > 0) & (maps.exit_rad <= FURTHEST_RAD) & (maps.q_y <= FURTHEST_INV_ANGSTROM)
+    check_horizon(counts, ~beside, detector, geometry.incidence_rad, label=label, rows_up=geometry.rows_up)
+    beside = beside & (maps.exit_rad > 0)
+    lit = beside & ~_never_count(counts, beside, label, geometry.rows_up)
+    lit = lit & (maps.exit_rad <= FURTHEST_RAD) & (maps.q_y <= FURTHEST_INV_ANGSTROM)
     if not lit.any():
         horizon = detector.row_of(0.0, geometry.incidence_rad)
         raise GeometryError(
@@ -131,6 +139,34 @@ def lit_pixels(frame: Frame, mask: BoolArray | None = None) -> LitPixels:
         )
     variance = counts if frame.sigma is None else np.where(used, frame.sigma[order] ** 2, 0.0)
     return LitPixels(counts, variance, lit, maps, frame.sigma is None)
+
+
+def _never_count(counts: FloatArray, over: BoolArray, label: str, rows_up: bool) -> BoolArray:
+    """(H, W) True in lines without a count between lines that have many: gaps that nobody masked.
+
+    Looked at are pixels over the horizon alone: below it a surface's shadow may be dark.
+    """
+    dead, words = np.zeros(over.shape, bool), []
+    for axis, name in ((0, "row"), (1, "column")):
+        lines, seen = np.where(over, counts, 0.0).sum(1 - axis), over.sum(1 - axis)
+        lit = np.flatnonzero(lines >= LEAST_COUNTS)
+        for before, after in itertools.pairwise(lit):
+            inner = slice(before + 1, after)
+            if seen[inner].any() and not lines[inner].any():
+                dead[(inner, slice(None)) if axis == 0 else (slice(None), inner)] = True
+                first, last = before + 1, after - 1
+                if axis == 0 and not rows_up:
+                    first, last = len(lines) - 1 - last, len(lines) - 1 - first
+                words.append(f"{name} {first}" if first == last else f"{name}s {first} to {last}")
+    if words:
+        _say(label, ", ".join(words))
+    return dead
+
+
+@lru_cache(maxsize=64)
+def _say(label: str, words: str) -> None:
+    """Say once what is left out of frames of one detector."""
+    log.warning("%s: %s never count, between lines that do: a gap, left out; a mask says so", label, words)
 
 
 def cuts_of(frame: Frame, mask: BoolArray | None = None) -> Frame:

@@ -1,5 +1,6 @@
 """From columns to a curve, the same for every file format: units, errors, and messages that name the file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ class ReadOptions:
         relative_sigma: sigma as a fraction of the intensity, for files that hold no errors.
         dataset: path of the detector frames inside an HDF5 file.
         wavelength_angstrom: of the beam, where q is given as angles.
+        q_range: lowest and highest q of curves to keep, 1/angstrom; None for all.
+        join: neighbouring points of curves that become one, their mean.
     """
 
     q_unit: str | None = None
@@ -30,6 +33,8 @@ class ReadOptions:
     relative_sigma: float | None = None
     dataset: str | None = None
     wavelength_angstrom: float | None = None
+    q_range: tuple[float, float] | None = None
+    join: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +80,74 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
             dq_inv_angstrom=None if columns.dq is None or not np.any(columns.dq > 0) else columns.dq * scale,
             absolute=columns.absolute,
         )
-        return Frame(
+        frame = Frame(
             intensity=columns.intensity,
             sigma=sigma,
             mask=columns.mask,
             geometry=geometry,
             origin=Origin(label=path.name, seq_num=columns.number + 1),
         )
+        return joined(cut(frame, options.q_range, path), options.join, path)
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
+
+
+def cut(frame: Frame, q_range: tuple[float, float] | None, path: Path) -> Frame:
+    """Return a curve between two q, 1/angstrom. Raises FrameError where it has no two points there."""
+    if q_range is None:
+        return frame
+    assert isinstance(frame.geometry, CurveGeometry)  # noqa: S101  as `as_frame` makes them
+    q = frame.geometry.q_inv_angstrom
+    kept = (q >= q_range[0]) & (q <= q_range[1])
+    if kept.sum() < 2:
+        raise FrameError(
+            f"{path}: {int(kept.sum())} points between q = {q_range[0]:g} and {q_range[1]:g} 1/angstrom, "
+            f"expected some: the curve goes from {q[0]:.4g} to {q[-1]:.4g}; give q_range in 1/angstrom, the "
+            "lower one first"
+        )
+    return _picked(frame, lambda values: values[kept])
+
+
+def joined(frame: Frame, count: int, path: Path) -> Frame:
+    """Return a curve whose usable points are means of `count` neighbours; dq grows by their spread in q.
+
+    Raises:
+        FrameError: fewer than two would be left.
+    """
+    if count == 1:
+        return frame
+    assert isinstance(frame.geometry, CurveGeometry)  # noqa: S101  as `as_frame` makes them
+    good = _picked(frame, lambda values: values[frame.usable])
+    size = good.intensity.size
+    if count < 1 or size < 2 * count:
+        raise FrameError(f"{path}: join={count} of {size} points, expected at least two points to be left")
+    group = np.minimum(np.arange(size) // count, size // count - 1)
+    number = np.bincount(group)
+
+    def mean(values: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(group, values) / number)
+
+    assert isinstance(good.geometry, CurveGeometry) and good.sigma is not None  # noqa: S101  as above
+    q, dq = good.geometry.q_inv_angstrom, good.geometry.dq_inv_angstrom
+    spread = mean(q**2) - mean(q) ** 2 + (0.0 if dq is None else mean(dq**2))
+    geometry = replace(
+        good.geometry, q_inv_angstrom=mean(q), dq_inv_angstrom=np.sqrt(np.maximum(spread, 0.0))
+    )
+    sigma = np.sqrt(mean(good.sigma**2) / number)
+    return replace(good, intensity=mean(good.intensity), sigma=sigma, mask=None, geometry=geometry)
+
+
+def _picked(frame: Frame, pick: Callable[[NDArray[Any]], NDArray[Any]]) -> Frame:
+    """Return a curve of some of its points."""
+    assert isinstance(frame.geometry, CurveGeometry)  # noqa: S101  as `as_frame` makes them
+    dq = frame.geometry.dq_inv_angstrom
+    geometry = replace(
+        frame.geometry,
+        q_inv_angstrom=pick(frame.geometry.q_inv_angstrom),
+        dq_inv_angstrom=None if dq is None else pick(dq),
+    )
+    sigma, mask = (None if v is None else pick(v) for v in (frame.sigma, frame.mask))
+    return replace(frame, intensity=pick(frame.intensity), sigma=sigma, mask=mask, geometry=geometry)
 
 
 def _without_angles(columns: Columns, path: Path, options: ReadOptions) -> Columns:

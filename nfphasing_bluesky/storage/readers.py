@@ -58,6 +58,8 @@ def read_frames(
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
     wavelength_angstrom: float | None = None,
+    q_range: tuple[float, float] | None = None,
+    join: int = 1,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
@@ -82,6 +84,8 @@ def read_frames(
             columns=columns,
             relative_sigma=relative_sigma,
             wavelength_angstrom=wavelength_angstrom,
+            q_range=q_range,
+            join=join,
             dataset=dataset,
             renamed=renamed,
             probe=probe,
@@ -108,6 +112,8 @@ def iter_frames(
     columns: tuple[int, ...] | None = None,
     relative_sigma: float | None = None,
     wavelength_angstrom: float | None = None,
+    q_range: tuple[float, float] | None = None,
+    join: int = 1,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
@@ -144,6 +150,8 @@ def iter_frames(
         columns: columns of a text file from 0: (q, I), (q, I, sigma) or (q, I, sigma, dq).
         relative_sigma: sigma as a fraction of the intensity for files without errors.
         wavelength_angstrom: of the beam, for columns of angles.
+        q_range: lowest and highest q of curves to keep, 1/angstrom.
+        join: neighbouring points of curves that become one, their mean.
         dataset: path of the frames inside an HDF5 file.
         renamed: for scans, name in the file -> the name that it goes by here.
         probe: for ptychographic scans, file with the probe where the scan has none or a worse one, or
@@ -167,7 +175,7 @@ def iter_frames(
         raise StorageError(f"{path}: the file is empty; copy it again or wait for its writer")
     if poni is not None and geometry is not None:
         raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
-    options = ReadOptions(q_unit, columns, relative_sigma, dataset, wavelength_angstrom)
+    options = ReadOptions(q_unit, columns, relative_sigma, dataset, wavelength_angstrom, q_range, join)
     given = _given(flat, dark, saturation)
     if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_scan(path):
         scan_options = ScanOptions(

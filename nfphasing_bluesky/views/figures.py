@@ -25,6 +25,7 @@ _DPI = 100
 _COLUMN_INCH = 5.6
 _SHOWN_DRAWS = 12
 _LOG_Q_SPAN = 50.0
+_MOST_REFLECTED = 2.0
 _REASON_WIDTH, _REASON_LINES = 150, 2
 _TITLE_INCH = 0.22
 
@@ -132,11 +133,24 @@ def draw_data(axes: Axes, frame: Frame, posterior: Posterior) -> None:
         label="95 % of predictions",
     )
     axes.plot(q, prediction.mean, color=FIT, lw=1.4, zorder=3, label="posterior prediction")
-    if q[0] > 0 and q[-1] / q[0] > _LOG_Q_SPAN:
+    reflected = _is_reflectivity(posterior)
+    # fringes of layers are even in q
+    if q[0] > 0 and q[-1] / q[0] > _LOG_Q_SPAN and not reflected:
         axes.set_xscale("log")
-    axes.set_ylabel("I (cm⁻¹)" if _absolute(frame) else "I (arb. units)")
+    axes.set_ylabel(_intensity_label(frame, reflected))
     axes.legend(frameon=False, fontsize=9, loc="best")
     axes.tick_params(labelbottom=False)
+
+
+def _intensity_label(frame: Frame, reflected: bool) -> str:
+    if not reflected:
+        return "I (cm⁻¹)" if _absolute(frame) else "I (arb. units)"
+    return "R" if float(np.nanmax(frame.intensity)) < _MOST_REFLECTED else "R (arb. units)"
+
+
+def _is_reflectivity(posterior: Posterior) -> bool:
+    """Return whether a curve is a reflectivity: its density is one over the depth."""
+    return posterior.density.axes[0].name == "z"
 
 
 def draw_residuals(axes: Axes, frame: Frame, posterior: Posterior) -> None:
@@ -153,7 +167,8 @@ def draw_residuals(axes: Axes, frame: Frame, posterior: Posterior) -> None:
     axes.set_ylim(-limit, limit)
     if beyond:
         axes.text(0.98, 0.9, f"{beyond} beyond", transform=axes.transAxes, ha="right", va="top", fontsize=8)
-    axes.set_ylabel("(I − fit)/σ" if frame.sigma is not None else "I − fit")
+    name = "R" if _is_reflectivity(posterior) else "I"
+    axes.set_ylabel(f"({name} − fit)/σ" if frame.sigma is not None else f"{name} − fit")
     axes.set_xlabel("q (Å⁻¹)")
 
 

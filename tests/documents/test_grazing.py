@@ -76,6 +76,15 @@ def test_frames_of_a_surface_are_cut_and_others_averaged(heard, raw_run, key_of)
     assert isinstance(averaged.geometry, CurveGeometry)
 
 
+def test_what_is_known_of_the_sample_goes_with_images_too(heard, raw_run, key_of):
+    said = {**SAID, "poni_m": [45 * 172e-6, 12 * 172e-6], "q_y_inv_angstrom": [0.005, 0.02]}
+    known = {"film_thickness_angstrom": [180, 200]}
+    run = run_of(raw_run, key_of, surface(), SHAPE, geometry=said, bounds=known)
+    for how in ({}, {"integrate": reduced}):
+        heard.frames.clear()
+        assert route(heard, run, **how).frames[0].bounds == {"film_thickness_angstrom": (180.0, 200.0)}
+
+
 def test_a_horizon_elsewhere_fails_the_frame(heard, raw_run, key_of):
     run = run_of(raw_run, key_of, surface(), SHAPE, geometry=SAID)
     route(heard, run, integrate=reduced)

@@ -96,6 +96,26 @@ def test_a_geometry_whose_horizon_lies_elsewhere_is_named():
         check_horizon(counts, NO_MASK, FINE, 1.5 * INCIDENCE)
 
 
+def test_the_rows_of_an_error_are_those_of_the_stored_frame():
+    lower = replace(FINE, normal_px=(FINE.normal_px[0] - 60, 20.7))
+    last = FINE.shape[0] - 1
+    with pytest.raises(GeometryError, match=f"horizon on, row {last - 50.1:.1f}"):
+        check_horizon(frame(), NO_MASK, lower, INCIDENCE, rows_up=False)
+
+
+def test_a_beam_counted_from_the_other_side_is_named():
+    turned = replace(FINE, normal_px=(FINE.shape[0] - FINE.normal_px[0], 20.7))
+    with pytest.raises(GeometryError, match="counted from below.*rows_up"):
+        check_horizon(frame(), NO_MASK, turned, INCIDENCE, rows_up=False)
+
+
+def test_no_angle_is_proposed_that_can_not_be():
+    higher = replace(FINE, normal_px=(FINE.normal_px[0] + 90, 20.7))
+    with pytest.raises(GeometryError) as found:
+        check_horizon(frame(), NO_MASK, higher, INCIDENCE)
+    assert "row and column" in str(found.value) and "angle is" not in str(found.value)
+
+
 def test_a_dark_frame_says_nothing():
     dark = np.random.default_rng(0).poisson(0.02, FINE.shape).astype(float)
     check_horizon(dark, NO_MASK, FINE, INCIDENCE)

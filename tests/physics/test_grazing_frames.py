@@ -92,6 +92,16 @@ def test_masks_gaps_and_errors(frame):
     assert whole.sigma[0] == pytest.approx(whole.intensity[0] / math.sqrt(first), rel=0.8)
 
 
+def test_gaps_of_zeros_are_left_out_and_named(frame, caplog):
+    counts = np.random.default_rng(0).poisson(frame.intensity).astype(float)
+    mask = np.zeros(SHAPE, bool)
+    mask[80:90], mask[:, 100:104] = True, True
+    masked = cuts_of(replace(frame, intensity=counts, mask=mask))
+    dark = cuts_of(replace(frame, intensity=np.where(mask, 0.0, counts)))
+    np.testing.assert_array_equal(dark.intensity, masked.intensity)
+    assert "rows 80 to 89" in caplog.text and "columns 100 to 103" in caplog.text
+
+
 def test_rows_may_be_counted_from_below(frame):
     row, column = GEOMETRY.beam_px
     upright = replace(GEOMETRY, beam_px=(SHAPE[0] - row, column), rows_up=True)

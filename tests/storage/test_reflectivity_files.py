@@ -121,6 +121,24 @@ def test_numbers_beyond_any_q_may_be_angles(tmp_path):
         read_frames(tmp_path / "bare.txt")
 
 
+def test_a_part_of_a_curve_with_fewer_points(tmp_path):
+    """A fine scan of a lab goes into what a model has learnt: its middle, points joined."""
+    (tmp_path / "film.ort").write_text(orso())
+    (frame,) = read_frames(tmp_path / "film.ort", q_range=(0.05, 0.2), join=4)
+    kept = TABLE[(TABLE[:, 0] >= 0.05) & (TABLE[:, 0] <= 0.2)]
+    count = len(kept) // 4
+    groups = np.split(kept, 4 * np.arange(1, count))
+    np.testing.assert_allclose(frame.geometry.q_inv_angstrom, [g[:, 0].mean() for g in groups])
+    np.testing.assert_allclose(frame.intensity, [g[:, 1].mean() for g in groups])
+    np.testing.assert_allclose(frame.sigma, [np.sqrt((g[:, 2] ** 2).sum()) / len(g) for g in groups])
+    expected = [np.sqrt(g[:, 0].var() + 4e-6) for g in groups]
+    np.testing.assert_allclose(frame.geometry.dq_inv_angstrom, expected)
+    with pytest.raises(FrameError, match=r"0 points between q = 3 and 5.*goes from 0.01 to 0.3"):
+        read_frames(tmp_path / "film.ort", q_range=(3, 5))
+    with pytest.raises(FrameError, match="join=30"):
+        read_frames(tmp_path / "film.ort", join=30)
+
+
 def test_a_resolution_that_is_not_taken_is_said(tmp_path, caplog):
     (tmp_path / "r.dat").write_text(rows())
     (frame,) = read_frames(tmp_path / "r.dat")

@@ -56,6 +56,18 @@ def test_the_three_panels_show_the_numbers(conalbumin):
     assert data.get_xscale() == "log", "q spans a factor of 70"
 
 
+def test_a_reflectivity_is_called_so_over_even_q(conalbumin):
+    frame, posterior, info = conalbumin
+    (axis,) = posterior.density.axes
+    depth = replace(posterior.density, axes=(replace(axis, name="z"),))
+    data, residuals, *_ = figure_1d(frame, replace(posterior, density=depth), info).axes
+    assert data.get_ylabel() == "R" and residuals.get_ylabel() == "(R − fit)/σ"
+    assert data.get_xscale() == "linear"
+    counts = replace(frame, intensity=1e6 * frame.intensity)
+    data, *_ = figure_1d(counts, replace(posterior, density=depth), info).axes
+    assert data.get_ylabel() == "R (arb. units)"
+
+
 def test_negative_points_are_shown_and_not_hidden_by_the_logarithm(conalbumin):
     frame, posterior, info = conalbumin
     assert (frame.intensity < 0).any()
