@@ -214,7 +214,9 @@ def reconstruct(
         Path | None, typer.Option(help="images of the empty beam, for holograms; several are averaged")
     ] = None,
     dark: Annotated[Path | None, typer.Option(help="images without light, for holograms")] = None,
-    buffer: Annotated[Path | None, typer.Option(help="curve or frame to subtract")] = None,
+    buffer: Annotated[
+        Path | None, typer.Option(help="curve or frame to subtract; of several their mean")
+    ] = None,
     q_unit: Annotated[
         str | None,
         typer.Option(help="unit of q where the file does not say: 1/angstrom, 1/nm, two_theta_degree"),

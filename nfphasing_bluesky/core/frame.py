@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core.errors import FrameError
 from nfphasing_bluesky.core.geometry import (
     CurveGeometry,
+    DetectorGeometry,
     FloatArray,
     Geometry,
     PlaneGeometry,
@@ -89,6 +90,13 @@ class Frame:
             raise FrameError(f"{self.origin.label}: intensity has shape {intensity.shape}, expected (H, W)")
         if isinstance(self.geometry, PlaneGeometry):
             return self.geometry.shape
+        made_for = self.geometry.shape if isinstance(self.geometry, DetectorGeometry) else None
+        if made_for not in (None, intensity.shape):
+            raise FrameError(
+                f"{self.origin.label}: intensity has shape {intensity.shape}, expected {made_for}, that of "
+                "the detector in its geometry: binned, cut out or of another detector; pass a "
+                "geometry that was calibrated on such images"
+            )
         return intensity.shape
 
     @property

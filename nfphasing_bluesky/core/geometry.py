@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.errors import GeometryError
-from nfphasing_bluesky.core.grazing_geometry import GrazingCutsGeometry, GrazingGeometry
+from nfphasing_bluesky.core.grazing_geometry import (
+    DISTANCES_M,
+    PIXELS_M,
+    WAVELENGTHS_M,
+    GrazingCutsGeometry,
+    GrazingGeometry,
+    check_length,
+)
 
 FloatArray = NDArray[np.floating]
 
@@ -63,6 +70,7 @@ class DetectorGeometry:
         pixel_size_m: (row, column) pixel size, m.
         poni_m: (row, column) of the point of normal incidence from the outer corner of pixel [0, 0], m.
         rotations_rad: pyFAI's rot1, rot2, rot3, rad.
+        shape: (H, W) of the detector that it was calibrated for, or None.
     """
 
     wavelength_m: float
@@ -70,14 +78,16 @@ class DetectorGeometry:
     pixel_size_m: tuple[float, float]
     poni_m: tuple[float, float]
     rotations_rad: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("wavelength_m", "distance_m"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise GeometryError(f"{name}={value!r}, expected a positive length in metres")
-        if not all(np.isfinite(p) and p > 0 for p in self.pixel_size_m):
-            raise GeometryError(f"pixel_size_m={self.pixel_size_m!r}, expected two positive lengths, m")
+        check_length("wavelength_m", self.wavelength_m, [self.wavelength_m], WAVELENGTHS_M)
+        check_length("distance_m", self.distance_m, [self.distance_m], DISTANCES_M)
+        check_length("pixel_size_m", self.pixel_size_m, self.pixel_size_m, PIXELS_M)
+        if not np.isfinite([*self.poni_m, *self.rotations_rad]).all():
+            raise GeometryError(
+                f"poni_m={self.poni_m!r}, rotations_rad={self.rotations_rad!r}, expected finite numbers"
+            )
 
 
 class EffectiveBeam(NamedTuple):

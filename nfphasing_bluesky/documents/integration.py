@@ -1,6 +1,7 @@
 """2-D frames become curves: azimuthal averages with Poisson errors, and buffer subtraction."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -117,6 +118,37 @@ def subtract(sample: Frame, buffer: Frame, scale: float = 1.0) -> Frame:
     )
 
 
+def mean_curve(frames: Sequence[Frame]) -> Frame:
+    """Return the mean of exposures of one thing, as of a buffer, with its error.
+
+    Args:
+        frames: curves with sigma on one q grid; a point that one of them lacks is left out.
+
+    Raises:
+        FrameError: there is none, or sigma is missing in one.
+        GeometryError: one is not a curve, or the grids differ.
+    """
+    if not frames:
+        raise FrameError("found no curve to average, expected at least one; check what wrote the file")
+    first, (geometry, _) = frames[0], _curve_with_errors(frames[0])
+    for frame in frames[1:]:
+        q = _curve_with_errors(frame)[0].q_inv_angstrom
+        if q.shape != geometry.q_inv_angstrom.shape or not np.allclose(q, geometry.q_inv_angstrom, rtol=1e-6):
+            raise GeometryError(
+                f"{frame.origin.label}, frame {frame.origin.seq_num}: its q grid ({q.size} points) differs "
+                f"from that of the first ({geometry.q_inv_angstrom.size} points), expected one; "
+                "average them first"
+            )
+    sigmas = [_curve_with_errors(frame)[1] for frame in frames]
+    mask = np.any([_bool_mask(frame) for frame in frames], axis=0)
+    return replace(
+        first,
+        intensity=np.mean([frame.intensity for frame in frames], axis=0),
+        sigma=np.sqrt(np.sum(np.square(sigmas), axis=0)) / len(frames),
+        mask=mask if mask.any() else None,
+    )
+
+
 def detector_geometry_from_poni(path: str | Path) -> DetectorGeometry:
     """Read a pyFAI PONI file.
 
@@ -132,6 +164,7 @@ def detector_geometry_from_poni(path: str | Path) -> DetectorGeometry:
         detector = poni.detector
         pixel_size_m = (float(detector.pixel1), float(detector.pixel2))
         distance_m = float(poni.dist)
+        shape = detector.shape or detector.max_shape
     except Exception as error:
         raise GeometryError(
             f"{path}: not a PONI file that pyFAI can read ({error}); save it again with pyFAI-calib2"
@@ -150,6 +183,7 @@ def detector_geometry_from_poni(path: str | Path) -> DetectorGeometry:
         pixel_size_m=pixel_size_m,
         poni_m=(float(poni.poni1), float(poni.poni2)),
         rotations_rad=(float(poni.rot1), float(poni.rot2), float(poni.rot3)),
+        shape=None if shape is None else (int(shape[0]), int(shape[1])),
     )
 
 

@@ -23,7 +23,7 @@ from nfphasing_bluesky.core import (
     Posterior,
     Summary,
 )
-from nfphasing_bluesky.documents.integration import subtract
+from nfphasing_bluesky.documents.integration import mean_curve, subtract
 from nfphasing_bluesky.documents.reduction import reduced
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.storage.nexus import write_posterior
@@ -44,7 +44,7 @@ class BatchJob:
 
     Args:
         output: folder of the results.
-        buffer: curve or frame to subtract from each.
+        buffer: curve or frame to subtract from each; of several in the file their mean.
         reading: keyword arguments of `read_frames`.
         keep_frames: of scans that become one object, write the posterior of every frame too.
         bounds: what is known of the sample: parameter -> lowest and highest value.
@@ -72,7 +72,7 @@ def reconstruct_files(
         NFPhasingError: the buffer cannot be read.
     """
     curves = reconstructor.info.takes_curves
-    buffer = _read(job.buffer, job.reading, None, curves)[0] if job.buffer else None
+    buffer = mean_curve(_read(job.buffer, job.reading, None, curves)) if job.buffer else None
     results: list[dict[str, object]] = []
     stems: set[str] = set()
     for path in files:

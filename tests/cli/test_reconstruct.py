@@ -180,6 +180,16 @@ def test_a_buffer_is_subtracted(nfphasing, curve, tmp_path):
     assert done.status == 0, done.err
     _, stored = stored_curve(done.json["results"][0])
     np.testing.assert_allclose(stored, intensity, rtol=1e-5, atol=1e-5)
+    with h5py.File(tmp_path / "buffers.h5", "w") as file:
+        group = file.create_group("buffers")
+        group.attrs.update(canSAS_class="SASdata", signal="I")
+        group["Q"], group["I"] = q, np.stack([np.full_like(q, 10.0), np.full_like(q, 70.0)])
+        group["Idev"] = np.full((2, q.size), 0.3)
+        group["Q"].attrs["units"] = "1/angstrom"
+    arguments = ("--buffer", tmp_path / "buffers.h5", "--output", tmp_path / "mean", "--json")
+    done = nfphasing("reconstruct", sample, *arguments)
+    assert done.status == 0, done.err
+    np.testing.assert_allclose(stored_curve(done.json["results"][0])[1], intensity, rtol=1e-5, atol=1e-5)
     missing = nfphasing("reconstruct", sample, "--buffer", tmp_path / "none.dat", "--output", tmp_path)
     assert missing.status == 1 and "none.dat" in missing.err
 

@@ -11,6 +11,7 @@ from nfphasing_bluesky.documents.integration import (
     _integrator,
     detector_geometry_from_poni,
     integrate,
+    mean_curve,
     subtract,
 )
 from nfphasing_bluesky.storage.readers import read_frames
@@ -229,6 +230,19 @@ def test_a_curve_is_not_integrated():
         integrate(curve(q, q, q))
 
 
+def test_the_mean_of_several_buffers_is_taken_with_its_error():
+    q = np.linspace(0.01, 0.1, 50)
+    one, other = curve(q, np.full(50, 3.0), np.full(50, 0.3)), curve(q, np.full(50, 5.0), np.full(50, 0.4))
+    mean = mean_curve([one, replace(other, mask=q > 0.09)])
+    np.testing.assert_allclose(mean.intensity, 4.0)
+    np.testing.assert_allclose(mean.sigma, 0.25)
+    np.testing.assert_array_equal(mean.mask, q > 0.09)
+    with pytest.raises(GeometryError, match="differs from that of the first"):
+        mean_curve([one, curve(2 * q, q, q)])
+    with pytest.raises(FrameError, match="no curve"):
+        mean_curve([])
+
+
 PONI = """# written for a test
 poni_version: 2.1
 Detector: Detector
@@ -247,9 +261,39 @@ def test_poni_file_gives_the_geometry(tmp_path):
     path = tmp_path / "detector.poni"
     path.write_text(PONI)
     geometry = detector_geometry_from_poni(path)
-    assert geometry == DetectorGeometry(
-        1.245e-10, 1.5027, (172e-6, 172e-6), (0.016684, -3.44e-05), rotations_rad=(0.01, -0.02, 0.0)
-    )
+    poni_m, rotations_rad = (0.016684, -3.44e-05), (0.01, -0.02, 0.0)
+    pixel_m, shape = (172e-6, 172e-6), (195, 487)
+    assert geometry == DetectorGeometry(1.245e-10, 1.5027, pixel_m, poni_m, rotations_rad, shape)
+    any_size = PONI.replace("[195, 487]", "null")
+    path.write_text(any_size)
+    assert detector_geometry_from_poni(path).shape is None
+
+
+def test_a_poni_file_of_another_detector_or_binning_is_refused(tmp_path):
+    path = tmp_path / "detector.poni"
+    path.write_text(PONI)
+    geometry = detector_geometry_from_poni(path)
+    Frame(np.ones((195, 487)), geometry)
+    for shape in ((487, 195), (97, 243), (100, 487)):
+        with pytest.raises(FrameError, match=r"expected \(195, 487\), that of the detector"):
+            Frame(np.ones(shape), geometry)
+    named = PONI.replace("Detector: Detector", "Detector: Pilatus1M")
+    path.write_text(named.replace(PONI[PONI.index("{") : PONI.index("}") + 1], "{}"))
+    assert detector_geometry_from_poni(path).shape == (1043, 981)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"wavelength_m": 1.0}, "1 angstrom are 1e-10 m"),
+        ({"distance_m": 1500.0}, "1500 mm are 1.5 m"),
+        ({"pixel_size_m": (172.0, 172.0)}, "172 um are 0.000172 m"),
+        ({"poni_m": (np.nan, 0.1)}, "expected finite numbers"),
+    ],
+)
+def test_lengths_in_other_units_are_refused(change, words):
+    with pytest.raises(GeometryError, match=words):
+        replace(PILATUS, **change)
 
 
 @pytest.mark.parametrize(
