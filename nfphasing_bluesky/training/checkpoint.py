@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def save(trainer: "Trainer", folder: Path) -> None:
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial)
     description = {"modality": trainer.modality.name, "settings": trainer.settings.model_dump(mode="json")}
     description["network"] = trainer.modality.settings.model_dump(mode="json")
-    (folder / STATE).write_text(json.dumps(description, indent=1) + "\n")
+    _replace(folder / STATE, json.dumps(description, indent=1) + "\n")
     os.replace(partial, folder / TENSORS)
 
 
@@ -45,15 +46,19 @@ def describe(folder: Path) -> dict | None:
         return None
     try:
         return json.loads((folder / STATE).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelIntegrityError(
             f"{folder / STATE} does not belong to its checkpoint ({error}); remove the folder to start afresh"
         ) from None
 
 
 def restore(trainer: "Trainer", folder: Path) -> None:
-    """Continue where a checkpoint was written; the following steps are those that would have followed."""
-    tensors = load_file(folder / TENSORS)
+    """Continue where a checkpoint was written; the following steps are those that would have followed.
+
+    Raises:
+        ModelIntegrityError: the checkpoint is cut short or damaged.
+    """
+    tensors = _tensors(folder)
     trainer.network.load_state_dict(_part(tensors, "network"))
     trainer.average = {k: v.to(trainer.device) for k, v in _part(tensors, "average").items()}
     state: dict[int, dict[str, Tensor]] = {}
@@ -69,7 +74,20 @@ def restore(trainer: "Trainer", folder: Path) -> None:
 
 def prior_state(folder: Path) -> dict[str, Tensor]:
     """Tensors of the modality's prior in a checkpoint."""
-    return _part(load_file(folder / TENSORS), "prior")
+    return _part(_tensors(folder), "prior")
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise ModelIntegrityError(
+            f"{folder / TENSORS} cannot be read ({error}): it was cut short or altered; put back a copy, or "
+            "choose another --output to start afresh"
+        ) from None
+    if lacking := [name for name in ("progress", "seconds") if name not in tensors]:
+        raise ModelIntegrityError(f"{folder / TENSORS} lacks {lacking[0]}, expected a checkpoint")
+    return tensors
 
 
 def append_curve(folder: Path, row: Mapping[str, object]) -> None:
@@ -85,13 +103,24 @@ def append_curve(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def truncate_curve(folder: Path, step: int) -> None:
-    """Drop the lines after a step: those steps will be made again."""
+    """Drop the lines after a step, which will be made again, and those that a kill cut short."""
     path = folder / CURVE
     if not path.exists():
         return
-    lines = path.read_text().splitlines()
-    kept = [line for line in lines[1:] if int(line.split(",", 1)[0]) <= step]
-    path.write_text("\n".join([lines[0], *kept]) + "\n")
+    head, *lines = path.read_text(errors="replace").splitlines() or [""]
+    if not head:
+        path.unlink()
+        return
+    rows = [line.split(",") for line in lines]
+    whole = [row for row in rows if len(row) == head.count(",") + 1 and row[0].isdigit() and row[-1]]
+    kept = [",".join(row) for row in whole if int(row[0]) <= step]
+    _replace(path, "\n".join([head, *kept]) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

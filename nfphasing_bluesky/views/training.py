@@ -3,7 +3,7 @@
 import csv
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ def train_with_progress(
         device: torch device or auto.
         console: for the progress bar.
     """
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is a file, expected a folder for the run; choose another --output")
     trainer = _trainer(name, folder, changes, str(pick_device(device)))
     if trainer.step == 0:
         console.print("fitting the prior")
@@ -134,6 +136,8 @@ def time_steps(
     left = 60 * minutes - trainer.seconds
     steps = trainer.step + max(1, int(left / max(each, 1e-6)))
     trainer.settings = whole.model_copy(update={"steps": steps})
+    # a run that is killed from here on is one of so many steps
+    checkpoint.save(trainer, folder)
 
 
 @contextmanager
@@ -184,11 +188,14 @@ def draw_curve(folder: Path) -> Path:
     return path
 
 
-def _smooth(values: list[float], decay: float = 0.98) -> list[float]:
+def _smooth(values: Sequence[float], decay: float = 0.98) -> list[float]:
+    """Exponential mean of what came so far; of the first values as much as there is."""
     out: list[float] = []
+    total = weight = 0.0
     for value in values:
-        previous = out[-1] if out else value
-        out.append(value if not math.isfinite(previous) else decay * previous + (1 - decay) * value)
+        if math.isfinite(value):
+            total, weight = decay * total + value, decay * weight + 1.0
+        out.append(total / weight if weight else math.nan)
     return out
 
 
