@@ -217,6 +217,9 @@ def reconstruct(
     buffer: Annotated[
         Path | None, typer.Option(help="curve or frame to subtract; of several their mean")
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="path of the frames in an HDF5 file that has several stacks")
+    ] = None,
     q_unit: Annotated[
         str | None,
         typer.Option(help="unit of q where the file does not say: 1/angstrom, 1/nm, two_theta_degree"),
@@ -273,6 +276,7 @@ def reconstruct(
         "flat": flat,
         "dark": dark,
         "saturation": options.saturation(geometry),
+        "dataset": dataset,
         "q_unit": q_unit,
         "columns": options.columns(columns),
         "relative_sigma": relative_sigma,

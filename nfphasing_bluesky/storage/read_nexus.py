@@ -214,7 +214,7 @@ def _frame_datasets(file: h5py.File, dataset: str | None, path: Path) -> list[st
     if len(found) != 1:
         raise StorageError(
             f"{path}: expected one dataset of detector frames (H, W) or (N, H, W), found {_listed(file)}; "
-            "pass dataset="
+            "pass dataset= (--dataset)"
         )
     return found
 

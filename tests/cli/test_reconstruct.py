@@ -161,6 +161,12 @@ def test_an_image_with_a_poni_file(nfphasing, tmp_path):
     (result,) = done.json["results"]
     check_schema(result, "saxs1d-pr")
     q_out, intensity = stored_curve(result)
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["dark/data"], file["light/data"] = 0 * image, image
+    arguments = ("reconstruct", tmp_path / "two.h5", *arguments[2:], "--poni", tmp_path / "geometry.poni")
+    assert "--dataset" in nfphasing(*arguments).json["results"][0]["error"]
+    named = nfphasing(*arguments, "--dataset", "light/data").json["results"][0]
+    np.testing.assert_array_equal(stored_curve(named)[1], intensity)
     good = np.isfinite(intensity) & (q_out > 0.01) & (q_out < 0.1)
     slope = np.polyfit(q_out[good] ** 2, np.log(intensity[good] - 5 * intensity[good][0] / 2000), 1)[0]
     assert np.sqrt(-3 * slope) == pytest.approx(RG, rel=0.05)
