@@ -219,15 +219,16 @@ STATUS_FIELDS = (
 def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
     """Return the attributes that a model brings: density, parameters, class probabilities, frame."""
     density = info.density
-    patch = is_transmission(density)
-    axes = density.axes[1:] if patch else density.axes
+    parts = is_transmission(density)
+    axes = density.axes[1:] if parts else density.axes
     image = len(axes) == 2
     fields = [
         _density_field(density, name, quantity, part, words, layer)
-        for name, quantity, layer in (_PATCH_PARTS if patch else (("density", density.quantity, None),))
+        for name, quantity, layer in (_PARTS if parts else (("density", density.quantity, None),))
         for part, words in (("mean", "mean"), ("std", "standard deviation"))
     ]
-    if patch:
+    if parts and info.neighbours:
+        # frames of a scan are stitched to an object
         fields.extend(OBJECT_FIELDS)
     for index, axis in enumerate(axes, start=len(density.axes) - len(axes)):
         name = "axis" if len(axes) == 1 else f"axis_{axis.name}"
@@ -268,8 +269,8 @@ def model_fields(info: ModelInfo) -> tuple[FrameField, ...]:
     return with_encoded(tuple(fields))
 
 
-_PATCH_PARTS = (("density", "phase", 0), ("absorption", "absorption", 1))
-"""Of a patch, phase and absorption, each is an image: attribute, quantity, layer of the density."""
+_PARTS = (("density", "phase", 0), ("absorption", "absorption", 1))
+"""Phase and absorption, each is an image: attribute, quantity, layer of the density."""
 
 
 def _density_field(

@@ -49,7 +49,7 @@ from nfphasing_bluesky.core.settings import (
     settings_sha256,
 )
 from nfphasing_bluesky.core.settings_node import Settings
-from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, is_transmission
+from nfphasing_bluesky.core.stitch import StitchedObject, Stitcher, is_transmission, parts_of
 from nfphasing_bluesky.core.symmetry import Symmetry
 from nfphasing_bluesky.core.waiting import sleep_while_waiting
 from nfphasing_bluesky.core.windows import Window
@@ -104,6 +104,7 @@ __all__ = [
     "Window",
     "find_modes",
     "is_transmission",
+    "parts_of",
     "plane_of",
     "refuse_bounds",
     "settings_sha256",

@@ -185,6 +185,16 @@ def is_transmission(density: DensityInfo) -> bool:
     return len(density.axes) == 3 and density.axes[0].name == "part" and density.shape[0] == 2
 
 
+def parts_of(density: DensityInfo) -> tuple[DensityInfo, ...]:
+    """What the images (H, W) of a density are: phase, rad, and absorption of a transmission, else itself."""
+    if not is_transmission(density):
+        return (density,)
+    return tuple(
+        DensityInfo(density.quantity.replace("phase and absorption", name), unit, density.axes[1:])
+        for name, unit in (("phase", "rad"), ("absorption", "1"))
+    )
+
+
 def _step(axis: Axis) -> float:
     return float(axis.values[1] - axis.values[0]) if axis.values.size > 1 else 1.0
 

@@ -12,18 +12,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, ModelError, Parameter
+from nfphasing_bluesky.core import DensityInfo, Frame, ModelError, Parameter
 from nfphasing_bluesky.flows.image import WaveletFlowSettings
 from nfphasing_bluesky.modalities import holograms
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
-from nfphasing_bluesky.modalities.holograms import Hologram, HologramBatch
+from nfphasing_bluesky.modalities.holograms import TIED, Hologram, HologramBatch, Optics
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
-from nfphasing_bluesky.modalities.images import Images
+from nfphasing_bluesky.modalities.images import Images, pixel_axes
 from nfphasing_bluesky.modalities.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.objects import random_objects
@@ -33,7 +32,6 @@ FRESNEL_NUMBER = (1e-3, 0.1)
 BETA_OVER_DELTA = (1e-3, 0.1)
 PHOTONS = (100.0, 1e5)
 PEAK_PHASE_RAD = (0.03, 2.0)
-PHASE_RAD = (-2.5, 0.25)
 GRAIN = 0.01
 """Standard deviation of white noise on the phase, over its peak: no sample is a picture."""
 
@@ -56,7 +54,7 @@ class TileDraws(Draws):
     """Tiles of larger objects.
 
     Args:
-        surroundings: (N, H', W') the larger objects' phase, rad.
+        surroundings: (N, C, H', W') u of the larger objects.
         corner: (N, 2) row and column of the tile.
         whole: (N,) bool, True where there is nothing around the tile and the frame ends with it.
     """
@@ -67,10 +65,11 @@ class TileDraws(Draws):
 
 
 class Holography(Images):
-    """The modality."""
+    """The modality; others see holograms of another u by other `optics`."""
 
     name = "holography"
-    parameters = PARAMETERS
+    parameters: tuple[Parameter, ...] = PARAMETERS
+    optics = TIED
     training: Mapping[str, Any] = MappingProxyType(
         {"batch": 32, "reuse": 2, "round_batches": 8, "warmup": 100, "physics_weight": 0.0, "bfloat16": True}
     )
@@ -78,8 +77,9 @@ class Holography(Images):
     def __init__(self, settings: ImageNetworkSettings | None = None) -> None:
         self.settings = settings or ImageNetworkSettings(flow=WaveletFlowSettings(offset=True, referred=True))
         side = self.settings.tile
-        self.classes = (ClassSpec("object", ("phase_rad",), PHASE_RAD[:1], PHASE_RAD[1:]),)
-        self.density_info = _info((side, side), None, False)
+        optics = self.optics
+        self.classes = (ClassSpec("object", optics.parts, optics.lower, optics.upper),)
+        self.density_info = self._info((side, side), None, False)
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Holography":
@@ -91,7 +91,7 @@ class Holography(Images):
         made = cls(ImageNetworkSettings(**network) if network else None)
         if not made.settings.flow.referred:
             raise ModelError(
-                "a model of holography whose flow follows no smooth phase (referred=false), expected one "
+                f"a model of {cls.name} whose flow follows no smooth phase (referred=false), expected one "
                 "that does: it was trained on other channels than holograms have now; train it again"
             )
         return made
@@ -107,13 +107,13 @@ class Holography(Images):
         }
 
     def latents(self, batch: HologramBatch) -> int:
-        """Normal random numbers that a draw takes: as many as pixels."""
-        return batch.intensity[0].numel()
+        """Normal random numbers that a draw takes: as many as pixels, of each part."""
+        return len(self.optics.parts) * batch.intensity[0].numel()
 
     @property
     def width(self) -> int:
-        """Pixels of a tile."""
-        return self.settings.tile**2
+        """Pixels of a tile, of each part."""
+        return len(self.optics.parts) * self.settings.tile**2
 
     def batch_key(self, frame: Frame) -> tuple[int, ...]:
         """Frames of one shape go together."""
@@ -126,19 +126,32 @@ class Holography(Images):
         """
         side, device = self.settings.tile, generator.device
         large = CANVAS * side
-        phase = torch.zeros(n, large, large, device=device)
+        u = torch.zeros(n, len(self.optics.parts), large, large, device=device)
         margin = (large - side) // 2
         corner = torch.full((n, 2), margin, device=device)
         whole = torch.arange(n, device=device) % 2 == 0
         inside = slice(margin, margin + side)
-        phase[whole, inside, inside] = _random_phases(int(whole.sum()), side, generator, inner)
-        phase[~whole] = _random_phases(int((~whole).sum()), large, generator, inner)
+        u[whole, :, inside, inside] = self._random_objects(int(whole.sum()), side, generator, inner)
+        u[~whole] = self._random_objects(int((~whole).sum()), large, generator, inner)
         # on the grid that tiles of a frame lie on
         places = torch.randint(0, (large - side) // 8 + 1, (n, 2), generator=generator, device=device) * 8
         corner = torch.where(whole[:, None], corner, places)
-        theta = cut(phase, corner, (side, side)).flatten(1)
+        theta = cut(u, corner, (side, side)).flatten(1)
         label = torch.zeros(n, dtype=torch.long, device=device)
-        return TileDraws(label, theta, torch.arange(n, device=device), phase, corner, whole)
+        return TileDraws(label, theta, torch.arange(n, device=device), u, corner, whole)
+
+    def _random_objects(self, n: int, side: int, generator: torch.Generator, inner: float) -> Tensor:
+        """(n, C, side, side) u of random objects."""
+        phase = random_phases(n, side, generator, inner)[1]
+        return within_bounds(phase[:, None], self.optics)
+
+    def _random_geometry(self, n: int, generator: torch.Generator) -> Hologram:
+        """Fresnel numbers log-uniform; half of the objects are pure phase."""
+        u = torch.rand(3, n, generator=generator, device=generator.device, dtype=torch.float64)
+        number = FRESNEL_NUMBER[0] * (FRESNEL_NUMBER[1] / FRESNEL_NUMBER[0]) ** u[0]
+        ratio = BETA_OVER_DELTA[0] * (BETA_OVER_DELTA[1] / BETA_OVER_DELTA[0]) ** u[1]
+        unknown = torch.full_like(number, torch.nan)
+        return Hologram(number, torch.where(u[2] < 0.5, 0.0, ratio), unknown, unknown)
 
     def sample_like(
         self, batch: HologramBatch, n: int, generator: torch.Generator, inner: float = 1.0
@@ -147,7 +160,7 @@ class Holography(Images):
         return self.sample_prior(n, generator, inner)
 
     def parts(self, batch: HologramBatch, generator: torch.Generator) -> HologramBatch:
-        """A tile of each frame; the surroundings are what the smooth phase shows."""
+        """A tile of each frame; the surroundings are what the smooth estimate shows."""
         if batch.surroundings is not None:
             return batch
         corner = tile_corners(len(batch), batch.intensity.shape[1:], self.settings.tile, generator)
@@ -155,7 +168,7 @@ class Holography(Images):
         image, sigma, mask, channels = (
             cut(v, corner, shape) for v in (batch.intensity, batch.sigma, batch.mask, batch.channels)
         )
-        around = holograms.last_estimate(batch).clamp(*PHASE_RAD)
+        around = self.optics.estimate(batch)
         return replace(
             batch,
             intensity=image,
@@ -172,16 +185,18 @@ class Holography(Images):
         """Measure N objects; also the truth of every parameter. Plain draws have nothing around them."""
         n, side, device = len(draws), self.settings.tile, generator.device
         tiles = draws if isinstance(draws, TileDraws) else _alone(draws, side)
-        geometry = _random_geometry(n, generator)
+        geometry = self._random_geometry(n, generator)
         clean = holograms.expected(tiles.surroundings, geometry)
         photons = PHOTONS[0] * (PHOTONS[1] / PHOTONS[0]) ** torch.rand(n, generator=generator, device=device)
         measured = holograms.measured(clean, photons, generator)
-        channels, log_scale = holograms.context(*measured, geometry)
+        channels, log_scale = self.optics.context(*measured, geometry)
         shape = (side, side)
         image, sigma, mask, channels = (cut(v, tiles.corner, shape) for v in (*measured, channels))
         # of these, nothing but the tile was seen
         own = tiles.whole.nonzero()[:, 0]
-        channels[own], log_scale[own] = holograms.context(image[own], sigma[own], mask[own], geometry.at(own))
+        channels[own], log_scale[own] = self.optics.context(
+            image[own], sigma[own], mask[own], geometry.at(own)
+        )
         batch = HologramBatch(
             image, sigma, mask, geometry, channels, log_scale, tiles.surroundings, tiles.corner
         )
@@ -189,11 +204,11 @@ class Holography(Images):
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> HologramBatch:
         """Frames of one shape to one batch. Raises FrameError or GeometryError for one that can't be used."""
-        return holograms.collate(frames, sigma_floor)
+        return holograms.collate(frames, sigma_floor, self.optics)
 
     def context(self, batch: HologramBatch) -> tuple[Tensor, Tensor]:
         """Channels (B, C, H, W) and scalars (B, E)."""
-        return batch.channels, holograms.scalars(batch)
+        return batch.channels, self.optics.scalars(batch)
 
     def reduced_chi2(self, batch: HologramBatch, predicted: Tensor) -> Tensor:
         """(B,) mean squared residual over sigma."""
@@ -201,13 +216,14 @@ class Holography(Images):
 
     def forward(self, draws: Draws, batch: HologramBatch) -> Tensor:
         """(N, H, W) expected holograms; differentiable in theta."""
-        phase = draws.theta.unflatten(1, batch.intensity.shape[1:])
+        shape = (batch.intensity.shape[1], batch.intensity.shape[2])
+        u = draws.theta.unflatten(1, (-1, *shape))
         geometry = batch.geometry.at(draws.frame)
         if batch.surroundings is None:
-            return holograms.expected(phase, geometry)
+            return holograms.expected(u, geometry)
         corner = batch.corner[draws.frame]
-        whole = within(batch.surroundings[draws.frame], corner, phase)
-        return cut(holograms.expected(whole, geometry), corner, (phase.shape[1], phase.shape[2]))
+        whole = within(batch.surroundings[draws.frame], corner, u)
+        return cut(holograms.expected(whole, geometry), corner, shape)
 
     def log_likelihood(self, draws: Draws, batch: HologramBatch) -> Tensor:
         """(N,) -chi^2 / 2 of the draws' holograms; differentiable in theta."""
@@ -220,7 +236,9 @@ class Holography(Images):
 
     def evaluate(self, draws: Draws, batch: HologramBatch, noise: Tensor | None = None) -> Evaluated:
         """Run draws through the forward model. Nothing is linear."""
-        pixels = batch.intensity[0].numel() if batch.surroundings is None else batch.surroundings[0].numel()
+        pixels = (
+            batch.intensity[0].numel() if batch.surroundings is None else batch.surroundings[0, 0].numel()
+        )
         rows = torch.arange(len(draws), device=draws.theta.device).split(max(1, PIXELS_AT_ONCE // pixels))
         predicted = torch.cat([self.forward(draws.at(some), batch) for some in rows])
         wavelength = batch.geometry.wavelength_angstrom[draws.frame]
@@ -242,7 +260,13 @@ class Holography(Images):
         shape = (batch.intensity.shape[1], batch.intensity.shape[2])
         known = bool(torch.isfinite(batch.geometry.wavelength_angstrom[index]))
         pixel = float(batch.geometry.pixel_size_m[index])
-        return _info(shape, None if math.isnan(pixel) else pixel, known)
+        return self._info(shape, None if math.isnan(pixel) else pixel, known)
+
+    def _info(self, shape: tuple[int, int], pixel_m: float | None, wavelength: bool) -> DensityInfo:
+        axes = pixel_axes(shape, pixel_m)
+        if wavelength:
+            return DensityInfo("projected electron density", "e/angstrom^2", axes)
+        return DensityInfo("phase", "rad", axes)
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean, strongest (by a quantile: an extreme is made of noise) and spread of the phase, rad."""
@@ -268,14 +292,8 @@ class Holography(Images):
 
     def network(self) -> nn.Module:
         """Untrained encoder and flow."""
-        return ImagePosterior(
-            holograms.CHANNELS,
-            holograms.EXTRAS,
-            PHASE_RAD[:1],
-            PHASE_RAD[1:],
-            self.settings,
-            reference=(holograms.ESTIMATE,),
-        )
+        o = self.optics
+        return ImagePosterior(o.channels, o.extras, o.lower, o.upper, self.settings, o.reference)
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
         """Start the network's flow from means and scales of simulated frames."""
@@ -283,7 +301,7 @@ class Holography(Images):
         batch, _ = self.simulate(draws, generator)
         assert isinstance(network, ImagePosterior)  # noqa: S101  made by `network`
         side = self.settings.tile
-        network.initialise(*self.context(batch), draws.theta.view(-1, 1, side, side))
+        network.initialise(*self.context(batch), draws.theta.unflatten(1, (-1, side, side)))
 
     def settle(self, network: nn.Module, generator: torch.Generator) -> None:
         """Fit the flow's noise to fresh frames."""
@@ -294,41 +312,30 @@ class Holography(Images):
             for _ in range(SETTLED // SETTLED_AT_ONCE):
                 draws = self.sample_prior(SETTLED_AT_ONCE, generator)
                 batch, _ = self.simulate(draws, generator)
-                yield *self.context(batch), draws.theta.view(-1, 1, side, side)
+                yield *self.context(batch), draws.theta.unflatten(1, (-1, side, side))
 
         network.settle(frames())
 
 
-def _random_phases(n: int, side: int, generator: torch.Generator, inner: float) -> Tensor:
-    """(n, side, side) phases, rad, of random objects."""
+def random_phases(
+    n: int, side: int, generator: torch.Generator, inner: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Thickness maps (n, side, side) of random objects, their phases, rad, and largest phase shifts (n,)."""
     device = generator.device
     low, high = PEAK_PHASE_RAD
     peak = low * (inner * high / low) ** torch.rand(n, 1, 1, generator=generator, device=device)
     maps = random_objects(n, (side, side), generator=generator).maps
     grain = GRAIN * torch.randn(n, side, side, generator=generator, device=device)
-    return (-peak * (maps + grain)).clamp(PHASE_RAD[0] + 1e-3, PHASE_RAD[1] - 1e-3)
+    return maps, -peak * (maps + grain), peak[:, 0, 0]
 
 
-def _random_geometry(n: int, generator: torch.Generator) -> Hologram:
-    """Fresnel numbers log-uniform; half of the objects are pure phase."""
-    u = torch.rand(3, n, generator=generator, device=generator.device, dtype=torch.float64)
-    number = FRESNEL_NUMBER[0] * (FRESNEL_NUMBER[1] / FRESNEL_NUMBER[0]) ** u[0]
-    ratio = BETA_OVER_DELTA[0] * (BETA_OVER_DELTA[1] / BETA_OVER_DELTA[0]) ** u[1]
-    unknown = torch.full_like(number, torch.nan)
-    return Hologram(number, torch.where(u[2] < 0.5, 0.0, ratio), unknown, unknown)
+def within_bounds(u: Tensor, optics: Optics) -> Tensor:
+    """Objects (n, C, H, W) whose grain does not reach the bounds."""
+    low, high = (u.new_tensor(bounds)[:, None, None] for bounds in (optics.lower, optics.upper))
+    return torch.minimum(torch.maximum(u, low + 1e-3), high - 1e-3)
 
 
 def _alone(draws: Draws, side: int) -> TileDraws:
-    phase = draws.theta.view(-1, side, side)
-    corner = torch.zeros(len(draws), 2, dtype=torch.long, device=phase.device)
-    return TileDraws(draws.label, draws.theta, draws.frame, phase, corner, corner[:, 0] == 0)
-
-
-def _info(shape: tuple[int, int], pixel_m: float | None, electrons: bool) -> DensityInfo:
-    unit = "px" if pixel_m is None else "m"
-    axes = tuple(
-        Axis(name, np.arange(n) * (pixel_m or 1.0), unit) for name, n in zip("yx", shape, strict=True)
-    )
-    if electrons:
-        return DensityInfo("projected electron density", "e/angstrom^2", axes)
-    return DensityInfo("phase", "rad", axes)
+    u = draws.theta.unflatten(1, (-1, side, side))
+    corner = torch.zeros(len(draws), 2, dtype=torch.long, device=u.device)
+    return TileDraws(draws.label, draws.theta, draws.frame, u, corner, corner[:, 0] == 0)

@@ -4,13 +4,29 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.core import Frame, Prediction
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Prediction
 from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.modalities.batches import cut_to
 from nfphasing_bluesky.modalities.draws import Anchors, Draws
+
+PARTS = Axis("part", np.arange(2.0), "", ("phase", "absorption"))
+"""First axis of a u that is both."""
+
+
+def pixel_axes(shape: tuple[int, int], pixel_m: float | None) -> tuple[Axis, Axis]:
+    """Rows and columns of an image (H, W), in m where the size of a pixel is known, else in px."""
+    unit = "px" if pixel_m is None else "m"
+    y, x = (Axis(name, np.arange(n) * (pixel_m or 1.0), unit) for name, n in zip("yx", shape, strict=True))
+    return y, x
+
+
+def transmission_info(shape: tuple[int, int], pixel_m: float | None) -> DensityInfo:
+    """What a u of phase, rad, and absorption mu is, (2, H, W); the transmission is exp(i phase - mu)."""
+    return DensityInfo("phase and absorption", "rad", (PARTS, *pixel_axes(shape, pixel_m)))
 
 
 class Images:

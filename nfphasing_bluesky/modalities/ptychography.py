@@ -13,15 +13,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
 from nfphasing_bluesky.modalities import patterns, scan_context, scans, survey
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
-from nfphasing_bluesky.modalities.images import Images
+from nfphasing_bluesky.modalities.images import Images, transmission_info
 from nfphasing_bluesky.modalities.patterns import PatternBatch
 from nfphasing_bluesky.modalities.scans import PatchDraws
 from nfphasing_bluesky.modalities.tiles import tile_corners
@@ -32,9 +31,6 @@ from nfphasing_bluesky.physics.scan_estimate import gauge
 LOWER, UPPER = (-3.2, -0.5), (3.2, 3.5)
 LEAST_COUNTS = 0.1
 """Expected photons below which a pixel says nothing about a fit."""
-
-PARTS = Axis("part", np.arange(2.0), "", ("phase", "absorption"))
-"""First axis of u."""
 
 LIT = 0.1
 """Share of the brightest light from which a pixel counts as seen."""
@@ -62,7 +58,7 @@ class Ptychography(Images):
         self.settings = settings or ImageNetworkSettings()
         side = self.settings.tile
         self.classes = (ClassSpec("object", ("phase_rad", "absorption"), LOWER, UPPER),)
-        self.density_info = _info((side, side), None)
+        self.density_info = transmission_info((side, side), None)
 
     @classmethod
     def build(cls, network: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Ptychography":
@@ -215,7 +211,7 @@ class Ptychography(Images):
         """What u is for one frame, on its own pixels."""
         pixel = float(batch.pixel_size_m[index])
         shape = (batch.channels.shape[-2], batch.channels.shape[-1])
-        return _info(shape, None if math.isnan(pixel) else pixel)
+        return transmission_info(shape, None if math.isnan(pixel) else pixel)
 
     def report(self, draws: Draws, nuisance: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Spread of the phase, rad, and transmitted share of the light."""
@@ -276,11 +272,3 @@ class Ptychography(Images):
 def turned_back(u: Tensor, angle: Tensor) -> Tensor:
     """(N, 2, H, W) phase and absorption, the phase less an angle (N,), rad."""
     return torch.stack([u[:, 0] - angle[:, None, None], u[:, 1]], 1)
-
-
-def _info(shape: tuple[int, int], pixel_m: float | None) -> DensityInfo:
-    unit = "px" if pixel_m is None else "m"
-    axes = tuple(
-        Axis(name, np.arange(n) * (pixel_m or 1.0), unit) for name, n in zip("yx", shape, strict=True)
-    )
-    return DensityInfo("phase and absorption", "rad", (PARTS, *axes))

@@ -11,6 +11,7 @@ from nfphasing_bluesky.modalities.gisaxs1d import GisaxsCuts
 from nfphasing_bluesky.modalities.gisaxs2d import GisaxsFrames
 from nfphasing_bluesky.modalities.gisaxs2d_films import GisaxsFilms
 from nfphasing_bluesky.modalities.holography import Holography
+from nfphasing_bluesky.modalities.holography_free import FreeHolography
 from nfphasing_bluesky.modalities.ptychography import Ptychography
 from nfphasing_bluesky.modalities.reflectivity import Reflectivity
 from nfphasing_bluesky.modalities.saxs1d_particles import SaxsParticles
@@ -24,6 +25,7 @@ REGISTRY: Mapping[str, type[Modality]] = {
         SaxsParticles,
         SaxsPairDistance,
         Holography,
+        FreeHolography,
         Ptychography,
         SaxsOriented,
         SaxsCoherent,

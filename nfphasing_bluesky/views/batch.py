@@ -31,7 +31,7 @@ from nfphasing_bluesky.storage.readers import read_frames
 from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
 from nfphasing_bluesky.views.cuts import figure_cuts, is_cuts
 from nfphasing_bluesky.views.figures import figure_1d, save_figure
-from nfphasing_bluesky.views.images import figure_2d
+from nfphasing_bluesky.views.images import figure_2d, has_images
 from nfphasing_bluesky.views.scans import is_scan, reconstruct_scan
 from nfphasing_bluesky.views.surface import figure_surface, is_surface
 
@@ -186,7 +186,7 @@ def _figure_for(frame: Frame, result: Posterior) -> Callable[[Frame, Posterior, 
         return figure_cuts
     if is_surface(frame):
         return figure_surface
-    return figure_2d if len(result.density.axes) == 2 else figure_1d
+    return figure_2d if has_images(frame, result.density) else figure_1d
 
 
 def _store(

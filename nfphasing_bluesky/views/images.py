@@ -9,7 +9,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Frame, FrameError, Mode, ModelInfo, Posterior
+from nfphasing_bluesky.core import (
+    PROJECTED,
+    Axis,
+    DensityInfo,
+    Frame,
+    FrameError,
+    Mode,
+    ModelInfo,
+    Posterior,
+    parts_of,
+)
 from nfphasing_bluesky.views.figures import axis_label, write_title
 from nfphasing_bluesky.views.patterns import draw_pattern, is_pattern
 from nfphasing_bluesky.views.text import class_line, handy_unit, parameter_lines, pretty_unit, trust_line
@@ -24,14 +34,14 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     """Draw a frame and the image that was reconstructed from it.
 
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
-    standard deviation of u, and one draw; mean and draw share a scale. Where there are several answers, the
-    mean over all of them looks like none: the three heaviest stand side by side instead, with their weights,
-    and their standard deviations below. Row 0 is at the top, of a small-angle pattern and its object
-    the row of the largest qy and y. Masked pixels are grey.
+    standard deviation of u, and one draw; mean and draw share a scale; phase and absorption have a row each.
+    Where there are several answers, the mean over all of them looks like none: the three heaviest stand side
+    by side instead, with their weights, and their standard deviations below. Row 0 is at the top, of a
+    small-angle pattern and its object the row of the largest qy and y. Masked pixels are grey.
 
     Args:
         frame: (H, W).
-        posterior: with a two-dimensional density.
+        posterior: with a two-dimensional density, or phase and absorption.
         info: the model.
 
     Returns:
@@ -41,12 +51,12 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     Raises:
         FrameError: the frame or the density is not two-dimensional.
     """
-    if frame.intensity.ndim != 2 or len(posterior.density.axes) != 2:
+    if not has_images(frame, posterior.density):
         raise FrameError(
             f"{frame.origin.label}: figure_2d draws a frame and a density of two axes, got a frame "
             f"{frame.intensity.shape} and a density {posterior.density.shape}"
         )
-    height = 12.3 if len(_answers(posterior)) > 1 else 8.2
+    height = 12.3 if _rows(posterior) == 3 else 8.2
     figure = Figure(figsize=(12, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     draw_2d(figure, frame, posterior, info)
@@ -58,16 +68,22 @@ def draw_2d(figure: Figure, frame: Frame, posterior: Posterior, info: ModelInfo)
     figure.clear()
     modes = _answers(posterior)
     several = len(modes) > 1
-    axes = figure.subplots(3 if several else 2, 3)
+    axes = figure.subplots(_rows(posterior), 3)
     (draw_pattern if is_pattern(frame) else _draw_frame)(axes[0], frame, posterior)
     if several:
         _draw_answers(axes[1:], posterior.density, modes)
     else:
-        _draw_density(axes[1], posterior)
+        for part, info_of_part in enumerate(parts_of(posterior.density)):
+            _draw_density(axes[1 + part], posterior, part, info_of_part)
     footer = [line for line in (class_line(posterior), trust_line(posterior.trust)) if line]
     text = "\n".join([*_in_rows(parameter_lines(posterior, info)), "    ".join(footer)])
     figure.supxlabel(text, fontsize=9)
     write_title(figure, posterior, info)
+
+
+def has_images(frame: Frame, density: DensityInfo) -> bool:
+    """Return whether `figure_2d` draws a frame and such a density."""
+    return frame.intensity.ndim == 2 and all(len(part.axes) == 2 for part in parts_of(density))
 
 
 def as_drawn(density: DensityInfo, *images: NDArray) -> tuple[DensityInfo, list[NDArray]]:
@@ -85,6 +101,11 @@ def as_drawn(density: DensityInfo, *images: NDArray) -> tuple[DensityInfo, list[
 def _answers(posterior: Posterior) -> tuple[Mode, ...]:
     """Modes of a model that may give several; none of another."""
     return () if posterior.symmetry is None else posterior.modes()
+
+
+def _rows(posterior: Posterior) -> int:
+    """Of panels."""
+    return 3 if len(_answers(posterior)) > 1 else 1 + len(parts_of(posterior.density))
 
 
 def _in_rows(parts: Iterable[str]) -> list[str]:
@@ -120,22 +141,32 @@ def draw_mean_and_std(
     mean: NDArray,
     std: NDArray,
     limits: tuple[float, float] | None = None,
+    what: str = "",
 ) -> None:
-    """Draw mean and standard deviation (H, W) of u with their scales and lengths, rows `as_drawn`."""
+    """Draw mean and standard deviation (H, W) of u with their scales and lengths, rows `as_drawn`.
+
+    `what` ends the titles.
+    """
     density, (mean, std) = as_drawn(density, mean, std)
     label, (extent, unit) = axis_label(density.quantity, density.units), image_extent(density.axes)
-    draw_image(left, mean, "posterior mean", label, limits or colour_limits(mean), "viridis", extent)
-    draw_image(right, std, "standard deviation", label, (0.0, colour_limits(std)[1]), "magma", extent)
+    draw_image(left, mean, f"posterior mean{what}", label, limits or colour_limits(mean), "viridis", extent)
+    draw_image(right, std, f"standard deviation{what}", label, (0.0, colour_limits(std)[1]), "magma", extent)
     _name_axes((left, right), density, unit)
 
 
-def _draw_density(axes: NDArray, posterior: Posterior) -> None:
-    limits = colour_limits(np.stack([posterior.mean, posterior.samples[0]]))
-    draw_mean_and_std(axes[0], axes[1], posterior.density, posterior.mean, posterior.std, limits)
-    density, (draw,) = as_drawn(posterior.density, posterior.samples[0])
+def _draw_density(axes: NDArray, posterior: Posterior, part: int, density: DensityInfo) -> None:
+    """Draw mean, standard deviation and a draw of u, or of one part of it, into a row."""
+    mean, std, draw = posterior.mean, posterior.std, posterior.samples[0]
+    what = ""
+    if mean.ndim > len(density.axes):
+        mean, std, draw, what = mean[part], std[part], draw[part], f", {density.quantity}"
+    limits = colour_limits(np.stack([mean, draw]))
+    draw_mean_and_std(axes[0], axes[1], density, mean, std, limits, what)
+    density, (draw,) = as_drawn(density, draw)
     extent, unit = image_extent(density.axes)
     label = axis_label(density.quantity, density.units)
-    draw_image(axes[2], draw, f"one of {len(posterior.samples)} draws", label, limits, "viridis", extent)
+    title = f"one of {len(posterior.samples)} draws{what}"
+    draw_image(axes[2], draw, title, label, limits, "viridis", extent)
     _name_axes(axes[2:], density, unit)
 
 

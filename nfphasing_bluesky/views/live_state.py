@@ -11,14 +11,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, Posterior, Verdict, is_transmission
+from nfphasing_bluesky.core import Axis, DensityInfo, ModelInfo, Posterior, Verdict, is_transmission, parts_of
 
 
 @dataclass(frozen=True, eq=False)
 class LiveDensity:
     """u of one frame: what it is, on which axes; mean and standard deviation, the density's shape.
 
-    Of a patch of an object it is the phase.
+    Of phase and absorption it is the phase.
     """
 
     info: DensityInfo
@@ -30,8 +30,7 @@ class LiveDensity:
         """Take what can be drawn of a density. The std of an object is an image already."""
         if not is_transmission(info):
             return cls(info, mean, std)
-        phase = DensityInfo(info.quantity.replace("phase and absorption", "phase"), "rad", info.axes[1:])
-        return cls(phase, mean[0], std[0] if std.ndim == mean.ndim else std)
+        return cls(parts_of(info)[0], mean[0], std[0] if std.ndim == mean.ndim else std)
 
 
 @dataclass(frozen=True)

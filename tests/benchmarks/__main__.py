@@ -12,6 +12,7 @@ from rich.console import Console
 
 from nfphasing_bluesky.core import keep_freed_memory
 from tests.benchmarks import (
+    absorption,
     adaptive,
     films,
     galaxi,
@@ -49,6 +50,7 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "endurance": lambda: live.endurance(60 if quick else 300),
         "images": lambda: images.speed(1 if quick else 3),
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
+        "own absorption": lambda: absorption.own_absorption(20 if quick else 60),
         "ptychography": lambda: ptychography.against_others("ptychography", quick),
         "near-field": lambda: near_field.against_cdtools("ptychography", quick),
         "films": lambda: films.against_dream(1 if quick else 2),

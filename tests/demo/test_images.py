@@ -14,6 +14,7 @@ from nfphasing_bluesky.models import shipped
 from nfphasing_bluesky.storage.catalogs import close_catalog, embedded_catalog
 from nfphasing_bluesky.storage.queries import density_dataset, reconstructions_of
 from nfphasing_bluesky.streaming.callback import ReconstructionCallback
+from tests.untrained import untrained
 
 SAMPLES = ("cells", "aggregates")
 METADATA = {"nfphasing": {"geometry": dict(HOLOGRAM)}}
@@ -85,11 +86,11 @@ def test_images_that_do_not_belong_together_are_refused(tmp_path, shapes):
         ReplayImages("camera", tmp_path, [np.ones(s) for s in shapes], ["x"] * len(shapes))
 
 
-def test_holograms_become_a_derived_run_of_images(engine, camera, tmp_path):
-    assert "holography" in shipped()
+def reconstructed(engine, camera, folder, model):
+    """The density of a run of two holograms, and its catalog."""
     settings = ReconstructionSettings(n_samples=16)
     callback = ReconstructionCallback(
-        "holography", tmp_path / "catalog", data_key="camera_image", reconstruction=settings, worker="thread"
+        model, folder, data_key="camera_image", reconstruction=settings, worker="thread"
     )
     try:
         engine.subscribe(callback)
@@ -98,10 +99,15 @@ def test_holograms_become_a_derived_run_of_images(engine, camera, tmp_path):
         assert callback.wait(280), callback.trouble
     finally:
         callback.close()
-    catalog = embedded_catalog(tmp_path / "catalog")
+    catalog = embedded_catalog(folder)
+    (run,) = reconstructions_of(catalog, uid)
+    return density_dataset(run), catalog
+
+
+def test_holograms_become_a_derived_run_of_images(engine, camera, tmp_path):
+    assert "holography" in shipped()
+    density, catalog = reconstructed(engine, camera, tmp_path / "catalog", "holography")
     try:
-        (run,) = reconstructions_of(catalog, uid)
-        density = density_dataset(run)
         assert density["density_mean"].dims == ("time", "y", "x")
         assert density["density_mean"].shape == (2, HOLOGRAM_SIDE, HOLOGRAM_SIDE)
         assert density["density_mean"].attrs["units"] == "e/angstrom^2"
@@ -110,5 +116,19 @@ def test_holograms_become_a_derived_run_of_images(engine, camera, tmp_path):
         assert float(density["density_mean"].max()) > 1e3
         assert float(density["density_std"].min()) > 0
         assert np.isfinite(density["mean_phase_rad"]).all()
+    finally:
+        close_catalog(catalog)
+
+
+def test_holograms_become_phase_and_absorption(engine, camera, tmp_path):
+    model = str(untrained("holography-free", tmp_path / "model"))
+    density, catalog = reconstructed(engine, camera, tmp_path / "catalog", model)
+    try:
+        assert density["density_mean"].dims == ("time", "part", "y", "x")
+        assert density["density_mean"].shape == (2, 2, HOLOGRAM_SIDE, HOLOGRAM_SIDE)
+        assert density["density_mean"].attrs["units"] == "rad"
+        assert density.attrs["quantity"] == "phase and absorption"
+        assert float(density["density_std"].min()) > 0
+        assert ((density["mean_transmission"] > 0) & (density["mean_transmission"] < 1.3)).all()
     finally:
         close_catalog(catalog)

@@ -1,5 +1,7 @@
 """Holograms as a modality: frames in, tiles of larger frames, units out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,19 @@ SIDE = 64
 GEOMETRY = HologramGeometry(fresnel_number=0.01, beta_over_delta=0.02, photons=1e4)
 
 
+@pytest.fixture(scope="module", params=["holography", "holography-free"])
+def subject(request):
+    return modality(request.param)
+
+
 @pytest.fixture(scope="module")
-def subject():
+def tied():
     return modality("holography")
+
+
+@pytest.fixture(scope="module")
+def free():
+    return modality("holography-free")
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +66,18 @@ def test_a_tile_sees_the_light_of_its_surroundings(subject, simulated):
     # half of the tiles are frames of their own: nothing around them
     own = draws.whole
     assert 0 < int(own.sum()) < len(own)
-    empty = within(draws.surroundings, batch.corner, torch.zeros(len(own), SIDE, SIDE))
+    nothing = torch.zeros(len(own), draws.surroundings.shape[1], SIDE, SIDE)
+    empty = within(draws.surroundings, batch.corner, nothing)
     assert float(empty[own].abs().max()) == 0.0
-    assert float(empty[~own].abs().amax((1, 2)).min()) > 0.0
+    assert float(empty[~own].abs().amax((1, 2, 3)).min()) > 0.0
 
 
-def test_the_back_projection_of_a_weak_object_is_the_object(subject):
+def test_the_back_projection_of_a_weak_object_is_the_object(tied):
     weak = HologramGeometry(fresnel_number=0.02, beta_over_delta=0.05, photons=1e7)
     phase = disc(phase=-0.05)
     wave = homogeneous_exit_wave(phase[None].double(), 0.05)
-    batch = subject.collate([frame(weak, intensity=hologram(wave, 0.02)[0].numpy())], 0.0)
-    channels, scalars = subject.context(batch)
+    batch = tied.collate([frame(weak, intensity=hologram(wave, 0.02)[0].numpy())], 0.0)
+    channels, scalars = tied.context(batch)
     found = channels[0, 1] * scalars[0, 0].exp()
     assert float(torch.corrcoef(torch.stack([found.flatten(), phase.flatten()]))[0, 1]) > 0.99
     assert float(found[28:36, 28:36].mean()) == pytest.approx(-0.05, rel=0.1)
@@ -75,31 +88,87 @@ def test_frames_of_several_tiles_are_drawn_whole(subject):
     network = subject.network()
     wide = np.ones((96, 200)) + 0.01 * np.random.default_rng(0).normal(size=(96, 200))
     batch = subject.collate([frame(intensity=wide)], 0.0)
-    assert subject.latents(batch) == 96 * 200
-    noise = torch.randn(1, 3, 1 + 96 * 200, generator=torch.Generator().manual_seed(1))
+    parts = len(subject.optics.parts)
+    assert subject.latents(batch) == parts * 96 * 200
+    noise = torch.randn(1, 3, 1 + parts * 96 * 200, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         draws, log_q = network(*subject.context(batch), subject.anchors(batch)).draw(noise)
-    assert draws.theta.shape == (3, 96 * 200)
+    assert draws.theta.shape == (3, parts * 96 * 200)
     assert torch.isnan(log_q).all()
     assert subject.evaluate(draws, batch).predicted.shape == (3, 96, 200)
     density = subject.density(draws, subject.evaluate(draws, batch).nuisance)
-    assert density.shape == (3, 96, 200)
-    assert subject.density_of(batch, 0).shape == (96, 200)
+    shape = (96, 200) if parts == 1 else (2, 96, 200)
+    assert density.shape == (3, *shape)
+    assert subject.density_of(batch, 0).shape == shape
 
 
-def test_units_follow_what_is_known(subject):
+def test_units_follow_what_is_known(tied):
     geometry = HologramGeometry(0.01, 0.0, pixel_size_m=5e-8, wavelength_m=1e-10, photons=1e4)
-    known, unknown = (subject.collate([frame(g)], 0.0) for g in (geometry, GEOMETRY))
+    known, unknown = (tied.collate([frame(g)], 0.0) for g in (geometry, GEOMETRY))
     draws = Draws(torch.zeros(1).long(), disc().view(1, -1), torch.zeros(1).long())
-    phase = subject.density(draws, subject.evaluate(draws, unknown).nuisance)
-    electrons = subject.density(draws, subject.evaluate(draws, known).nuisance)
-    assert subject.density_of(unknown, 0).units == "rad"
-    assert subject.density_of(known, 0).units == "e/angstrom^2"
+    phase = tied.density(draws, tied.evaluate(draws, unknown).nuisance)
+    electrons = tied.density(draws, tied.evaluate(draws, known).nuisance)
+    assert tied.density_of(unknown, 0).units == "rad"
+    assert tied.density_of(known, 0).units == "e/angstrom^2"
     torch.testing.assert_close(phase[0], disc())
     torch.testing.assert_close(electrons, projected_density(disc()[None], 1.0))
-    axis = subject.density_of(known, 0).axes[1]
+    axis = tied.density_of(known, 0).axes[1]
     assert (axis.name, axis.units) == ("x", "m")
     assert axis.values[-1] == pytest.approx(63 * 5e-8)
+
+
+def test_phase_and_absorption_have_their_names_and_units(free):
+    geometry = HologramGeometry(0.01, pixel_size_m=5e-8, wavelength_m=1e-10, photons=1e4)
+    batch = free.collate([frame(geometry)], 0.0)
+    u = torch.stack([disc(), 0.1 * disc().square()])
+    draws = Draws(torch.zeros(1).long(), u.view(1, -1), torch.zeros(1).long())
+    nuisance = free.evaluate(draws, batch).nuisance
+    torch.testing.assert_close(free.density(draws, nuisance)[0], u)
+    info = free.density_of(batch, 0)
+    assert (info.quantity, info.units) == ("phase and absorption", "rad")
+    assert info.axes[0].labels == ("phase", "absorption")
+    assert [(a.name, a.units) for a in info.axes[1:]] == [("y", "m"), ("x", "m")]
+    report = free.report(draws, nuisance)
+    assert float(report["mean_transmission"]) == pytest.approx(float(torch.exp(-2 * u[1]).mean()))
+    assert float(report["strongest_absorption"]) == pytest.approx(float(u[1].max()), rel=0.01)
+    assert float(report["strongest_phase_rad"]) == pytest.approx(-0.4, rel=0.01)
+
+
+def test_where_absorption_is_tied_both_expect_the_same(tied, free):
+    batch = tied.collate([frame()], 0.0)
+    other = free.collate([frame()], 0.0)
+    phase, none = disc(), torch.zeros(1).long()
+    u = torch.stack([phase, -GEOMETRY.beta_over_delta * phase])
+    one, both = Draws(none, phase.view(1, -1), none), Draws(none, u.view(1, -1), none)
+    torch.testing.assert_close(tied.forward(one, batch), free.forward(both, other))
+    likelihoods = tied.log_likelihood(one, batch), free.log_likelihood(both, other)
+    torch.testing.assert_close(*likelihoods)
+
+
+def test_a_ratio_that_is_not_used_is_said_once(free, caplog):
+    said = replace(GEOMETRY, beta_over_delta=0.0123)
+    intensity = frame().intensity
+    unsaid = free.collate([frame(replace(said, beta_over_delta=0.0), intensity=intensity)], 0.0)
+    for _ in range(2):
+        batch = free.collate([frame(said, intensity=intensity)], 0.0)
+    torch.testing.assert_close(batch.channels, unsaid.channels)
+    torch.testing.assert_close(free.context(batch)[1], free.context(unsaid)[1])
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "beta_over_delta=0.0123 is not used" in message and "holography" in message
+    assert "beta_over_delta" not in free.features(batch) and "beta_over_delta" not in free.ranges
+
+
+def test_absorptions_of_the_prior_are_of_all_kinds(free):
+    draws = free.sample_prior(96, torch.Generator().manual_seed(3))
+    phase, absorption = draws.theta.unflatten(1, (2, SIDE, SIDE)).flatten(2).unbind(1)
+    ratio = absorption.std(1) / phase.std(1)
+    assert float(ratio.min()) < 2e-3 and float(ratio.max()) > 0.1
+    together = torch.stack(
+        [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(-phase, absorption, strict=True)]
+    )
+    strong = ratio > 0.01
+    assert 0.1 < float((together[strong] > 0.99).float().mean()) < 0.7
+    assert float((together[strong] < 0.8).float().mean()) > 0.2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from scipy.stats import ks_2samp
 from nfphasing_bluesky.core import SettingsError
 from nfphasing_bluesky.physics.objects import (
     KINDS,
+    SHARES,
+    Absorbing,
+    absorbing_maps,
     free_phase_and_absorption,
     phase_and_absorption,
     random_objects,
@@ -168,6 +171,34 @@ def test_free_and_two_material_absorption():
             torch.testing.assert_close(found, expected)
     _, mixed = two_materials(maps, other, peak, a, b)
     torch.testing.assert_close(mixed, 2 * maps * (0.01 * (1 - other) + 0.2 * other))
+
+
+def test_what_absorbs_is_of_every_kind_and_shares_the_edges_that_it_says():
+    maps = random_objects(600, (32, 32), generator=seeded(1)).maps
+    absorbing, kind = absorbing_maps(maps, seeded(2))
+    assert absorbing.shape == maps.shape and absorbing.min() >= 0 and absorbing.max() <= 1
+    found = torch.bincount(kind, minlength=len(SHARES)) / len(kind)
+    torch.testing.assert_close(found, torch.tensor(SHARES), atol=0.06, rtol=0)
+    assert (absorbing[kind == Absorbing.NOTHING] == 0).all()
+    torch.testing.assert_close(absorbing[kind == Absorbing.TIED], maps[kind == Absorbing.TIED])
+    empty = maps == 0
+    for sort in (Absorbing.MATERIALS, Absorbing.LEVELS):
+        # nothing absorbs where nothing is
+        assert absorbing[kind == sort][empty[kind == sort]].max() < 1e-6
+        # of one thickness one absorption
+        together = [
+            torch.corrcoef(torch.stack([a.flatten(), m.flatten()]))[0, 1]
+            for a, m in zip(absorbing[kind == sort], maps[kind == sort], strict=True)
+        ]
+        assert torch.stack(together).nanmedian() < 0.98
+    one = absorbing[kind == Absorbing.LEVELS][0].flatten()
+    thickness = maps[kind == Absorbing.LEVELS][0].flatten()
+    flat = torch.unique(thickness, return_counts=True)
+    same = one[thickness == flat[0][flat[1].argmax()]]
+    assert float(same.max() - same.min()) < 1e-5
+    again, kinds = absorbing_maps(maps, seeded(2))
+    assert torch.equal(again, absorbing) and torch.equal(kinds, kind)
+    assert absorbing_maps(maps[:0], seeded())[0].shape == (0, 32, 32)
 
 
 def test_what_is_refused():

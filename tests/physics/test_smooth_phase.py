@@ -1,10 +1,11 @@
-"""Smooth phases that explain holograms: against a dense solution and against autograd."""
+"""Smooth phases and absorptions that explain holograms: against dense solutions and against autograd."""
 
+import pytest
 import torch
 
-from nfphasing_bluesky.physics.holography import hologram, homogeneous_exit_wave
+from nfphasing_bluesky.physics.holography import exit_wave, hologram, homogeneous_exit_wave
 from nfphasing_bluesky.physics.smooth_objects import KNEE_PER_PX, POWER, WHITE
-from nfphasing_bluesky.physics.smooth_phase import smooth_phase
+from nfphasing_bluesky.physics.smooth_phase import smooth_maps, smooth_phase, smooth_phase_and_absorption
 
 H, W = 8, 10
 NUMBER = torch.tensor([0.03, 0.1], dtype=torch.float64)
@@ -79,3 +80,53 @@ def test_masked_pixels_say_nothing():
         for one in (measured, wild)
     )
     torch.testing.assert_close(found, other)
+
+
+def test_a_weak_phase_and_absorption_are_the_dense_least_squares_solution():
+    _, measured, sigma, mask = frames(1e-4)
+    spread = torch.stack([SPREAD, 0.3 * SPREAD], 1)
+    factors = torch.tensor([1j, -1.0], dtype=torch.complex128).expand(2, 2)
+    found, left = smooth_maps(
+        measured,
+        sigma,
+        mask,
+        NUMBER,
+        factors,
+        torch.zeros(2, 2, H, W, dtype=torch.float64),
+        spread,
+        rounds=1,
+        steps=400,
+    )
+    nothing = torch.zeros(2, 2, H, W, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda u: hologram(exit_wave(u[:, 0], u[:, 1]), NUMBER), nothing
+    )
+    for b in range(2):
+        J = jacobian[b, :, :, b].reshape(H * W, 2 * H * W)
+        used = torch.where(mask[b], 0.0, 1 / sigma[b] ** 2).flatten()
+        prior = torch.block_diag(*(precision(spread[:, k])[b] for k in range(2)))
+        right = J.mT @ (used * (measured[b] - 1).flatten())
+        expected = torch.linalg.solve(prior + J.mT @ (used[:, None] * J), right)
+        torch.testing.assert_close(found[b].flatten(), expected, rtol=1e-5, atol=1e-8)
+    again = hologram(exit_wave(found[:, 0], found[:, 1]), NUMBER)
+    torch.testing.assert_close(left, measured - again)
+
+
+@pytest.mark.parametrize(("number", "part", "worst"), [(0.1, 1, 0.35), (0.003, 0, 0.2)])
+def test_absorption_is_found_near_the_object_and_phase_far_from_it(number, part, worst):
+    side, number = 48, torch.tensor([number])
+    y, x = torch.meshgrid(*(torch.arange(side) - 23.5,) * 2, indexing="ij")
+    phase = -0.4 * torch.exp(-((x + 6) ** 2 + y**2) / 40)[None]
+    absorption = (0.1, 0.05)[1 - part] * torch.exp(-((x - 8) ** 2 + (y + 2) ** 2) / 40)[None]
+    sigma, mask = torch.full_like(phase, 1e-3), torch.zeros_like(phase, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    clean = hologram(exit_wave(phase, absorption), number)
+    measured = clean + sigma * torch.randn(clean.shape, generator=generator)
+    nothing, spread = torch.zeros_like(phase), phase.square().mean((1, 2)).sqrt()
+    found = smooth_phase_and_absorption(measured, sigma, mask, number, nothing, spread, rounds=4, steps=20)
+    truth = torch.stack([phase, absorption], 1)
+    assert float((found.best - truth)[:, part].norm() / truth[:, part].norm()) < worst
+    assert float(found.left.square().mean()) < 1.2e-6
+    # that of a pure phase takes absorption for phase
+    pure, _ = smooth_phase(measured, sigma, mask, number, torch.zeros(1), nothing, spread, rounds=4, steps=20)
+    assert float((found.best[:, 0] - phase).norm()) < 0.5 * float((pure - phase).norm())

@@ -86,6 +86,24 @@ def test_every_panel_shows_its_own_with_a_labelled_scale():
     assert low == -high <= -4
 
 
+def test_phase_and_absorption_have_a_row_each_with_their_units():
+    frame, posterior = made()
+    two = DensityInfo("phase and absorption", "rad", (Axis("part", np.arange(2.0), ""), *INFO.axes))
+    samples = np.stack([posterior.samples, -0.1 * posterior.samples], 1)
+    posterior = replace(posterior, density=two, mean=samples.mean(0), std=samples.std(0), samples=samples)
+    figure = figure_2d(frame, posterior, MODEL)
+    shown, labels = panels(figure), [axes.get_ylabel() for axes in figure.axes]
+    for part, name in enumerate(("phase", "absorption")):
+        for title, image in (("posterior mean", posterior.mean), ("standard deviation", posterior.std)):
+            panel = shown[f"{title}, {name}"].images[0]
+            np.testing.assert_array_equal(panel.get_array(), image[part])
+            assert panel.origin == "upper"
+        mean, draw = (shown[f"{title}, {name}"] for title in ("posterior mean", "one of 7 draws"))
+        assert mean.images[0].get_clim() == draw.images[0].get_clim()
+        assert mean.get_xlabel() == "x (µm)"
+    assert labels.count("phase (rad)") == labels.count("absorption") == 3
+
+
 def test_row_0_is_at_the_top_and_lengths_have_handy_units():
     frame, posterior = made()
     shown = panels(figure_2d(frame, posterior, MODEL))["posterior mean"]

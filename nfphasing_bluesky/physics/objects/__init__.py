@@ -1,5 +1,6 @@
 """Random objects to learn from: thickness maps like those of samples, and their phase and absorption."""
 
+from nfphasing_bluesky.physics.objects.materials import SHARES, Absorbing, absorbing_maps
 from nfphasing_bluesky.physics.objects.mixture import KINDS, Kind, RandomObjects, random_objects
 from nfphasing_bluesky.physics.objects.optics import (
     free_phase_and_absorption,
@@ -9,8 +10,11 @@ from nfphasing_bluesky.physics.objects.optics import (
 
 __all__ = [
     "KINDS",
+    "SHARES",
+    "Absorbing",
     "Kind",
     "RandomObjects",
+    "absorbing_maps",
     "free_phase_and_absorption",
     "phase_and_absorption",
     "random_objects",
