@@ -126,6 +126,10 @@ class GroupFrames:
         """Add patches (B, H, W) to the canvas where frame j lies."""
         add_at(canvas, self._corner[:, j], patch)
 
+    def contrast(self, frequency_squared: Tensor) -> Tensor:
+        """(B or 1, 2, Y, X) as `Propagation.contrast` has it."""
+        return self._propagation.contrast(frequency_squared)
+
     def patches(self, canvas: Tensor, j: int = 0) -> Tensor:
         """(B, H, W) where frames j lie."""
         return cut(canvas, self._corner[:, j], self._size)

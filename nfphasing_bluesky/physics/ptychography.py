@@ -47,6 +47,13 @@ class Propagation(Protocol):
         """Of some waves of a batch."""
         ...
 
+    def contrast(self, frequency_squared: Tensor) -> Tensor:
+        """(B or 1, 2, Y, X) shares of weak phases and absorptions of frequencies (Y, X) in the contrast.
+
+        Frequencies are in cycles per pixel. Both shares are 1 together.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class FarField:
@@ -65,6 +72,10 @@ class FarField:
     def at(self, rows: slice) -> "FarField":
         """The same for all."""
         return self
+
+    def contrast(self, frequency_squared: Tensor) -> Tensor:
+        """Half of each: the light of a probe mixes them."""
+        return frequency_squared.new_full((1, 2, 1, 1), 0.5)
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,12 @@ class NearField:
         if isinstance(number, Tensor) and number.ndim:
             return replace(self, fresnel_number=number[rows])
         return self
+
+    def contrast(self, frequency_squared: Tensor) -> Tensor:
+        """Squared contrast transfer functions, sin^2 and cos^2 of pi f^2 over the Fresnel number."""
+        number = torch.as_tensor(self.fresnel_number, dtype=torch.float64).reshape(-1, 1, 1)
+        phase = torch.sin(torch.pi * frequency_squared / number.to(frequency_squared.device)).square()
+        return torch.stack([phase, 1 - phase], 1).to(frequency_squared.dtype)
 
 
 class Estimate(NamedTuple):

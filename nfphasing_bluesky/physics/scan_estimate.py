@@ -34,7 +34,7 @@ class Effort:
     """
 
     sweeps: int = 4
-    rounds: int = 3
+    rounds: int = 4
     steps: int = 8
     background: bool = False
 

@@ -12,7 +12,9 @@ close to linear: each round linearises them and takes a few steps of conjugate g
     (1 + J^T J) dz = J^T r - z,   r = 2 (sqrt(N + e) - sqrt(I + e))
 
 (Nocedal and Wright, Numerical Optimization, 2006, ch. 10). Low frequencies, of which a near field says little
-and projections find little, come first, because the prior holds most of them.
+and projections find little, come first, because the prior holds most of them. The steps are preconditioned by
+the root of what the curvature would be under even light, half way to where all frequencies are equal: with
+nothing sharp details come late, with all of it the lowest frequencies do.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +31,9 @@ POWER = 2.4
 WHITE = 1e-3
 SOFTENED = 0.25
 """e: photons that are added before the root is taken, so that empty pixels have a slope."""
+
+LEAST_CONTRAST = 0.005
+"""Share in the contrast of what has none: objects are not weak."""
 
 LEAST_SPREAD, MOST_SPREAD = (0.05, 0.01), 1.5
 
@@ -48,10 +53,7 @@ class SmoothPrior:
     @classmethod
     def like(cls, canvas: Tensor, spread: Tensor) -> "SmoothPrior":
         """For objects (B, Y, X), with spreads (B, 2)."""
-        rows, columns = canvas.shape[-2:]
-        row = torch.fft.fftfreq(rows, device=canvas.device)[:, None]
-        column = torch.fft.fftfreq(columns, device=canvas.device)
-        power = (row**2 + column**2 + KNEE_PER_PX**2) ** (-POWER / 2)
+        power = (_frequency_squared(canvas) + KNEE_PER_PX**2) ** (-POWER / 2)
         power = (power / power.mean() + WHITE) / (1 + WHITE)
         return cls(spread, power.sqrt())
 
@@ -79,13 +81,36 @@ def refine(
         The objects after each round.
     """
     theta = torch.stack([canvas.angle(), -canvas.abs().clamp_min(1e-3).log()], 1)
-    z = prior.white(theta)
+    z, transfer = prior.white(theta), evened(frames, canvas, prior)
+
+    def even(z: Tensor) -> Tensor:
+        return torch.fft.ifft2(torch.fft.fft2(z) * transfer).real
+
     found = []
     for _ in range(rounds):
         local = linearised(frames, prior, z)
-        z = z + conjugate_gradients(local.normal, local.gradient - z, steps)
+        z = z + conjugate_gradients(local.normal, local.gradient - z, steps, even)
         found.append(_object(prior.coloured(z)))
     return tuple(found)
+
+
+def evened(frames: GroupFrames, canvas: Tensor, prior: SmoothPrior) -> Tensor:
+    """(B, 2, Y, X) transfer functions of the preconditioner, in the coordinates z.
+
+    One over the root of 1 + w C s^2 S: w the curvature that a pixel has in the light, C the share of phase or
+    absorption in the contrast.
+    """
+    seen = frames.seen()
+    light = 4 * seen.square().sum((1, 2)) / seen.sum((1, 2)).clamp_min(1e-12)
+    share = frames.contrast(_frequency_squared(canvas)).clamp_min(LEAST_CONTRAST)
+    prior_power = (prior.spread[:, :, None, None] * prior.root).square()
+    return (1 + light[:, None, None, None] * share * prior_power).rsqrt()
+
+
+def _frequency_squared(canvas: Tensor) -> Tensor:
+    """(Y, X) of a canvas (B, Y, X), in cycles per pixel."""
+    row, column = (torch.fft.fftfreq(n, device=canvas.device) for n in canvas.shape[-2:])
+    return row[:, None] ** 2 + column**2
 
 
 def _object(theta: Tensor) -> Tensor:
@@ -149,16 +174,30 @@ def _times(wave: Tensor, factor: Tensor) -> Tensor:
     return torch.view_as_complex(torch.view_as_real(wave) * factor[..., None])
 
 
-def conjugate_gradients(matrix: Callable[[Tensor], Tensor], right: Tensor, steps: int) -> Tensor:
-    """A few steps towards the solutions of B systems with symmetric positive matrices, from 0."""
+def conjugate_gradients(
+    matrix: Callable[[Tensor], Tensor],
+    right: Tensor,
+    steps: int,
+    precondition: Callable[[Tensor], Tensor] = lambda z: z,
+) -> Tensor:
+    """A few steps towards the solutions of B systems with symmetric positive matrices, from 0.
+
+    Args:
+        matrix: product with it.
+        right: (B, ...) right-hand sides.
+        steps: to take.
+        precondition: product with a symmetric positive matrix that is near the inverse.
+    """
     found, left = torch.zeros_like(right), right
-    direction, size = right, _inner(right, right)
+    direction = precondition(left)
+    size = _inner(left, direction)
     for _ in range(steps):
         image = matrix(direction)
         length = size / _inner(direction, image).clamp_min(1e-20)
         found, left = found + length * direction, left - length * image
-        smaller = _inner(left, left)
-        direction, size = left + (smaller / size.clamp_min(1e-20)) * direction, smaller
+        wanted = precondition(left)
+        smaller = _inner(left, wanted)
+        direction, size = wanted + (smaller / size.clamp_min(1e-20)) * direction, smaller
     return found
 
 

@@ -1,13 +1,18 @@
 """Objects that explain frames under a Gaussian prior: against autograd and a dense solution."""
 
+import pytest
 import torch
 
+from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.overlap import Group, GroupFrames
-from nfphasing_bluesky.physics.ptychography import FarField, wave_intensity
+from nfphasing_bluesky.physics.patches import cut
+from nfphasing_bluesky.physics.probes import random_probes
+from nfphasing_bluesky.physics.ptychography import FarField, NearField, wave_intensity
 from nfphasing_bluesky.physics.smooth_objects import (
     SOFTENED,
     SmoothPrior,
     conjugate_gradients,
+    evened,
     linearised,
     refine,
 )
@@ -121,3 +126,78 @@ def test_rounds_come_to_where_nothing_is_left_to_gain():
     (slope,) = torch.autograd.grad(after.sum(), at)
     assert (after < before).all()
     assert float(slope.abs().max()) < 1e-3 * float(linearised(frames, prior, 0.1 * z).gradient.abs().max())
+
+
+def test_preconditioned_steps_solve_the_same_system():
+    frames, prior, z = subject()
+    local = linearised(frames, prior, 0.1 * z)
+    transfer = evened(frames, frames.flat(), prior)
+    assert transfer.shape == z.shape and float(transfer.max()) < 1 and float(transfer.min()) > 0
+
+    def even(values: torch.Tensor) -> torch.Tensor:
+        return torch.fft.ifft2(torch.fft.fft2(values) * transfer).real
+
+    right = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(4))
+    exact = conjugate_gradients(local.normal, right, 300)
+    torch.testing.assert_close(
+        conjugate_gradients(local.normal, right, 300, even), exact, rtol=1e-6, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("number", [None, 0.03])
+def test_few_preconditioned_steps_come_closer(number):
+    generator = torch.Generator().manual_seed(3)
+    side, step = 32, torch.tensor([[0, 0], [0, 5], [5, 0], [5, 5]])
+    probe = 1000 * random_probes(1, side, generator, modes=1)[:, :1].to(torch.complex128)
+    maps = random_objects(1, (side + 16, side + 16), generator=generator, kinds=["grains"]).maps.double()
+    whole = torch.polar(torch.exp(-0.05 * maps), -0.6 * maps)
+    patches = cut(whole.expand(4, -1, -1), 8 + step, (side, side))
+    propagation = FAR if number is None else NearField(number)
+    waves = propagation.forward(patches[:, None] * probe)
+    counts = torch.poisson(wave_intensity(waves), generator=generator)[None]
+    nothing = torch.zeros(1, 4, side, side)
+    frames = GroupFrames(
+        Group(
+            counts,
+            nothing.bool(),
+            probe,
+            step[None],
+            nothing[..., :2, 0].double(),
+            nothing[..., 0, 0] == 0,
+            nothing[:, 0].double(),
+        ),
+        propagation,
+    )
+    canvas = frames.flat()
+    prior = SmoothPrior.like(canvas, torch.tensor([[0.3, 0.03]], dtype=torch.float64))
+    start = prior.white(torch.stack([canvas.angle(), -canvas.abs().log()], 1))
+    transfer = evened(frames, canvas, prior)
+
+    local = linearised(frames, prior, start)
+    right = local.gradient - start
+
+    def left(steps: int, precondition) -> float:
+        """Energy of the linearised frames."""
+        z = conjugate_gradients(local.normal, right, steps, precondition)
+        return float((z * (local.normal(z) / 2 - right)).sum())
+
+    def even(values: torch.Tensor) -> torch.Tensor:
+        return torch.fft.ifft2(torch.fft.fft2(values) * transfer).real
+
+    least = left(400, even)
+    assert left(8, even) - least < 0.8 * (left(8, lambda z: z) - least)
+
+
+def test_the_contrast_is_that_of_a_weak_grating():
+    side, number, cycles, size = 64, 0.05, 5, 1e-4
+    wave = size * torch.cos(2 * torch.pi * cycles * torch.arange(side, dtype=torch.float64) / side).expand(
+        side, -1
+    )
+    squared = torch.tensor([[(cycles / side) ** 2]], dtype=torch.float64)
+    for index, object_ in enumerate((torch.polar(torch.ones_like(wave), wave), torch.exp(-wave) + 0j)):
+        seen = NearField(number).forward(object_[None, None]).abs().square()
+        # a weak grating's intensity swings by twice its size times its transfer
+        share = float(((seen - seen.mean()).abs().max() / (2 * size)) ** 2)
+        assert share == pytest.approx(float(NearField(number).contrast(squared)[0, index, 0, 0]), abs=1e-3)
+    assert NearField(torch.tensor([number, 2 * number])).contrast(squared).shape == (2, 2, 1, 1)
+    assert FAR.contrast(squared).sum() == 1
