@@ -52,8 +52,9 @@ def beamline(tmp_path, raw):
 
 
 def test_frames_that_wait_are_dropped_at_the_limit_and_the_ledger_adds_up(worker, beamline, tiny):
+    # a minute of work, and a busy machine's time to store what was done by then
     live = worker(
-        model="tiny-line:0.1", catalog=str(beamline.folder), drain_s=1.0, stream={"batch_size": 2}
+        model="tiny-line:1.0", catalog=str(beamline.folder), drain_s=6.0, stream={"batch_size": 2}
     ).start()
     live.send(beamline.items[:-1])
     assert until(lambda: live.status().counts.received == 60)
