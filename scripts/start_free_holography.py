@@ -3,9 +3,8 @@
     python scripts/start_free_holography.py runs/free0
     nfphasing train holography-free --start runs/free0 --output runs/free1
 
-What the shipped weights know of the phase of objects that don't absorb is put where the larger network
-has it;
-what it says of absorptions begins as `Modality.initialise` leaves it, and nothing depends on them yet.
+What the shipped weights know of the phase of objects that don't absorb is put where the larger network has
+it; what it says of absorptions begins as `Modality.initialise` leaves it, and nothing depends on them yet.
 """
 
 import argparse
