@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.physics.kept import kept
 
+ROWS = 32
+"""Of the kernel's kappa grid, computed together."""
+
 
 def intensity(q: Tensor, p: Tensor, r: Tensor) -> Tensor:
     """I(q) by the trapezoidal rule: the reference form, for any r grid.
@@ -94,9 +97,10 @@ class UniversalDebye(nn.Module):
         weights[2:-1:2] *= 2 / 3
         weights[[0, -1]] /= 3
         kappa = np.arange(self.points) * step
-        kernel = np.sinc(kappa[:, None] * x / np.pi) * weights
-        basis = CubicSpline(np.linspace(0, 1, points), np.eye(points))(x)
-        self.register_buffer("matrix", torch.as_tensor((kernel @ basis).T.copy()), persistent=False)
+        basis = weights[:, None] * CubicSpline(np.linspace(0, 1, points), np.eye(points))(x)
+        # few rows at a time: large temporaries cost more to get from the system than to fill
+        rows = [np.sinc(kappa[i : i + ROWS, None] * x / np.pi) @ basis for i in range(0, self.points, ROWS)]
+        self.register_buffer("matrix", torch.as_tensor(np.concatenate(rows).T.copy()), persistent=False)
 
     def forward(self, p: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
         """Return integral p(x) sinc(q Dmax x) dx, which is I(q) / I(0) for p of unit area.
