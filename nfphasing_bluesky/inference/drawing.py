@@ -14,7 +14,7 @@ from nfphasing_bluesky.inference.importance import ess_fraction, log_weights, re
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.inference.possible import keep_possible
 from nfphasing_bluesky.inference.seeds import generator_of, normal_of, uniform_of
-from nfphasing_bluesky.inference.tempered import temper
+from nfphasing_bluesky.inference.tempered import likeliest, temper
 from nfphasing_bluesky.modalities import (
     Distribution,
     DrawDistribution,
@@ -29,7 +29,10 @@ WEIGHED = 64
 
 
 class Drawn(NamedTuple):
-    """Draws of a batch, those of one frame together, and what is known of how good they are."""
+    """Draws of a batch, those of one frame together, and what is known of how good they are.
+
+    `best` are the likeliest draw of each frame and (B, ...) what it predicts.
+    """
 
     draws: Draws
     evaluated: Evaluated
@@ -37,6 +40,7 @@ class Drawn(NamedTuple):
     acceptance: list[float] | None
     predicted: Tensor
     doubts: list[str]
+    best: tuple[Draws, Tensor]
     notes: Sequence[str] = ()
 
 
@@ -73,6 +77,7 @@ class HowToDraw:
         draws, log_q = distribution.draw(normal[..., :width])
         tail = normal[..., width:].reshape(len(batch) * s, -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
+        best = _best(draws, evaluated, len(batch))
         weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
         ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
         acceptance: list[float] | None = None
@@ -81,11 +86,12 @@ class HowToDraw:
             draws = self._held(distribution, draws, batch, normal[..., :width], more)
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)
+            best = _best(draws, evaluated, len(batch))
         elif weights is not None and isinstance(distribution, DrawDistribution) and distribution.fits:
             noise = normal[..., :width], tail, uniform_of(seed + 3, origins)
             own = draws, evaluated, weights
             made = temper(self.modality, distribution, batch, own, noise, least, self.chi2_explains, more)
-            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts, notes=made.notes)
+            return Drawn(made.draws, made.evaluated, ess, None, made.predicted, made.doubts, best, made.notes)
         else:
             hopeless = self.modality.hopeless_nats
             sifted = math.isfinite(hopeless)
@@ -94,7 +100,7 @@ class HowToDraw:
                 draws, evaluated = resample(draws, evaluated, weights, least, u, by_class)
             if sifted:
                 draws, evaluated, doubts = keep_possible(draws, evaluated, len(batch), hopeless)
-        return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts)
+        return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts, best)
 
     def _held(
         self,
@@ -145,3 +151,8 @@ class HowToDraw:
         if not self.modality.has_log_prior:
             return None
         return log_weights(log_likelihood, self.modality.log_prior(draws), log_q).view(frames, -1)
+
+
+def _best(draws: Draws, evaluated: Evaluated, frames: int) -> tuple[Draws, Tensor]:
+    rows = likeliest(evaluated, frames)
+    return draws.at(rows), evaluated.predicted[rows]

@@ -26,7 +26,7 @@ from nfphasing_bluesky.inference.built import built
 from nfphasing_bluesky.inference.classes import PILOTS, weigh_classes
 from nfphasing_bluesky.inference.collated import Collated, collate, in_parts, most_frames, padded
 from nfphasing_bluesky.inference.device import pick_device
-from nfphasing_bluesky.inference.drawing import HowToDraw
+from nfphasing_bluesky.inference.drawing import Drawn, HowToDraw
 from nfphasing_bluesky.inference.graphs import CALLS_BEFORE, replay
 from nfphasing_bluesky.inference.second_look import STARTS, look_again
 from nfphasing_bluesky.inference.seeds import normal_of
@@ -35,6 +35,7 @@ from nfphasing_bluesky.inference.threads import side_by_side
 from nfphasing_bluesky.inference.transfers import sent_ahead, to_host
 from nfphasing_bluesky.inference.trust import doubted, judge, noted, outside
 from nfphasing_bluesky.modalities import (
+    AdvisesMisfits,
     Anchors,
     Distribution,
     DoubtsFrames,
@@ -220,9 +221,7 @@ class Reconstructor:
         classes = self._classes(distribution, draws.label.view(len(batch), s))
         labels = draws.label.view(len(batch), s).cpu().numpy()
         agreement = self.modality.agreement(batch, anchors)
-        checks = self._trust(
-            batch, split["predicted"], distribution.embedding, drawn.ess, drawn.acceptance, agreement
-        )
+        checks = self._trust(batch, split["predicted"], distribution.embedding, drawn, agreement)
         trust = [doubted(check, doubt) for check, doubt in zip(checks, drawn.doubts, strict=True)]
         trust = [noted(t, n) for t, n in zip(trust, drawn.notes or [""] * len(trust), strict=True)]
         predictions = [
@@ -308,20 +307,34 @@ class Reconstructor:
             share = distribution.class_log_probs.exp()
         return [dict(zip(self.info.classes, (float(v) for v in row), strict=True)) for row in share.cpu()]
 
-    def _trust(self, batch, predicted, embedding, ess, acceptance, agreement):
+    def _trust(
+        self, batch: Any, predicted: Tensor, embedding: Tensor, drawn: Drawn, agreement: Tensor
+    ) -> list[Trust]:
         chi2 = self.modality.reduced_chi2(batch.to("cpu"), predicted.mean(1))
         distance = self.reference.distance(embedding).cpu() if self.reference else torch.zeros(len(chi2))
         features = {k: v.cpu() for k, v in self.modality.features(batch).items()}
+        steps = self._next_steps(batch, chi2, drawn)
         return [
             judge(
                 self.card,
                 chi2=float(chi2[b]),
-                ess=None if ess is None else float(ess[b]),
+                ess=None if drawn.ess is None else float(drawn.ess[b]),
                 ood=float(distance[b]) / self.card.thresholds.ood_distance,
                 out_of_range=outside(self.card, features, b),
-                acceptance=acceptance[b] if acceptance else None,
+                acceptance=drawn.acceptance[b] if drawn.acceptance else None,
                 agreement=float(agreement[b]),
                 disagreement=self.modality.disagreement,
+                next_step=steps.get(b, ""),
             )
             for b in range(len(chi2))
         ]
+
+    def _next_steps(self, batch: Any, chi2: Tensor, drawn: Drawn) -> dict[int, str]:
+        """What to check of the frames that no draw fits, where the modality can say."""
+        rows = (~(chi2 <= self.card.thresholds.chi2_alarm)).nonzero()[:, 0]
+        if not (rows.numel() and isinstance(self.modality, AdvisesMisfits)):
+            return {}
+        best, found = drawn.best
+        at = rows.to(found.device)
+        some = batch.at(at), best.at(at), found[at]
+        return dict(zip(rows.tolist(), self.modality.next_step(*some, self.sigma_floor), strict=True))

@@ -29,7 +29,7 @@ from nfphasing_bluesky.modalities.draws import Evaluated
 OF_THE_FLOW = 0.25
 OF_THE_FIT = 0.75
 HALVINGS = 30
-NOT_EXPLAINED = "no draw explains the frame, so these are what the network expects where fits fail"
+NOT_EXPLAINED = "no draw explains the frame: these are what the network expects where fits fail"
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,15 @@ def temper(
     return Tempered(both[0].at(kept), both[1].at(kept), both[1].predicted[fitted.flatten()], doubts, notes)
 
 
+def likeliest(evaluated: Evaluated, frames: int) -> Tensor:
+    """(B,) places of the likeliest draw of each frame among those of all."""
+    level = evaluated.log_likelihood.view(frames, -1).nan_to_num(-torch.inf)
+    return level.argmax(1) + level.shape[1] * torch.arange(frames, device=level.device)
+
+
 def _best_chi2(modality: Modality, batch: Any, evaluated: Evaluated, frames: int) -> Tensor:
     """(B,) reduced chi-squared of the likeliest draw of each frame."""
-    level = evaluated.log_likelihood.view(frames, -1).nan_to_num(-torch.inf)
-    best = level.argmax(1) + level.shape[1] * torch.arange(frames, device=level.device)
-    return modality.reduced_chi2(batch, evaluated.predicted[best])
+    return modality.reduced_chi2(batch, evaluated.predicted[likeliest(evaluated, frames)])
 
 
 def _joined(one: Draws, other: Draws) -> Draws:

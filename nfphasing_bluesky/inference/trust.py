@@ -44,6 +44,7 @@ def judge(
     acceptance: float | None,
     agreement: float = math.nan,
     disagreement: str = "",
+    next_step: str = "",
 ) -> Trust:
     """Turn the checks into a verdict; the reason tells all findings, the worst first.
 
@@ -56,13 +57,13 @@ def judge(
         agreement: of one part of the frame with the rest; NaN where not checked.
         out_of_range: what lies outside the card's ranges, in words.
         disagreement: what to say where the agreement is too small.
+        next_step: what to check where no draw fits.
     """
     t = card.thresholds
     findings: list[tuple[Verdict, str]] = []
     if not chi2 <= t.chi2_alarm:
-        findings.append(
-            (Verdict.ALARM, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_alarm:.3g}: no draw fits")
-        )
+        words = f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_alarm:.3g}: no draw fits"
+        findings.append((Verdict.ALARM, "; ".join(filter(None, (words, next_step)))))
     elif chi2 > t.chi2_warning:
         findings.append((Verdict.WARNING, f"reduced chi-squared {chi2:.3g} exceeds {t.chi2_warning:.3g}"))
     elif chi2 < t.chi2_small:

@@ -1,6 +1,7 @@
 """One file a modality behind one protocol, and their registry."""
 
 from nfphasing_bluesky.modalities.base import (
+    AdvisesMisfits,
     Distribution,
     DoubtsFrames,
     FitsAgain,
@@ -16,6 +17,7 @@ from nfphasing_bluesky.modalities.registry import REGISTRY, modality
 
 __all__ = [
     "REGISTRY",
+    "AdvisesMisfits",
     "Anchors",
     "ClassSpec",
     "Distribution",

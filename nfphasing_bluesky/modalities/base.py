@@ -274,6 +274,22 @@ class DoubtsFrames(Protocol):
 
 
 @runtime_checkable
+class AdvisesMisfits(Protocol):
+    """A modality that can say what to check next where no draw explains a frame."""
+
+    def next_step(self, batch: Any, best: Draws, predicted: Tensor, sigma_floor: float) -> list[str]:
+        """In a few words for each of B frames.
+
+        Args:
+            batch: the frames.
+            best: the likeliest draw of each.
+            predicted: (B, ...) what it predicts.
+            sigma_floor: relative error that is in the batch's sigma.
+        """
+        ...
+
+
+@runtime_checkable
 class SeesFrames(Protocol):
     """A modality that takes frames of a detector as they are, though u has one axis."""
 

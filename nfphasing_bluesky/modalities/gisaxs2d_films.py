@@ -72,6 +72,7 @@ class GisaxsFilms(BinnedFrames, SurfaceScattering):
     """The modality."""
 
     name = "gisaxs2d-films"
+    holds = "its draws say little more than the prior: none fits frames of many counts yet"
     parameters = PARAMETERS
     classes = CLASSES
     width = len(_PLACES)

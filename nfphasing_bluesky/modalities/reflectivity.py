@@ -27,6 +27,7 @@ from nfphasing_bluesky.modalities.anchors import Target, anchor_features
 from nfphasing_bluesky.modalities.batches import cut_to
 from nfphasing_bluesky.modalities.critical_edge import edge_agreement
 from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
+from nfphasing_bluesky.modalities.layer_misfit import next_step
 from nfphasing_bluesky.modalities.layer_prior import (
     CLASSES,
     NAMES,
@@ -200,6 +201,12 @@ class Reflectivity(UnitBox):
     def agreement(self, batch: ReflectivityBatch, anchors: Anchors) -> Tensor:
         """(B,) whether total reflection ends where the bounds allow: 1, 0, or NaN where it is not seen."""
         return edge_agreement(batch)
+
+    def next_step(
+        self, batch: ReflectivityBatch, best: Draws, predicted: Tensor, sigma_floor: float
+    ) -> list[str]:
+        """What to check of each of B curves that no draw explains, the likeliest draw of each given."""
+        return next_step(batch, best, predicted, sigma_floor)
 
     def forward(self, draws: Draws, batch: ReflectivityBatch) -> Tensor:
         """(N, Q) share of the beam that each draw reflects."""

@@ -17,6 +17,7 @@ from nfphasing_bluesky.modalities.draws import Draws, Evaluated
 from nfphasing_bluesky.modalities.known_sample import TRIED, Ends, bounds_of, nearest, within
 from nfphasing_bluesky.modalities.linear import ScaleBackground
 from nfphasing_bluesky.modalities.particle_prior import PARTICLE_DENSITY, Quantity
+from nfphasing_bluesky.modalities.surface_misfit import ends_of_known
 from nfphasing_bluesky.modalities.surface_scattering import SurfaceScattering
 
 B = TypeVar("B")
@@ -41,6 +42,10 @@ class SurfaceParticles(SurfaceScattering):
     one_by_one: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = True
     quantities: ClassVar[tuple[tuple[Quantity, ...], ...]]
+    holds: ClassVar[str] = (
+        "check wavelength, distance and angles, and whether the sample is particles of one kind, on a "
+        "substrate or in a film: the model holds no other"
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +101,14 @@ class SurfaceParticles(SurfaceScattering):
                 w = nearest(theta[chosen, :own].double(), self.quantities[k], ends, u[chosen, :own])
                 theta[chosen, :own] = within(w, self.quantities[k], ends).to(theta)
         return replace(draws, theta=theta)
+
+    def ended(self, batch: Any, draw: Draws, b: int) -> str:
+        """Which bounds of what is known of a frame a draw ends at, in words; empty where nothing is known."""
+        if batch.known is None:
+            return ""
+        k = int(draw.label[0])
+        values = self.values(draw.theta[:, : len(self.classes[k].free)], k)
+        return ends_of_known(batch.known[b], self.names, values)
 
     def _condition(self, draws: Draws, batch: Any) -> tuple[ScaleBackground, Tensor]:
         """As of all surfaces; what lies outside of what is known has no probability."""

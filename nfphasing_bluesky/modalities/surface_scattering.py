@@ -14,13 +14,15 @@ from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
 from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
 from nfphasing_bluesky.modalities.loose_scale import Measured, loosened
 from nfphasing_bluesky.modalities.surface_fits import no_anchors
+from nfphasing_bluesky.modalities.surface_misfit import next_step
 from nfphasing_bluesky.modalities.unit_box import UnitBox
 
 
 class SurfaceScattering(UnitBox):
     """A modality whose u is rho_e(z), averaged over the area.
 
-    `depths_angstrom` are the first and the last depth of u, and how many there are.
+    `depths_angstrom` are the first and the last depth of u, and how many there are; `holds` says what to
+    check of a frame that no sample explains.
     """
 
     parameters: ClassVar[tuple[Parameter, ...]]
@@ -28,6 +30,7 @@ class SurfaceScattering(UnitBox):
     noise_columns: ClassVar[int] = 2
     takes_bounds: ClassVar[bool] = False
     disagreement: ClassVar[str] = ""
+    holds: ClassVar[str]
 
     def __init__(self) -> None:
         self.axis = torch.linspace(*self.depths_angstrom)
@@ -65,6 +68,15 @@ class SurfaceScattering(UnitBox):
     def forward(self, draws: Draws, batch: Any) -> Tensor:
         """(N, Q) scattering of each draw where its frame was measured, of root mean square 1."""
         return self.pattern(draws, batch.q[draws.frame])
+
+    def next_step(self, batch: Any, best: Draws, predicted: Tensor, sigma_floor: float) -> list[str]:
+        """What to check of each of B frames that no draw explains, the likeliest draw of each given."""
+        ended = [self.ended(batch, best.at(torch.tensor([b])), b) for b in range(len(batch))]
+        return next_step(batch, best, predicted, sigma_floor, self.classes, self.holds, ended)
+
+    def ended(self, batch: Any, draw: Draws, b: int) -> str:
+        """Which bounds of what is known of a frame a draw ends at, in words; empty where nothing is known."""
+        return ""
 
     def evaluate(self, draws: Draws, batch: Any, noise: Tensor | None = None) -> Evaluated:
         """Run draws through the forward model; scale and background by their exact conditional.
