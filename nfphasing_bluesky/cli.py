@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,14 +13,15 @@ from rich.table import Table
 from nfphasing_bluesky import options, worker_verbs
 from nfphasing_bluesky.core import NFPhasingError, keep_freed_memory, sleep_while_waiting
 from nfphasing_bluesky.options import Json, finite, print_json, run_settings
+from nfphasing_bluesky.spoken import SpokenLines, Verbs, spoken_results, stderr
 
 app = typer.Typer(
     name="nfphasing",
+    cls=Verbs,
     help="X-ray scattering reconstruction with error bars, live, at the beamline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-stderr = Console(stderr=True)
 app.add_typer(worker_verbs.app)
 
 Device = Annotated[str, typer.Option(help="torch device, or auto")]
@@ -43,7 +44,9 @@ Model = Annotated[str, typer.Option(help="name or folder of a model; see `nfphas
 
 def main() -> None:
     """Run the command line; what goes wrong on purpose, or on disk, ends it with status 1 and one line."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(SpokenLines("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     # that OpenCL is missing, which nothing here uses
     logging.getLogger("silx.opencl.common").setLevel(logging.ERROR)
     keep_freed_memory()
@@ -51,12 +54,8 @@ def main() -> None:
     try:
         app()
     except (NFPhasingError, OSError) as error:
-        _fail(error)
-
-
-def _fail(error: Exception) -> NoReturn:
-    stderr.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
-    sys.exit(1)
+        stderr.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 @app.command()
@@ -231,6 +230,16 @@ def reconstruct(
     wavelength_angstrom: Annotated[
         float | None, typer.Option(help="for columns of angles, with --q-unit two_theta_degree")
     ] = None,
+    intensity_unit: Annotated[
+        str | None,
+        typer.Option(help="of curves: 1/cm, 1/m, 1/mm or arbitrary; by default what the file says"),
+    ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            help="of particle to solvent, for intensities in 1/cm: '0.33 e/angstrom^3' or '9.4e10 1/cm^2'"
+        ),
+    ] = None,
     q_range: Annotated[
         str | None, typer.Option(help="part of curves to use, LOW:HIGH in 1/angstrom, as 0.02:0.5")
     ] = None,
@@ -281,6 +290,8 @@ def reconstruct(
         "columns": options.columns(columns),
         "relative_sigma": relative_sigma,
         "wavelength_angstrom": wavelength_angstrom,
+        "intensity_unit": intensity_unit,
+        "contrast_inv_cm2": options.contrast(contrast),
         "q_range": options.interval(q_range, "--q-range", "0.02:0.5"),
         "join": join,
         "check": True,
@@ -299,27 +310,8 @@ def reconstruct(
     job = BatchJob(output, buffer, known, frames, options.intervals(bounds))
     results = reconstruct_files(Reconstructor.load(model, device, settings), files, job, stderr)
     if as_json:
-        print_json({"results": results})
+        print_json({"results": spoken_results(results)})
     sys.exit(1 if any("error" in r for r in results) else 0)
-
-
-@app.command()
-def register(
-    device: Annotated[list[str], typer.Option(help="domain/family/member; repeat it for several")],
-    server: Annotated[str, typer.Option(help="NfPhasing/INSTANCE, which runs as `NfPhasing INSTANCE`")],
-    properties: Annotated[
-        list[str] | None, typer.Option("--property", help="NAME=VALUE, as model_name=saxs1d-pr; repeat it")
-    ] = None,
-    tango_host: Annotated[str | None, typer.Option(help="HOST:PORT; TANGO_HOST by default")] = None,
-) -> None:
-    """Write a Tango server, its devices and their properties to the Tango database."""
-    from nfphasing_bluesky.clients.registration import register as write
-
-    values = options.properties(properties)
-    for name in device:
-        write(name, server, values, tango_host)
-        stderr.print(f"{name} of {server} is registered", highlight=False)
-    stderr.print(f"start it: NfPhasing {server.partition('/')[2]}", highlight=False)
 
 
 @app.command()
@@ -361,31 +353,6 @@ def doctor(
     if as_json:
         print_json({"findings": [vars(finding) for finding in findings]})
     sys.exit(worst(findings))
-
-
-@app.command()
-def report(
-    run: Annotated[str, typer.Argument(help="uid of a derived or a raw run, or its first characters")],
-    catalog: Annotated[str, typer.Option(help="folder, tiled URI or profile")],
-    output: Annotated[Path | None, typer.Option(help="HTML file; report-UID.html by default")] = None,
-) -> None:
-    """Write one HTML page of a run: what was measured, u with its band, trust, ledger, model card."""
-    from nfphasing_bluesky.models import locate, read_card
-    from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
-    from nfphasing_bluesky.views.report import write_report
-    from nfphasing_bluesky.views.report_data import read_report
-
-    client = open_catalog(catalog)
-    try:
-        found = read_report(client, run)
-        try:
-            card = read_card(locate(found.start["nfphasing"]["model"])).model_dump(mode="json")
-        except NFPhasingError:
-            card = None
-        path = write_report(found, output or Path(f"report-{found.start['uid'][:8]}.html"), card)
-    finally:
-        close_catalog(client)
-    stderr.print(f"report {path}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nfphasing_bluesky.core import GeometryError
+
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 
 
@@ -113,6 +115,18 @@ def detector(texts: list[str] | None) -> Any:
         raise typer.BadParameter(f"{unknown}, expected some of {', '.join(names)}")
     made = detector_of(of_the_detector(values), "--geometry", advice)
     return grazing_geometry(values, made, "--geometry") if is_grazing(values) else made
+
+
+def contrast(text: str | None) -> float | None:
+    """Contrast of particle to solvent, 1/cm^2, of a number with its unit."""
+    if text is None:
+        return None
+    from nfphasing_bluesky.storage.units import contrast_inv_cm2
+
+    try:
+        return contrast_inv_cm2(text)
+    except GeometryError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def signs(text: str | None) -> tuple[float, float] | None:

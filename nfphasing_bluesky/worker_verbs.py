@@ -1,16 +1,17 @@
-"""`nfphasing` verbs about a running worker and what it stored: serve, status, keys, replay."""
+"""`nfphasing` verbs about a worker, its Tango server and what it stored: serve, register, replay, ..."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from nfphasing_bluesky import options
+from nfphasing_bluesky.core import NFPhasingError
 from nfphasing_bluesky.options import Json, finite, print_json
+from nfphasing_bluesky.spoken import stderr
 
 app = typer.Typer()
-stderr = Console(stderr=True)
 
 
 @app.command()
@@ -31,6 +32,25 @@ def serve(
         return
     write_text_lines()
     run(made)
+
+
+@app.command()
+def register(
+    device: Annotated[list[str], typer.Option(help="domain/family/member; repeat it for several")],
+    server: Annotated[str, typer.Option(help="NfPhasing/INSTANCE, which runs as `NfPhasing INSTANCE`")],
+    properties: Annotated[
+        list[str] | None, typer.Option("--property", help="NAME=VALUE, as model_name=saxs1d-pr; repeat it")
+    ] = None,
+    tango_host: Annotated[str | None, typer.Option(help="HOST:PORT; TANGO_HOST by default")] = None,
+) -> None:
+    """Write a Tango server, its devices and their properties to the Tango database."""
+    from nfphasing_bluesky.clients.registration import register as write
+
+    values = options.properties(properties)
+    for name in device:
+        write(name, server, values, tango_host)
+        stderr.print(f"{name} of {server} is registered", highlight=False)
+    stderr.print(f"start it: NfPhasing {server.partition('/')[2]}", highlight=False)
 
 
 @app.command()
@@ -137,3 +157,28 @@ def _replay_folder(backup: Path, catalog: str, as_json: bool) -> None:
     if as_json:
         print_json({"runs": [finite(vars(item)) for item in done]})
     sys.exit(1 if any(item.outcome.startswith("failed") for item in done) else 0)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="uid of a derived or a raw run, or its first characters")],
+    catalog: Annotated[str, typer.Option(help="folder, tiled URI or profile")],
+    output: Annotated[Path | None, typer.Option(help="HTML file; report-UID.html by default")] = None,
+) -> None:
+    """Write one HTML page of a run: what was measured, u with its band, trust, ledger, model card."""
+    from nfphasing_bluesky.models import locate, read_card
+    from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
+    from nfphasing_bluesky.views.report import write_report
+    from nfphasing_bluesky.views.report_data import read_report
+
+    client = open_catalog(catalog)
+    try:
+        found = read_report(client, run)
+        try:
+            card = read_card(locate(found.start["nfphasing"]["model"])).model_dump(mode="json")
+        except NFPhasingError:
+            card = None
+        path = write_report(found, output or Path(f"report-{found.start['uid'][:8]}.html"), card)
+    finally:
+        close_catalog(client)
+    stderr.print(f"report {path}", highlight=False, soft_wrap=True)

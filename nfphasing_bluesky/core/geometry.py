@@ -58,6 +58,21 @@ class CurveGeometry:
             if dq.shape != q.shape:
                 raise GeometryError(f"dq has shape {dq.shape}, expected that of q, {q.shape}")
             object.__setattr__(self, "dq_inv_angstrom", dq)
+        _check_contrast(self.contrast_inv_cm2, self.q_relative_error)
+
+
+def _check_contrast(contrast_inv_cm2: float | None, q_relative_error: float) -> None:
+    """Raise GeometryError for a contrast that is none, or an error of q that can't be."""
+    try:
+        good = contrast_inv_cm2 is None or (np.isfinite(contrast_inv_cm2) and contrast_inv_cm2 != 0)
+    except TypeError:
+        good = False
+    if not good:
+        raise GeometryError(
+            f"contrast_inv_cm2={contrast_inv_cm2!r}, expected a number that is not 0, 1/cm^2, or None"
+        )
+    if not (np.isfinite(q_relative_error) and q_relative_error >= 0):
+        raise GeometryError(f"q_relative_error={q_relative_error!r}, expected 0 or a positive number")
 
 
 @dataclass(frozen=True)
@@ -233,10 +248,7 @@ class PlaneGeometry:
             )
         if not (np.isfinite(qx).all() and np.isfinite(qy).all()):
             raise GeometryError("qx or qy holds NaN or infinite values, expected finite q, 1/angstrom")
-        if not (np.isfinite(self.q_relative_error) and self.q_relative_error >= 0):
-            raise GeometryError(
-                f"q_relative_error={self.q_relative_error!r}, expected 0 or a positive number"
-            )
+        _check_contrast(self.contrast_inv_cm2, self.q_relative_error)
         scale = self.coherent_scale
         if scale is not None and not (np.isfinite(scale) and scale > 0):
             raise GeometryError(f"coherent_scale={scale!r}, expected a positive number, or None")

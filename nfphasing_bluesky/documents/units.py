@@ -1,5 +1,7 @@
 """Units as documents spell them, converted to the ones this package computes in."""
 
+import re
+
 from nfphasing_bluesky.core import GeometryError
 
 _LENGTHS_M = {
@@ -15,6 +17,7 @@ _LENGTHS_M = {
 }
 _ANGLES_RAD = {"rad": 1.0, "mrad": 1e-3, "deg": 0.017453292519943295, "degree": 0.017453292519943295}
 _PER_ANGSTROM = {"angstrom": 1.0, "a": 1.0, "nm": 0.1}
+_PER_CM = {"cm": 1.0, "m": 1e-2, "mm": 10.0}
 
 
 def _plain(units: str) -> str:
@@ -42,6 +45,17 @@ def inverse_angstrom(units: str | None, where: str) -> float:
             "set `units` in the data key of q, or `q_units` beside `q` in the start document"
         )
     return factor
+
+
+def per_cm(units: str) -> float | None:
+    """Return the factor that takes an absolute intensity in `units` to 1/cm; None for other units.
+
+    Known are 1/cm, 1/m and 1/mm, with or without 1/sr, however they are spelt.
+    """
+    text = re.sub(r"[(){}]", "", _plain(units)).replace("\u2212", "-")
+    text = re.sub(r"/?sr(\^?-1)?$", "", text)
+    found = re.fullmatch(r"1/(\w+)|(\w+?)\^?-1", text)
+    return None if found is None else _PER_CM.get(found[1] or found[2])
 
 
 def metres(units: str | None, where: str) -> float:

@@ -46,7 +46,7 @@ def refuse_s(header: Sequence[str], width: int, path: Path) -> None:
         if names[0] == "s" and any(_is("intensity", name) for name in names):
             raise GeometryError(
                 f"{path}: the first column is called s, expected q = 4 pi sin(theta)/lambda; if it is that, "
-                "as in ATSAS, pass q_unit='1/angstrom' or '1/nm' (--q-unit); if it is 2 sin(theta)/lambda, "
+                "as in ATSAS, pass q_unit='1/angstrom' or '1/nm'; if it is 2 sin(theta)/lambda, "
                 "multiply it by 2 pi"
             )
 

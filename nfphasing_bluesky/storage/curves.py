@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin
+from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, Origin, PlaneGeometry
 from nfphasing_bluesky.core.geometry import FloatArray
-from nfphasing_bluesky.storage.units import ANGLES, assumed_q_scale, q_of_degrees, required_q_scale
+from nfphasing_bluesky.storage.units import (
+    ANGLES,
+    assumed_q_scale,
+    q_of_degrees,
+    require_scale,
+    required_q_scale,
+    stated_scale,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class ReadOptions:
         wavelength_angstrom: of the beam, where q is given as angles.
         q_range: lowest and highest q of curves to keep, 1/angstrom; None for all.
         join: neighbouring points of curves that become one, their mean.
+        intensity_unit: 1/cm, 1/m or 1/mm for intensities on an absolute scale, else `arbitrary`.
+        contrast_inv_cm2: scattering-length-density contrast of particle to solvent, 1/cm^2.
     """
 
     q_unit: str | None = None
@@ -35,6 +44,8 @@ class ReadOptions:
     wavelength_angstrom: float | None = None
     q_range: tuple[float, float] | None = None
     join: int = 1
+    intensity_unit: str | None = None
+    contrast_inv_cm2: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +56,7 @@ class Columns:
         q, intensity: (Q,), q in the file's unit.
         sigma, dq, mask: (Q,) or None where the file gives none; mask is True where a point must not be used.
         q_scale: factor from the file's unit of q to 1/angstrom; None where it names none.
-        absolute: whether the intensity is in 1/cm.
+        per_cm: factor from the file's unit of intensity to 1/cm; None where the scale is not absolute.
         number: place among the curves of the file, from 0.
     """
 
@@ -55,7 +66,7 @@ class Columns:
     dq: FloatArray | None = None
     mask: NDArray[np.bool_] | None = None
     q_scale: float | None = None
-    absolute: bool = False
+    per_cm: float | None = None
     number: int = 0
 
 
@@ -64,7 +75,7 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
 
     Raises:
         FrameError: there are no errors and no `relative_sigma`.
-        GeometryError: q is not increasing, or its unit is in doubt.
+        GeometryError: q is not increasing, its unit is in doubt, or a contrast has no absolute scale.
     """
     if options.q_unit in ANGLES:
         columns = _without_angles(columns, path, options)
@@ -74,15 +85,18 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
     else:
         scale = columns.q_scale or assumed_q_scale(columns.q, path)
     sigma = _sigma(columns, path, options)
+    per_cm = columns.per_cm if options.intensity_unit is None else stated_scale(options.intensity_unit, path)
+    require_scale(per_cm is not None, options.contrast_inv_cm2, path)
     try:
         geometry = CurveGeometry(
             q_inv_angstrom=columns.q * scale,
             dq_inv_angstrom=None if columns.dq is None or not np.any(columns.dq > 0) else columns.dq * scale,
-            absolute=columns.absolute,
+            absolute=per_cm is not None,
+            contrast_inv_cm2=options.contrast_inv_cm2,
         )
         frame = Frame(
-            intensity=columns.intensity,
-            sigma=sigma,
+            intensity=columns.intensity * (per_cm or 1.0),
+            sigma=sigma * (per_cm or 1.0),
             mask=columns.mask,
             geometry=geometry,
             origin=Origin(label=path.name, seq_num=columns.number + 1),
@@ -90,6 +104,33 @@ def as_frame(columns: Columns, path: Path, options: ReadOptions) -> Frame:
         return joined(cut(frame, options.q_range, path), options.join, path)
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
+
+
+def on_scale(frame: Frame, options: ReadOptions, path: Path) -> Frame:
+    """Return a frame of two dimensions with the scale and the contrast that the caller gives, where any.
+
+    Raises:
+        GeometryError: a contrast, and no absolute scale; either of them for frames of another kind.
+    """
+    unit, geometry = options.intensity_unit, frame.geometry
+    factor = None if unit is None else stated_scale(unit, path)
+    if not isinstance(geometry, PlaneGeometry):
+        if factor is not None:
+            raise GeometryError(
+                f"{path}: intensity_unit={unit!r} for counts of a detector, expected a reduced curve or "
+                "pattern; leave it out"
+            )
+        require_scale(False, options.contrast_inv_cm2, path)
+        return frame
+    contrast = geometry.contrast_inv_cm2 if options.contrast_inv_cm2 is None else options.contrast_inv_cm2
+    absolute = geometry.absolute if unit is None else factor is not None
+    require_scale(absolute, contrast, path)
+    try:
+        geometry = replace(geometry, absolute=absolute, contrast_inv_cm2=contrast)
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
+    sigma = None if frame.sigma is None else frame.sigma * (factor or 1.0)
+    return replace(frame, geometry=geometry, intensity=frame.intensity * (factor or 1.0), sigma=sigma)
 
 
 def cut(frame: Frame, q_range: tuple[float, float] | None, path: Path) -> Frame:
@@ -102,7 +143,7 @@ def cut(frame: Frame, q_range: tuple[float, float] | None, path: Path) -> Frame:
     if kept.sum() < 2:
         raise FrameError(
             f"{path}: {int(kept.sum())} points between q = {q_range[0]:g} and {q_range[1]:g} 1/angstrom, "
-            f"expected some: the curve goes from {q[0]:.4g} to {q[-1]:.4g}; give q_range in 1/angstrom, the "
+            f"expected some: the curve goes from {q[0]:.4g} to {q[-1]:.4g}; pass q_range= in 1/angstrom, the "
             "lower one first"
         )
     return _picked(frame, lambda values: values[kept])
@@ -178,8 +219,8 @@ def _sigma(columns: Columns, path: Path, options: ReadOptions) -> FloatArray:
     if options.relative_sigma is None:
         found = "no column of errors" if columns.sigma is None else "errors that are all zero or NaN"
         raise FrameError(
-            f"{path}: found {found}, expected sigma next to q and I; name its column with "
-            "columns=(q, I, sigma), or pass relative_sigma=0.02 for errors of 2 % of the intensity"
+            f"{path}: found {found}, expected sigma next to q and I; say where the three are "
+            "as columns=(0, 1, 2), or pass relative_sigma=0.02 for errors of 2 % of the intensity"
         )
     if not 0 < options.relative_sigma < np.inf:
         raise FrameError(f"{path}: relative_sigma={options.relative_sigma!r}, expected a positive fraction")

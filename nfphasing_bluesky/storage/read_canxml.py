@@ -8,8 +8,9 @@ import numpy as np
 
 from nfphasing_bluesky.core import FrameError, StorageError
 from nfphasing_bluesky.core.geometry import FloatArray
+from nfphasing_bluesky.documents.units import per_cm
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
-from nfphasing_bluesky.storage.units import is_absolute, required_q_scale
+from nfphasing_bluesky.storage.units import required_q_scale
 
 
 def read_canxml(path: Path, options: ReadOptions) -> list[Columns]:
@@ -78,7 +79,7 @@ def _columns(data: Element, number: int, path: Path, options: ReadOptions) -> Co
         sigma=_values(rows, "Idev", path),
         dq=_values(rows, "Qdev", path),
         q_scale=required_q_scale(unit, path, "SASdata") if known else None,
-        absolute=is_absolute(rows[0]["I"].get("unit", "")),
+        per_cm=per_cm(rows[0]["I"].get("unit", "")),
         number=number,
     )
 

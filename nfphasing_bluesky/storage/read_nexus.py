@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import DetectorGeometry, Frame, FrameError, Origin, PlaneGeometry, StorageError
 from nfphasing_bluesky.core.geometry import FloatArray
-from nfphasing_bluesky.storage.curves import Columns, ReadOptions
-from nfphasing_bluesky.storage.units import is_absolute, length_m, required_q_scale
+from nfphasing_bluesky.documents.units import per_cm
+from nfphasing_bluesky.storage.curves import Columns, ReadOptions, on_scale
+from nfphasing_bluesky.storage.units import length_m, required_q_scale
 
 _USUAL_DATASETS = ("entry/data/data", "entry/instrument/detector/data", "exchange/data")
 _USUAL_MASKS = (
@@ -71,13 +72,15 @@ def _pattern(group: h5py.Group, path: Path, options: ReadOptions, number: int) -
     sigma = _companion(group, signal, ("uncertainties", "uncertainty"), "Idev", intensity.shape, where)
     if sigma is None and options.relative_sigma is not None:
         sigma = options.relative_sigma * np.abs(intensity)
-    return Frame(
-        intensity,
-        PlaneGeometry(qx * scale, qy * scale, absolute=is_absolute(_unit(group[signal]))),
-        sigma,
+    factor = per_cm(_unit(group[signal])) if options.intensity_unit is None else None
+    frame = Frame(
+        intensity * (factor or 1.0),
+        PlaneGeometry(qx * scale, qy * scale, absolute=factor is not None),
+        None if sigma is None else sigma * (factor or 1.0),
         _curve_mask(group, intensity.shape),
         Origin(label=path.name, seq_num=number + 1),
     )
+    return on_scale(frame, options, path)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _curves(group: h5py.Group, path: Path, options: ReadOptions) -> Iterator[Col
             dq=dq,
             mask=None if mask is None else np.atleast_2d(mask)[number],
             q_scale=scale,
-            absolute=is_absolute(_unit(group[signal])),
+            per_cm=per_cm(_unit(group[signal])),
             number=number,
         )
 
@@ -214,7 +217,7 @@ def _frame_datasets(file: h5py.File, dataset: str | None, path: Path) -> list[st
     if len(found) != 1:
         raise StorageError(
             f"{path}: expected one dataset of detector frames (H, W) or (N, H, W), found {_listed(file)}; "
-            "pass dataset= (--dataset)"
+            "pass dataset= to say which"
         )
     return found
 

@@ -3,7 +3,7 @@
 import codecs
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from nfphasing_bluesky.core import GeometryError, StorageError
 from nfphasing_bluesky.storage.column_names import named_columns, refuse_s
 from nfphasing_bluesky.storage.curves import Columns, ReadOptions
-from nfphasing_bluesky.storage.units import heads_an_angle, q_scale_from_header, q_scale_of_units
+from nfphasing_bluesky.storage.units import (
+    heads_an_angle,
+    per_cm_from_header,
+    q_scale_from_header,
+    q_scale_of_units,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +59,8 @@ def read_text(path: Path, options: ReadOptions) -> list[Columns]:
         refuse_s(header, width, path)
         if scale is None:
             _check_heading(lines[: begins - 1], width, path)
-    return [_pick(table, path, options.columns or named_columns(header, width), scale)]
+    chosen = _pick(table, path, options.columns or named_columns(header, width))
+    return [replace(chosen, q_scale=scale, per_cm=per_cm_from_header(header))]
 
 
 def _decoded(content: bytes) -> str:
@@ -145,9 +151,7 @@ def _check_declared_length(lines: list[str], found: int, path: Path) -> None:
                 )
 
 
-def _pick(
-    table: NDArray[np.float64], path: Path, columns: tuple[int, ...] | None, scale: float | None
-) -> Columns:
+def _pick(table: NDArray[np.float64], path: Path, columns: tuple[int, ...] | None) -> Columns:
     """Take q, I, sigma and dq from the table."""
     available = table.shape[1]
     chosen = columns if columns is not None else tuple(range(min(3, available)))
@@ -168,7 +172,6 @@ def _pick(
         intensity=intensity,
         sigma=rest[0] if rest else None,
         dq=rest[1] if len(rest) > 1 else None,
-        q_scale=scale,
     )
 
 

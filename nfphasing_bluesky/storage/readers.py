@@ -25,7 +25,7 @@ from nfphasing_bluesky.documents.bad_pixels import BadPixels
 from nfphasing_bluesky.documents.holograms import hologram_frame
 from nfphasing_bluesky.documents.integration import detector_geometry_from_poni
 from nfphasing_bluesky.documents.patterns import holds_pattern
-from nfphasing_bluesky.storage.curves import ReadOptions, as_frame
+from nfphasing_bluesky.storage.curves import ReadOptions, as_frame, on_scale
 from nfphasing_bluesky.storage.patterns import pattern_frames
 from nfphasing_bluesky.storage.ptychography import ScanOptions, ptychography_frames, read_ptychography
 from nfphasing_bluesky.storage.read_canxml import read_canxml
@@ -60,6 +60,8 @@ def read_frames(
     wavelength_angstrom: float | None = None,
     q_range: tuple[float, float] | None = None,
     join: int = 1,
+    intensity_unit: str | None = None,
+    contrast_inv_cm2: float | None = None,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
@@ -86,6 +88,8 @@ def read_frames(
             wavelength_angstrom=wavelength_angstrom,
             q_range=q_range,
             join=join,
+            intensity_unit=intensity_unit,
+            contrast_inv_cm2=contrast_inv_cm2,
             dataset=dataset,
             renamed=renamed,
             probe=probe,
@@ -114,6 +118,8 @@ def iter_frames(
     wavelength_angstrom: float | None = None,
     q_range: tuple[float, float] | None = None,
     join: int = 1,
+    intensity_unit: str | None = None,
+    contrast_inv_cm2: float | None = None,
     dataset: str | None = None,
     renamed: Mapping[str, str] | None = None,
     probe: str | Path | None = None,
@@ -152,6 +158,10 @@ def iter_frames(
         wavelength_angstrom: of the beam, for columns of angles.
         q_range: lowest and highest q of curves to keep, 1/angstrom.
         join: neighbouring points of curves that become one, their mean.
+        intensity_unit: of small-angle curves and reduced patterns, by default what the file says: 1/cm, 1/m
+            or 1/mm (with or without 1/sr) on an absolute scale, which become 1/cm; else `arbitrary`.
+        contrast_inv_cm2: scattering-length-density contrast of particle to solvent, 1/cm^2; u is then an
+            electron density. Only for intensities on an absolute scale.
         dataset: path of the frames inside an HDF5 file.
         renamed: for scans, name in the file -> the name that it goes by here.
         probe: for ptychographic scans, file with the probe where the scan has none or a worse one, or
@@ -165,7 +175,8 @@ def iter_frames(
 
     Raises:
         FrameError: no errors; a mask of another shape.
-        GeometryError: no geometry for an image; q not increasing or of unknown unit.
+        GeometryError: no geometry for an image; q not increasing or of unknown unit; a contrast where the
+            scale is not absolute.
         StorageError: the file is missing, truncated, damaged or of an unknown kind.
     """
     path = Path(path)
@@ -175,7 +186,17 @@ def iter_frames(
         raise StorageError(f"{path}: the file is empty; copy it again or wait for its writer")
     if poni is not None and geometry is not None:
         raise GeometryError(f"{path}: got both poni= and geometry=, expected one; leave one out")
-    options = ReadOptions(q_unit, columns, relative_sigma, dataset, wavelength_angstrom, q_range, join)
+    options = ReadOptions(
+        q_unit,
+        columns,
+        relative_sigma,
+        dataset,
+        wavelength_angstrom,
+        q_range,
+        join,
+        intensity_unit,
+        contrast_inv_cm2,
+    )
     given = _given(flat, dark, saturation)
     if renamed or probe or path.suffix.lower() in (".npz", ".cxi") or _is_scan(path):
         scan_options = ScanOptions(
@@ -188,11 +209,13 @@ def iter_frames(
             check=check,
             refine_positions=refine_positions,
         )
-        yield from _frames_of_scan(path, scan_options, q_unit, given, on_failure)
+        frames = _frames_of_scan(path, scan_options, q_unit, given, on_failure)
+        yield from (on_scale(frame, options, path) for frame in frames)
     elif is_orso(path, _start(path)):
         yield from (as_frame(curve, path, options) for curve in read_orso(path, options))
     elif path.suffix.lower() in IMAGE_SUFFIXES:
-        yield from _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask), given)
+        frames = _images(path, iter_images(path), _geometry(poni, geometry), load_mask(mask), given)
+        yield from (on_scale(frame, options, path) for frame in frames)
     elif h5py.is_hdf5(path):
         yield from _frames_of_hdf5(path, options, _geometry(poni, geometry), load_mask(mask), given)
     else:
@@ -232,7 +255,8 @@ def _frames_of_hdf5(
     if not curves and not patterns:
         stack = find_stack(path, options.dataset)
         known = geometry or stack.geometry
-        yield from _images(path, iter_stack(path, stack), known, _union(mask, stack.mask, path), given)
+        frames = _images(path, iter_stack(path, stack), known, _union(mask, stack.mask, path), given)
+        yield from (on_scale(frame, options, path) for frame in frames)
 
 
 def load_mask(mask: str | Path | ArrayLike | None) -> NDArray[np.bool_] | None:
@@ -308,7 +332,7 @@ def _images(
     if geometry is None:
         raise GeometryError(
             f"{path}: detector frames without geometry, expected wavelength, distance and beam centre, or a "
-            "hologram's Fresnel number; pass poni= (a PONI file from pyFAI-calib2) or geometry= (--geometry)"
+            "hologram's Fresnel number; pass poni= (a PONI file from pyFAI-calib2) or geometry="
         )
     near = isinstance(geometry, HologramGeometry)
     pixels = BadPixels(

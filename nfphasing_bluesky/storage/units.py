@@ -7,7 +7,7 @@ import numpy as np
 
 from nfphasing_bluesky.core import GeometryError
 from nfphasing_bluesky.core.geometry import FloatArray
-from nfphasing_bluesky.documents.units import metres
+from nfphasing_bluesky.documents.units import metres, per_cm
 
 Q_LIMIT_INV_ANGSTROM = 1.0
 """Curves with no stated unit must end below this: beyond it they are more likely in 1/nm."""
@@ -24,7 +24,23 @@ _PER_ANGSTROM = (
 _PER_METRE = r"(?:1\s*/\s*m|(?<![A-Za-z])m\s*(?:\^|\*\*)?\s*-\s*1)(?![a-z])"
 _Q_UNITS = ((_PER_NM, 0.1), (_PER_ANGSTROM, 1.0), (_PER_METRE, 1e-10))
 
-_PER_CM = r"(1\s*/\s*cm|cm\s*(\^|\*\*)?\s*-1|cm\u207b\u00b9)(\s*/\s*sr|\s*sr\s*(\^|\*\*)?\s*-1)?"
+_PER_LENGTH = (
+    r"1\s*/\s*\(?(?:cm|mm|m)\b|(?:cm|mm|m)\s*(?:\^|\*\*)?\s*[({]?[-\u2212]\s*1|(?:cm|mm|m)\u207b\u00b9"
+)
+_INTENSITY = re.compile(
+    r"(?<![A-Za-z])(?:I(?:\s*\(\s*[qQ]\s*\)|_?[qQ])?|[Ii]ntensit(?:y|ies))[\s_,:=\[({]*(?:in\s+)?"
+    rf"({_PER_LENGTH})"
+)
+UNKNOWN_SCALES = ("arbitrary", "counts")
+"""Words for intensities that are not on an absolute scale."""
+
+_CONTRAST = re.compile(
+    r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(?:(e|1)?\s*/\s*(\w+?)\s*(?:\^|\*\*)?\s*([23])|"
+    r"(e\s+)?([a-z\u00e5\u212b]+)\s*(?:\^|\*\*)?\s*-([23]))\s*",
+    re.IGNORECASE,
+)
+_CM = {"cm": 1.0, "nm": 1e-7, "angstrom": 1e-8, "a": 1e-8, "\u00e5": 1e-8, "\u212b": 1e-8}
+_R_E_CM = 2.8179403e-13
 
 
 def q_scale(unit: str) -> float | None:
@@ -69,12 +85,19 @@ def q_scale_of_units(header: list[str]) -> float | None:
 
     It is for tables whose units stand in a line of their own, below the names of the columns.
     """
-    for line in reversed(header):
-        first = re.split(r"[,;|\t]|\s+(?![-\u2212]\s*1)", line.strip("#!%/\"' \t"))[0].strip("[](){} ")
-        for pattern, scale in _Q_UNITS:
-            if re.fullmatch(f"(?:{pattern})1?[)}}]*", first):
-                return scale
-    return None
+    return next((scale for cells in map(_cells, reversed(header)) if (scale := _is_q_unit(cells[0]))), None)
+
+
+def _cells(line: str) -> list[str]:
+    """Return what stands in a line of a header, without brackets, however it is separated."""
+    parts = re.split(r"[,;|\t]|\s+(?![-\u2212]\s*1)", line.strip("#!%/\"' \t"))
+    return [part.strip("[](){} ") for part in parts]
+
+
+def _is_q_unit(cell: str) -> float | None:
+    """Return the factor to 1/angstrom where a cell is a unit of q and nothing else."""
+    whole = (scale for pattern, scale in _Q_UNITS if re.fullmatch(f"(?:{pattern})1?[)}}]*", cell))
+    return next(whole, None)
 
 
 def required_q_scale(unit: str, path: Path, where: str) -> float:
@@ -111,9 +134,62 @@ def assumed_q_scale(q: FloatArray, path: Path) -> float:
     return 1.0
 
 
-def is_absolute(unit: str) -> bool:
-    """Return whether an intensity unit is 1/cm, with or without 1/sr."""
-    return re.fullmatch(_PER_CM, unit.strip()) is not None
+def per_cm_from_header(header: list[str]) -> float | None:
+    """Return the factor to 1/cm from header text in which the intensity has such a unit, or None.
+
+    It directly follows the intensity's name (`I(q) [cm^-1]`), or stands in a line of units, behind that of q.
+    """
+    for line in header:
+        if found := _INTENSITY.search(line):
+            return per_cm(found.group(1))
+    cells = next((cells for cells in map(_cells, reversed(header)) if _is_q_unit(cells[0])), [])
+    return next((factor for factor in map(per_cm, cells[1:]) if factor is not None), None)
+
+
+def stated_scale(unit: str, path: Path) -> float | None:
+    """Return the factor to 1/cm of intensities in `unit`, None where they have no absolute scale.
+
+    Raises:
+        GeometryError: it is neither.
+    """
+    factor = per_cm(unit)
+    if factor is None and unit not in UNKNOWN_SCALES:
+        raise GeometryError(
+            f"{path}: intensity_unit={unit!r}, expected 1/cm, 1/m, 1/mm or arbitrary; pass "
+            "intensity_unit='1/cm' for intensities on an absolute scale"
+        )
+    return factor
+
+
+def require_scale(absolute: bool, contrast_inv_cm2: float | None, path: Path) -> None:
+    """Raise GeometryError where there is a contrast, and nothing says that intensities are absolute."""
+    if contrast_inv_cm2 is not None and not absolute:
+        raise GeometryError(
+            f"{path}: a contrast ({contrast_inv_cm2:.4g} 1/cm^2) for intensities of unknown scale, expected "
+            "an absolute one; if they are in 1/cm, pass intensity_unit='1/cm', else leave the contrast out"
+        )
+
+
+def contrast_inv_cm2(text: str) -> float:
+    """Return a contrast, a number with its unit, as a scattering-length density in 1/cm^2.
+
+    Its unit is that of a scattering-length density (`9.4e10 1/cm^2`, `9.4e-6/angstrom^2`) or of an electron
+    density (`0.33 e/angstrom^3`, `330 e/nm^3`), which is multiplied by the classical electron radius.
+
+    Raises:
+        GeometryError: it is no such thing.
+    """
+    found = _CONTRAST.fullmatch(text)
+    if found:
+        number, over, length, power, of_electrons, other, minus = found.groups()
+        electrons = (over or of_electrons or "").strip().lower() == "e"
+        size = _CM.get((length or other).lower())
+        if size is not None and int(power or minus) == (3 if electrons else 2):
+            return float(number) * (_R_E_CM / size**3 if electrons else size**-2)
+    raise GeometryError(
+        f"contrast {text!r}, expected a number with its unit, 1/cm^2, 1/angstrom^2, e/angstrom^3 or "
+        "e/nm^3, as '9.4e10 1/cm^2' or '0.33 e/angstrom^3'"
+    )
 
 
 ANGLES = {"two_theta_degree": 0.5, "theta_degree": 1.0}

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from nfphasing_bluesky.core import (
+    CurveGeometry,
     DetectorGeometry,
     Failure,
     Frame,
@@ -20,12 +21,14 @@ from nfphasing_bluesky.core import (
     ModelInfo,
     NFPhasingError,
     Origin,
+    PlaneGeometry,
     Posterior,
     Summary,
 )
 from nfphasing_bluesky.documents.integration import mean_curve, subtract
 from nfphasing_bluesky.documents.reduction import reduced
 from nfphasing_bluesky.inference import Reconstructor
+from nfphasing_bluesky.modalities.saxs1d_particles import RELATIVE
 from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.storage.readers import read_frames
 from nfphasing_bluesky.storage.results import failure_as_json, posterior_as_json
@@ -189,6 +192,18 @@ def _figure_for(frame: Frame, result: Posterior) -> Callable[[Frame, Posterior, 
     return figure_2d if has_images(frame, result.density) else figure_1d
 
 
+def _of_the_scale(frame: Frame, result: Posterior, info: ModelInfo) -> str:
+    """A line where a contrast is given for nothing, or is all that u in electrons lacks; else empty."""
+    geometry = frame.geometry
+    if not isinstance(geometry, CurveGeometry | PlaneGeometry):
+        return ""
+    if geometry.contrast_inv_cm2 is not None and result.density.units == info.density.units:
+        return f"  {info.name} makes no use of the contrast: its u is {info.density.quantity}\n"
+    if geometry.absolute and geometry.contrast_inv_cm2 is None and result.density.units == RELATIVE:
+        return "  u is relative to the core; with contrast= it is in e/angstrom^3, as the scale is absolute\n"
+    return ""
+
+
 def _store(
     reconstructor: Reconstructor,
     frame: Frame,
@@ -212,7 +227,7 @@ def _store(
     console.print(
         f"{path.name}: {main.label} {size.median:.4g} ± {size.std:.2g} {main.unit}, reduced chi-squared "
         f"{result.trust.reduced_chi2:.3g}, {result.trust.verdict} {result.trust.reason}\n"
-        f"  {written}\n  {picture}",
+        f"{_of_the_scale(frame, result, reconstructor.info)}  {written}\n  {picture}",
         highlight=False,
         soft_wrap=True,
     )

@@ -275,3 +275,37 @@ def test_a_scan_and_a_model_of_curves(nfphasing, tmp_path):
     assert nfphasing(*scan, "--positions-sign", "up").status == 2
     done = nfphasing(*scan[:2], *names[:4], "--json")
     assert done.status == 1 and "--probe FILE" in done.json["results"][0]["error"]
+
+
+def test_a_curve_on_an_absolute_scale_with_its_contrast(nfphasing, tmp_path):
+    """The same curve without and with what is known of it: u is in e/A^3 only where both are said."""
+    q = np.linspace(0.01, 0.3, 120)
+    intensity = 100 * np.exp(-((RG * q) ** 2) / 3) + 1
+    curve = curve_text(tmp_path / "curve.dat", q, intensity, 0.02 * intensity)
+    arguments = ("--model", "saxs1d-particles", "--n-samples", "64", "--output", tmp_path / "out", "--json")
+
+    def density(*said):
+        done = nfphasing("reconstruct", curve, *said, *arguments)
+        assert done.status == 0, done.err
+        with h5py.File(done.json["results"][0]["output"]) as file:
+            group = file["entry/density/mean"]
+            return group[()], group.attrs["units"], file["entry/data/I"].attrs["units"], done.err
+
+    relative, units, of_i, said = density()
+    assert (units, of_i) == ("relative to core", "1") and "--contrast" not in said
+    _, units, of_i, said = density("--intensity-unit", "1/cm")
+    assert (units, of_i) == ("relative to core", "1/cm") and "--contrast" in said
+    absolute, units, _, said = density("--intensity-unit", "1/cm", "--contrast", "0.1 e/angstrom^3")
+    assert units == "e/angstrom^3" and "--contrast" not in said
+    np.testing.assert_allclose(absolute, 0.1 * relative, rtol=1e-3)
+
+
+def test_a_contrast_that_says_nothing(nfphasing, curve, tmp_path):
+    arguments = ("--output", tmp_path / "out", "--json")
+    done = nfphasing("reconstruct", curve, "--contrast", "0.1 e/angstrom^3", *arguments)
+    assert done.status == 1 and "absolute" in done.json["results"][0]["error"]
+    given = ("--contrast", "0.1 e/angstrom^3", "--intensity-unit", "1/cm")
+    done = nfphasing("reconstruct", curve, *given, *arguments)
+    assert done.status == 0 and "saxs1d-pr makes no use of the contrast" in done.err
+    done = nfphasing("reconstruct", curve, "--contrast", "0.1", *arguments)
+    assert done.status == 2 and "e/angstrom^3" in done.err
