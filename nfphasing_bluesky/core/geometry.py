@@ -1,5 +1,6 @@
 """Geometries: what a frame's points or pixels mean."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,18 +62,21 @@ class CurveGeometry:
         _check_contrast(self.contrast_inv_cm2, self.q_relative_error)
 
 
-def _check_contrast(contrast_inv_cm2: float | None, q_relative_error: float) -> None:
+def _check_contrast(contrast_inv_cm2: object, q_relative_error: object) -> None:
     """Raise GeometryError for a contrast that is none, or an error of q that can't be."""
-    try:
-        good = contrast_inv_cm2 is None or (np.isfinite(contrast_inv_cm2) and contrast_inv_cm2 != 0)
-    except TypeError:
-        good = False
-    if not good:
+    if contrast_inv_cm2 is not None and not (_finite(contrast_inv_cm2) and contrast_inv_cm2 != 0):
         raise GeometryError(
             f"contrast_inv_cm2={contrast_inv_cm2!r}, expected a number that is not 0, 1/cm^2, or None"
         )
-    if not (np.isfinite(q_relative_error) and q_relative_error >= 0):
+    if not (_finite(q_relative_error) and q_relative_error >= 0):  # type: ignore[operator]
         raise GeometryError(f"q_relative_error={q_relative_error!r}, expected 0 or a positive number")
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
 
 
 @dataclass(frozen=True)

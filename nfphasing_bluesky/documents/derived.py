@@ -83,6 +83,8 @@ class DerivedRun:
         """Rectangle of the object that the scan covers; to be set before the first results, where known."""
         self.notes: dict[str, str] = {}
         """What was found out about the scan, by name; to be set before the first results, where known."""
+        self.remarks: Sequence[str] = ()
+        """What the raw run's documents say in vain; to be set before the first results."""
         self.ledger = Ledger()
         self.closed = False
 
@@ -213,6 +215,7 @@ class DerivedRun:
                 "stream": self._stream,
                 "data_key": self._data_key,
                 **({"scan": dict(self.notes)} if self.notes else {}),
+                **({"remarks": list(self.remarks)} if self.remarks else {}),
                 **({"successor_of": self._successor_of} if self._successor_of else {}),
                 **({"source": source} if source else {}),
             },

@@ -33,7 +33,7 @@ from nfphasing_bluesky.documents.grazing import grazing_geometry, is_grazing, of
 from nfphasing_bluesky.documents.holograms import NAMES, TELLING, hologram_geometry
 from nfphasing_bluesky.documents.keys import Document, object_of, own_metadata
 from nfphasing_bluesky.documents.patterns import Q_NAMES
-from nfphasing_bluesky.documents.units import metres, radians
+from nfphasing_bluesky.documents.units import metres, per_cm, radians
 
 _FIELDS = ("wavelength", "distance", "pixel_size", "poni", "rotations")
 _SIZES = {"wavelength": 1, "distance": 1, "pixel_size": 2, "poni": 2, "rotations": 3}
@@ -53,7 +53,8 @@ def image_geometry(
     if isinstance(said, Mapping) and TELLING & set(said):
         return _hologram(said, data_key)
     if isinstance(said, Mapping) and set(Q_NAMES) & set(said):
-        return _plane(own_metadata(start), said, data_key)
+        units = descriptor["data_keys"][data_key].get("units") or ""
+        return _plane(own_metadata(start), said, data_key, absolute=per_cm(units) == 1)
     if not is_grazing(said):
         return detector_geometry(said, descriptor, data_key)
     detector = detector_geometry(of_the_detector(said) or None, descriptor, data_key)
@@ -78,7 +79,7 @@ def saturation_said(start: Document, data_key: str) -> float | None:
     return float(value)
 
 
-def _plane(own: Mapping[str, Any], said: Mapping[str, Any], data_key: str) -> PlaneGeometry:
+def _plane(own: Mapping[str, Any], said: Mapping[str, Any], data_key: str, absolute: bool) -> PlaneGeometry:
     where = f"{data_key}, nfphasing.geometry in the start document"
     if set(said) != set(Q_NAMES):
         raise GeometryError(f"{where} has {', '.join(sorted(said))}, expected {' and '.join(Q_NAMES)}")
@@ -89,9 +90,9 @@ def _plane(own: Mapping[str, Any], said: Mapping[str, Any], data_key: str) -> Pl
     return PlaneGeometry(
         qx,
         qy,
-        absolute=bool(own.get("absolute", False)),
+        absolute=bool(own.get("absolute", absolute)),
         contrast_inv_cm2=own.get("contrast_inv_cm2"),
-        q_relative_error=float(own.get("q_relative_error", 0.0)),
+        q_relative_error=own.get("q_relative_error", 0.0),
     )
 
 

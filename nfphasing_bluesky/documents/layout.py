@@ -34,7 +34,7 @@ from nfphasing_bluesky.documents.keys import (
     own_metadata,
 )
 from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
-from nfphasing_bluesky.documents.units import inverse_angstrom
+from nfphasing_bluesky.documents.units import inverse_angstrom, per_cm
 
 Array = NDArray[Any]
 Detector = DetectorGeometry | GrazingGeometry | HologramGeometry | PlaneGeometry
@@ -58,6 +58,7 @@ class Layout:
         points: makes the curve that the points of all events are; None where each event has a frame.
         exposures: joins the frames of all events; None where they are frames of their own.
         pixels: finds bad pixels of two-dimensional frames.
+        per_cm: factor from the intensity's units to 1/cm; None where its scale is not absolute.
     """
 
     stream: str
@@ -71,6 +72,18 @@ class Layout:
     points: PointCurve | None = None
     exposures: Accumulated | None = None
     pixels: BadPixels = field(default_factory=lambda: BadPixels("frame"))
+    per_cm: float | None = None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the start document says in vain."""
+        if self.said.get("contrast_inv_cm2") is None or self.per_cm is not None:
+            return []
+        return [
+            "contrast_inv_cm2 under nfphasing in the start document is ignored, as the scale of "
+            f"{self.data_key} is not absolute; if it is in 1/cm say nfphasing={{'absolute': True}}, or give "
+            "its data key that unit"
+        ]
 
     @property
     def needed(self) -> frozenset[str]:
@@ -148,15 +161,15 @@ class Layout:
         geometry = CurveGeometry(
             q,
             dq_inv_angstrom=self._in_inverse_angstrom("dq", roles),
-            absolute=bool(self.said.get("absolute", False)),
+            absolute=self.per_cm is not None,
             contrast_inv_cm2=self.said.get("contrast_inv_cm2"),
-            q_relative_error=float(self.said.get("q_relative_error", 0.0)),
+            q_relative_error=self.said.get("q_relative_error", 0.0),
         )
-        sigma, mask = roles["sigma"], roles.get("mask")
+        sigma, mask = _flat(roles["sigma"], 1), _flat(roles.get("mask"), 1)
         bounds = bounds_said(self.said, self.data_key)
-        return Frame(
-            intensity, geometry, sigma=_flat(sigma, 1), mask=_flat(mask, 1), origin=origin, bounds=bounds
-        )
+        if self.per_cm not in (None, 1.0) and sigma is not None:
+            intensity, sigma = self.per_cm * intensity, self.per_cm * sigma
+        return Frame(intensity, geometry, sigma=sigma, mask=mask, origin=origin, bounds=bounds)
 
     def _in_inverse_angstrom(self, role: str, roles: Mapping[str, Array]) -> Array | None:
         value = roles.get(role)
@@ -247,8 +260,31 @@ def read_layout(
     exposures = Accumulated() if accumulates(start, settings) else None
     said = own_metadata(start)
     return Layout(
-        stream, chosen, event_roles, fixed, units, detector, said, scan, exposures=exposures, pixels=pixels
+        stream,
+        chosen,
+        event_roles,
+        fixed,
+        units,
+        detector,
+        said,
+        scan,
+        exposures=exposures,
+        pixels=pixels,
+        per_cm=_scale(said, descriptor, chosen, detector),
     )
+
+
+def _scale(
+    said: Mapping[str, Any], descriptor: Document, data_key: str, detector: Detector | GeometryError
+) -> float | None:
+    """Factor from a stream's intensities to 1/cm; None where nothing says that they are absolute."""
+    if isinstance(detector, PlaneGeometry):
+        return 1.0 if detector.absolute else None
+    stated = per_cm(descriptor["data_keys"][data_key].get("units") or "")
+    absolute = said.get("absolute")
+    if absolute is None:
+        return stated
+    return (stated or 1.0) if absolute else None
 
 
 def _scan(start: Document, descriptor: Document, data_key: str, beam: Beam) -> ScanFrames | GeometryError:

@@ -121,6 +121,11 @@ class FrameRouter:
         run = self._runs.get(raw_uid)
         return {} if run is None else run.notes()
 
+    def remarks(self, raw_uid: str) -> list[str]:
+        """What a run's documents say in vain, in words; empty where nothing."""
+        run = self._runs.get(raw_uid)
+        return [] if run is None else run.remarks
+
     def _begin(self, name: str, start: Document) -> tuple[list[RunFrames], list[Any]]:
         if start.get("original_run_uid"):
             return [], []

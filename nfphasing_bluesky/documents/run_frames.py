@@ -26,6 +26,7 @@ from nfphasing_bluesky.documents.handlers import ResourceAssets
 from nfphasing_bluesky.documents.keys import has_arrays, is_external
 from nfphasing_bluesky.documents.layout import Layout, read_layout
 from nfphasing_bluesky.documents.scan_frames import Beam, ScanFrames
+from nfphasing_bluesky.documents.start_words import unknown_words
 from nfphasing_bluesky.documents.streams import StreamAssets, rows_of
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,12 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         self._refused: set[tuple[str, int]] = set()
         self.problem = ""
         self.streams_seen: list[str] = []
+        self.remarks: list[str] = []
+
+    def start(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
+        """Remark on what the start document says and nothing reads."""
+        super().start(doc)  # type: ignore[arg-type]
+        self._remark(unknown_words(doc))
 
     def descriptor(self, doc: dict[str, Any]) -> None:  # type: ignore[override]
         """Work out how this stream's frames are made."""
@@ -98,9 +105,9 @@ class RunFrames(event_model.SingleRunDocumentRouter):
             start = self.get_start()
             if asked is None and not has_arrays(doc) and points_of(start, self._settings) is None:
                 return
-            self._layouts[doc["uid"]] = read_layout(
-                start, doc, asked, self._geometry, self._beam, self._settings
-            )
+            layout = read_layout(start, doc, asked, self._geometry, self._beam, self._settings)
+            self._layouts[doc["uid"]] = layout
+            self._remark(layout.remarks)
         except DataKeyError as error:
             log.warning("run %s: %s", self.get_start()["uid"], error)
             self.problem = str(error)
@@ -187,6 +194,12 @@ class RunFrames(event_model.SingleRunDocumentRouter):
         """What was found out about the scan, by name."""
         scans = (layout.scan for layout in self._layouts.values() if isinstance(layout, Layout))
         return {k: v for scan in scans if isinstance(scan, ScanFrames) for k, v in scan.notes.items()}
+
+    def _remark(self, remarks: Sequence[str]) -> None:
+        for remark in remarks:
+            if remark not in self.remarks:
+                self.remarks.append(remark)
+                log.warning("run %s: %s", self.get_start()["uid"], remark)
 
     def _take_event(self, doc: Any) -> None:
         layout = self._layouts.get(doc["descriptor"])

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,8 @@ from nfphasing_bluesky.core import (
     DetectorGeometry,
     Failure,
     Frame,
-    ModelInfo,
     Policy,
     Posterior,
-    ReconstructionSettings,
     StitchedObject,
     StreamSettings,
 )
@@ -35,33 +33,18 @@ from nfphasing_bluesky.documents.sinks import ArrayStore, DocumentSink
 from nfphasing_bluesky.streaming.arrivals import Arrivals
 from nfphasing_bluesky.streaming.detector_mask import read_mask
 from nfphasing_bluesky.streaming.frames import FrameIndex, FrameSpan
+from nfphasing_bluesky.streaming.outcomes import Outcome, ReconstructorLike, outcomes_of
 from nfphasing_bluesky.streaming.queue import DROPPED
 from nfphasing_bluesky.streaming.silence import Silence
 from nfphasing_bluesky.streaming.storing import Later, at_once
 
 logger = logging.getLogger(__name__)
 
-Outcome = Posterior | Failure
 OnOutcome = Callable[[Outcome, float], None]
 OnObject = Callable[[str, StitchedObject], None]
 OnPattern = Callable[[Frame, Posterior, int], None]
 OnMissed = Callable[[str, str], None]
 Wanted = Callable[[str, int], bool]
-
-
-class ReconstructorLike(Protocol):
-    """What the processor needs of `inference.Reconstructor`."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the model is and infers."""
-
-    @property
-    def settings(self) -> ReconstructionSettings:
-        """How it reconstructs."""
-
-    def __call__(self, frames: Sequence[Frame]) -> Sequence[Outcome]:
-        """Return one Posterior or Failure for each frame, in order."""
 
 
 @dataclass(eq=False)
@@ -257,6 +240,8 @@ class StreamProcessor:
         run = self._runs.get(frame.origin.raw_uid)
         if run is None or (isinstance(frame, Failure) and frame.origin.seq_num in run.dropped):
             return
+        if not run.derived.uid:
+            run.derived.remarks = self._router.remarks(frame.origin.raw_uid)
         if isinstance(frame, Frame):
             if frame.place is not None and run.derived.window is None:
                 run.derived.window = self._router.window(frame.origin.raw_uid)
@@ -336,7 +321,7 @@ class StreamProcessor:
 
     def _reconstruct_group(self, group: list[_Waiting]) -> None:
         frames = [item.frame for item in group if isinstance(item.frame, Frame)]
-        answers = iter(_outcomes(group[0].run.reconstructor, frames, self._log))
+        answers = iter(outcomes_of(group[0].run.reconstructor, frames, self._log))
         made = [item.frame if isinstance(item.frame, Failure) else next(answers) for item in group]
         now = time.monotonic()
         done = [
@@ -400,24 +385,6 @@ def _beam(settings: StreamSettings, mask: NDArray[np.bool_] | None) -> Any:
     from nfphasing_bluesky.storage.ptychography import beam_of  # scipy: only for scans of one object
 
     return beam_of(settings, mask)
-
-
-def _outcomes(reconstructor: ReconstructorLike, frames: list[Frame], log: Sparing) -> list[Outcome]:
-    """Reconstruct a batch; where that raises, frame by frame, so that a bad frame fails alone."""
-    if not frames:
-        return []
-    try:
-        outcomes = list(reconstructor(frames))
-        if len(outcomes) == len(frames):
-            return outcomes
-        reason = f"the reconstructor gave {len(outcomes)} answers for {len(frames)} frames"
-    except Exception as error:
-        with about(frames[0].origin.raw_uid):
-            log.warning("a batch of %d frames raised %s: %s", len(frames), type(error).__name__, error)
-        reason = f"{type(error).__name__}: {error}"
-    if len(frames) == 1:
-        return [Failure(frames[0].origin, reason)]
-    return [outcome for frame in frames for outcome in _outcomes(reconstructor, [frame], log)]
 
 
 def _taken(waiting: deque[Outcome], most: int) -> list[Outcome]:

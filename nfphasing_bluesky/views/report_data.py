@@ -61,7 +61,7 @@ def read_report(catalog: Any, run: str) -> Report:
     """
     derived = _derived(catalog, run)
     start = derived.metadata["start"]
-    remarks: list[str] = []
+    remarks: list[str] = [str(remark) for remark in start["nfphasing"].get("remarks") or ()]
     density = _or_none(remarks, lambda: density_dataset(derived))
     stitched = object_dataset(derived) if "object" in derived else None
     raw = _raw(catalog, start["original_run_uid"], remarks)

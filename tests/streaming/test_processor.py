@@ -62,6 +62,17 @@ def test_a_run_becomes_a_linked_valid_derived_run(made, raw):
     assert [o.origin.seq_num for o, _ in run.outcomes] == list(range(1, 11))
 
 
+def test_what_the_start_document_says_in_vain_is_in_the_derived_one(made, raw):
+    said = {"nfphasing": {"absolut": True, "contrast_inv_cm2": 3e10}}
+    run = made().feed(raw.raw_run(3, md=said))
+    (start,) = run.named("start")
+    misspelt, contrast = start["nfphasing"]["remarks"]
+    assert "did you mean 'absolute'?" in misspelt and "contrast_inv_cm2" in contrast
+    assert counts(run.ledgers()[0]) == (3, 3, 0, 0)
+    (start,) = made().feed(raw.raw_run(3)).named("start")
+    assert "remarks" not in start["nfphasing"]
+
+
 def test_the_line_is_found(made, raw):
     run = made().feed(raw.raw_run(20))
     offsets = [o.parameters["offset_inv_cm"].mean() for o, _ in run.outcomes]
