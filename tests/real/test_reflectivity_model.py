@@ -9,7 +9,7 @@ from nfphasing_bluesky.core import CurveGeometry, Frame, Origin, Posterior, Reco
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM
 from nfphasing_bluesky.storage.readers import read_frames
-from tests.real.test_reflectivity_fit import THICKNESS_ANGSTROM, multilayer  # noqa: F401
+from tests.real.test_reflectivity_fit import THICKNESS_ANGSTROM, multilayer, profile_error  # noqa: F401
 
 FILM = {
     "layers": (3, 3),
@@ -46,9 +46,19 @@ def test_water_has_its_density_and_roughness(shared_data):
     assert roughness.q025 < 3.143 + 2 * 0.065 and roughness.q975 > 3.143 - 2 * 0.056
 
 
-def test_the_multilayer_has_its_thicknesses(multilayer):  # noqa: F811
+@pytest.fixture(scope="module")
+def of_the_multilayer(multilayer) -> Posterior:  # noqa: F811
     # the curve of the reference's own fit is 19 % off in the logarithm, that of these draws 9 %
-    summary = posterior_of(multilayer, sigma_floor=0.2).summary()
+    return posterior_of(multilayer, sigma_floor=0.2)
+
+
+def test_the_density_profile_of_the_multilayer_is_that_of_the_reference(of_the_multilayer, shared_data):
+    (depth,) = of_the_multilayer.density.axes
+    assert profile_error(shared_data, depth.values, of_the_multilayer.mean) < 0.10
+
+
+def test_the_multilayer_has_its_thicknesses(of_the_multilayer):
+    summary = of_the_multilayer.summary()
     for j, thickness in enumerate(THICKNESS_ANGSTROM, start=1):
         found = summary[f"thickness_{j}_angstrom"]
         close = found.median == pytest.approx(thickness, rel=0.03)
