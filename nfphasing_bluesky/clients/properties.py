@@ -72,3 +72,10 @@ DEFAULTS: dict[str, tuple[str, str]] = {
         '{"sample": "A", "nfphasing": {"geometry": {...}}}.',
     ),
 }
+
+OWN_ATTRIBUTES = {
+    "State": "INIT: no worker yet, or it loads a model. STANDBY: stopped, or no model. ON: waits for frames. "
+    "RUNNING: reconstructs a run. ALARM and FAULT: Status says why.",
+    "Status": "What the State means now, and what to do next.",
+}
+"""What describes the two attributes that every Tango device has."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import tango
 
-from nfphasing_bluesky.clients.properties import DEFAULTS
+from nfphasing_bluesky.clients.properties import DEFAULTS, OWN_ATTRIBUTES
 from nfphasing_bluesky.core import SettingsError, TransportError
 from nfphasing_bluesky.core.secrets import redacted
 
@@ -96,3 +96,7 @@ def _write(database: tango.Database, device: str, server: str, wanted: Mapping[s
             "Description": ["Posterior electron densities of X-ray scattering frames, live."],
         },
     )
+    # the device can't describe attributes that Tango declares: they are read from the database alone
+    there = database.get_device_attribute_property(device, list(OWN_ATTRIBUTES))
+    bare = [name for name in OWN_ATTRIBUTES if "description" not in there.get(name, {})]
+    database.put_device_attribute_property(device, {n: {"description": OWN_ATTRIBUTES[n]} for n in bare})

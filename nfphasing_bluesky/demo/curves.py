@@ -18,15 +18,16 @@ _IN_SHARED = Path("saxs1d", "glucose_isomerase_chess_g1", "glucose_isomerase.dat
 
 @dataclass(frozen=True)
 class Source:
-    """A file of sasdata and what the sample was."""
+    """A file of sasdata and what the sample was; of text the columns of q, I and sigma."""
 
     label: str
     file: str
+    columns: tuple[int, ...] | None = None
 
 
 SOURCES = (
-    Source("conalbumin", "conalbumin.txt"),
-    Source("apoferritin", "apoferritin.txt"),
+    Source("conalbumin", "conalbumin.txt", (0, 1, 2)),
+    Source("apoferritin", "apoferritin.txt", (0, 1, 2)),
     Source("AOT microemulsion, drops", "AOT_Microemulsion-Drop_Contrast.xml"),
     Source("AOT microemulsion, shells", "AOT_Microemulsion-Shell_Contrast.xml"),
 )
@@ -44,7 +45,7 @@ def measured_curves(shared_data: Path | None = None) -> list[Frame]:
         StorageError: sasdata is not installed, or a file of it is missing.
     """
     folder = _sasdata_folder()
-    frames = [_labelled(folder / source.file, source.label) for source in SOURCES]
+    frames = [_labelled(folder / s.file, s.label, s.columns) for s in SOURCES]
     for candidate in _shared_folders(shared_data):
         if (candidate / _IN_SHARED).is_file():
             return [*frames, _labelled(candidate / _IN_SHARED, GLUCOSE_ISOMERASE)]
@@ -75,6 +76,6 @@ def _shared_folders(given: Path | None) -> list[Path]:
     return [base.parent / "shared" / "data" for base in (Path.cwd(), checkout)]
 
 
-def _labelled(path: Path, label: str) -> Frame:
-    (frame,) = read_frames(path)
+def _labelled(path: Path, label: str, columns: tuple[int, ...] | None = None) -> Frame:
+    (frame,) = read_frames(path, columns=columns)
     return frame.with_origin(label=label)

@@ -50,6 +50,8 @@ def test_the_session_reconstructs_every_frame_of_its_scan(session):
     assert "LEDGER 5 5 0 0" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
     assert "ROWS 5" in done.stdout and "ERRORS 0 0 ()" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr, done.stdout[-3000:]
+    before = done.stderr[: done.stderr.index("saxs1d-pr is loaded")]
+    assert "WARNING" not in before, before
 
 
 def test_raw_and_derived_runs_are_in_the_catalog_of_another_process(session):

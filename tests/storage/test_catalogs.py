@@ -97,6 +97,13 @@ def test_legacy_broker_shows_the_same_run(catalog, stored):
     medians = [np.median(p.parameters["rg_angstrom"]) for p in stored.posteriors]
     np.testing.assert_array_equal(table["rg_angstrom"], medians)
     assert sorted(header.stream_names) == ["density", "ledger"]
+    np.testing.assert_array_equal(
+        list(header.data("density_mean", stream_name="density")), [p.mean for p in stored.posteriors]
+    )
+    assert header.xarray("density")["density_mean"].dims == ("time", "r")
+    (found,) = broker(original_run_uid=stored.raw.uid, uid=stored.runs[0].uid)
+    assert found.start["uid"] == stored.runs[0].uid and found.stop["exit_status"] == "success"
+    assert [name for name, _ in header.documents()][0] == "start"
 
     run = reconstructions_of(catalog, stored.raw.uid)[0]
     assert np.asarray(run["density"]["rg_angstrom"].read()).tolist() == medians, "the legacy view is catching"
