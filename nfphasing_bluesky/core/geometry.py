@@ -42,9 +42,12 @@ class CurveGeometry:
         q = np.asarray(self.q_inv_angstrom, dtype=np.float64)
         if q.ndim != 1 or q.size < 2:
             raise GeometryError(f"q has shape {q.shape}, expected (Q,), Q >= 2; pass one curve per frame")
-        if not np.all(np.isfinite(q)) or q[0] < 0:
+        wrong = ~(np.isfinite(q) & (q >= 0))
+        if wrong.any():
+            i = int(np.argmax(wrong))
             raise GeometryError(
-                "q holds NaN, infinite or negative values, expected finite q >= 0, 1/angstrom"
+                f"{int(wrong.sum())} of {q.size} q are negative, infinite or NaN, the first q[{i}]={q[i]:.6g}"
+                ", expected finite q >= 0, 1/angstrom; leave those points out"
             )
         step = np.diff(q)
         if np.any(step <= 0):

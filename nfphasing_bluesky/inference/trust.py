@@ -9,16 +9,23 @@ from torch import Tensor
 from nfphasing_bluesky.core import Trust, Verdict
 from nfphasing_bluesky.models import Card
 
+LOWEST_Q, HIGHEST_Q = "q_min_inv_angstrom", "q_max_inv_angstrom"
+"""Names of a card's ranges that a curve can be cut to."""
+
 
 def outside(card: Card, features: Mapping[str, Tensor], index: int) -> str:
     """What of a frame lies outside the card's ranges, in words; empty when nothing does."""
     words: list[str] = []
+    cut = False
     for name, (low, high) in card.ranges.items():
         value = float(features[name][index])
         if not low <= value <= high:
             verb = "outside" if words else "is outside the model's range"
             words.append(f"{name}={value:.4g} {verb} {low:.4g} to {high:.4g}")
-    return ", ".join(words)
+            cut |= (name == LOWEST_Q and value < low) or (name == HIGHEST_Q and value > high)
+    return ", ".join(words) + (
+        "; leave the points beyond it out (q_range= of a file, or a mask)" if cut else ""
+    )
 
 
 def doubted(trust: Trust, doubt: str) -> Trust:

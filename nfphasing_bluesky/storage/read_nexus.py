@@ -217,7 +217,11 @@ def _frame_datasets(file: h5py.File, dataset: str | None, path: Path) -> list[st
     if len(found) != 1:
         raise StorageError(
             f"{path}: expected one dataset of detector frames (H, W) or (N, H, W), found {_listed(file)}; "
-            "pass dataset= to say which"
+            + (
+                "pass dataset= to say which"
+                if found
+                else "check what wrote it, or export a curve as NXcanSAS"
+            )
         )
     return found
 

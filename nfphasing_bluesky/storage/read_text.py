@@ -123,6 +123,9 @@ def _table(rows: list[_Row], path: Path) -> tuple[int, NDArray[np.float64]]:
         raise StorageError(
             f"{path}: found no table of numbers, expected columns q, I, sigma; check that it is a curve"
         )
+    if length > _MIN_POINTS and _counts(rows[first : first + length]):
+        log.warning("%s: line %d (%r) is no point, but counts them", path, rows[first].line, rows[first].text)
+        first, length = first + 1, length - 1
     table = np.array([row.values for row in rows[first : first + length]], dtype=np.float64)
     for row in rows[first + length :]:
         found = "text" if row.values is None else f"{len(row.values)} numbers"
@@ -131,6 +134,22 @@ def _table(rows: list[_Row], path: Path) -> tuple[int, NDArray[np.float64]]:
             f"as in the {length} rows before; the file is cut short or damaged: copy it again"
         )
     return rows[first].line, table
+
+
+def _counts(rows: list[_Row]) -> bool:
+    """Return whether the first row of a table tells of the others: whole numbers, the first no place before them.
+
+    A table that is written in whole numbers, or whose places fall, is left alone.
+    """
+    first, second, *others = rows
+    assert first.values and second.values  # noqa: S101 - rows of a table have values
+    fall = bool(others and others[0].values and others[0].values[0] < second.values[0])
+    before = first.values[0] < second.values[0]
+    return _whole(first) and not before and not fall and not any(map(_whole, (second, *others)))
+
+
+def _whole(row: _Row) -> bool:
+    return re.fullmatch(r"[-+\d\s,;]+", row.text) is not None
 
 
 def _same_width(one: _Row, other: _Row) -> bool:

@@ -24,8 +24,8 @@ Q = np.linspace(0.01, 0.3, 20)
     [
         (Q[::-1], "not increasing"),
         (np.repeat(Q, 2), "not increasing"),
-        (np.array([0.1, np.nan, 0.2]), "NaN"),
-        (np.array([-0.1, 0.1, 0.2]), "negative"),
+        (np.array([0.1, np.nan, 0.2]), r"NaN, the first q\[1\]=nan, expected .*leave"),
+        (np.array([-0.1, 0.1, 0.2]), r"1 of 3 q are negative.*q\[0\]=-0.1"),
         (Q[None], "shape"),
         (np.array([0.1]), "Q >= 2"),
     ],

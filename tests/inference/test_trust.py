@@ -33,6 +33,18 @@ def test_every_range_that_a_frame_leaves_is_named():
     )
 
 
+def test_a_curve_that_goes_beyond_is_to_be_cut():
+    ranges = {"q_min_inv_angstrom": (0.005, 0.05), "q_max_inv_angstrom": (0.12, 0.55)}
+    card = CARD.model_copy(update={"ranges": ranges})
+    features = {
+        "q_min_inv_angstrom": torch.tensor([0.001, 0.01, 0.01, 0.1]),
+        "q_max_inv_angstrom": torch.tensor([0.2, 0.9, 0.05, 0.2]),
+    }
+    told = [outside(card, features, b) for b in range(4)]
+    assert all("outside the model's range" in text for text in told)
+    assert ["q_range=" in text for text in told] == [True, True, False, False], "nothing there to leave out"
+
+
 def test_the_reason_of_an_alarm_tells_its_likely_cause_too():
     found = verdict(chi2=9.0, ood=1.5, out_of_range="fresnel_number=0.5 is outside")
     assert found.verdict is Verdict.ALARM
