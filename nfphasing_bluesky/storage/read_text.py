@@ -137,7 +137,7 @@ def _table(rows: list[_Row], path: Path) -> tuple[int, NDArray[np.float64]]:
 
 
 def _counts(rows: list[_Row]) -> bool:
-    """Return whether the first row of a table tells of the others: whole numbers, the first no place before them.
+    """Return whether the first row of a table counts the others: whole numbers, the first no q before theirs.
 
     A table that is written in whole numbers, or whose places fall, is left alone.
     """
