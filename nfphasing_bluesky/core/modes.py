@@ -63,6 +63,9 @@ def find_modes(
             leaves them as they are.
         answers: (S,) which answer each draw was made from, any integers; None or empty where that is not
             known. Draws of one answer are moved together by a `Symmetry` that moves, and stay together.
+
+    Raises:
+        SettingsError: no draws, draws that are not finite, or an `align` that leaves some out.
     """
     draws = np.asarray(draws)
     if draws.ndim < 1 or draws.shape[0] == 0:

@@ -38,7 +38,7 @@ def overlap(box: Window, window: Window) -> tuple[slice, slice]:
 
 
 def around(windows: Iterable[Window]) -> Window:
-    """Smallest rectangle that holds all of them."""
+    """Smallest rectangle that holds all of them; GeometryError where it has too many pixels."""
     corners = np.array([(w.row, w.column, w.row + w.rows, w.column + w.columns) for w in windows])
     row, column = (int(n) for n in corners[:, :2].min(0))
     last_row, last_column = (int(n) for n in corners[:, 2:].max(0))

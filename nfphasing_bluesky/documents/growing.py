@@ -107,7 +107,7 @@ class PointCurve:
         return seq_num >= self._scan.first
 
     def frame(self, origin: Origin) -> Frame:
-        """Return the curve of all points so far."""
+        """Return the curve of all points so far; FrameError for fewer than two."""
         q, intensity, sigma = self._merged()
         ahead = self._ahead(q)
         if len(q) + len(ahead) < 2:

@@ -180,6 +180,9 @@ def build_flow(
         lower: (D,) lower bounds of theta; None, as `upper`, for all of R^D.
         upper: (D,) upper bounds of theta.
         settings: architecture.
+
+    Raises:
+        SettingsError: no dimensions, nothing to train, or bounds of another shape or order.
     """
     settings = settings or FlowSettings()
     if dimension < 1 or context_dimension < 1:

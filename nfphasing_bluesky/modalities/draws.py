@@ -83,7 +83,11 @@ class Anchors:
         known[frames] = True
 
     def prepare(self, wanted: Mapping[int, Tensor]) -> None:
-        """Find the anchors of several classes, each for some frames, that are not known yet."""
+        """Find the anchors of several classes, each for some frames (F,), that are not known yet.
+
+        Raises:
+            LookupError: one is not known, and nothing finds it.
+        """
         missing = {}
         for k, frames in wanted.items():
             unknown = frames[~self._kept[k][1][frames]] if k in self._kept else frames

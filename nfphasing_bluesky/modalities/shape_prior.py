@@ -88,7 +88,7 @@ class ShapePrior:
         return torch.logsumexp(self._get("log_height", z) - 0.5 * squares, dim=1)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        """(n, D) draws."""
+        """(n, D) draws; ModelError before the prior was fitted or loaded."""
         if not self.fitted:
             raise ModelError("the prior of p(r) was not fitted; call fit_prior, or load a trained model")
         like = torch.zeros(0, device=generator.device)

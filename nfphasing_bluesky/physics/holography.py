@@ -90,6 +90,10 @@ def ctf_phase(
 
     Returns:
         (B, R, H, W) phases, rad.
+
+    Raises:
+        SettingsError: no regularisations, or negative ones; an unknown boundary.
+        FrameError: holograms of another shape.
     """
     number = checked_fresnel_number(fresnel_number, holograms)
     check_boundary(boundary)

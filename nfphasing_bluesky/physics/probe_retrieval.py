@@ -148,7 +148,7 @@ def best_start(
 
 
 def starts(exposures: Exposures, propagation: FarField | NearField) -> list[Tensor]:
-    """First probes (1, H, W) to try, of as many photons as the frames have."""
+    """First probes (1, H, W) to try, of as many photons as the frames; FrameError where these have none."""
     used = (~exposures.mask).expand_as(exposures.counts)
     mean = (exposures.counts.clamp_min(0) * used).sum(0) / used.sum(0).clamp_min(1)
     if not bool(mean.sum() > 0):

@@ -135,7 +135,12 @@ def chirp(frequency: Tensor, fresnel_number: Tensor) -> Tensor:
 
 
 def checked_fresnel_number(fresnel_number: Scalar, images: Tensor) -> Tensor:
-    """(B,) or (1,) float64 on the images' device, after checks of it and of the images (B, ..., H, W)."""
+    """(B,) or (1,) float64 on the images' device, after checks of it and of the images (B, ..., H, W).
+
+    Raises:
+        FrameError: images of fewer dimensions.
+        GeometryError: a number that is not positive, or not one for all or for each.
+    """
     if images.ndim < 3:
         raise FrameError(
             f"images have shape {tuple(images.shape)}, expected (B, H, W) or (B, P, H, W); add a batch axis"

@@ -125,7 +125,7 @@ class Estimate(NamedTuple):
 
 
 def exit_waves(patch: Tensor, probe: Tensor) -> Tensor:
-    """(B, P, H, W) product of patches and probe modes."""
+    """(B, P, H, W) product of patches and probe modes; FrameError where their shapes do not fit."""
     if patch.ndim != 3 or probe.ndim not in (3, 4) or patch.shape[-2:] != probe.shape[-2:]:
         raise FrameError(
             f"patches {tuple(patch.shape)} do not match the probe {tuple(probe.shape)}, expected (B, H, W) "
@@ -197,6 +197,9 @@ def positions_px(
         pixel_m: row and column size of the object's pixel, m.
         sign: 1 for translations of the beam over the object, -1 for those of the object in the beam.
         origin_px: row and column that a frame at translation 0 has.
+
+    Raises:
+        GeometryError: another shape, another sign, or pixels of no size.
     """
     if translation_m.ndim != 2 or translation_m.shape[1] != 2:
         raise GeometryError(

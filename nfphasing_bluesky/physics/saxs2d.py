@@ -67,6 +67,9 @@ def plane(qx: Tensor, qy: Tensor, d_max: float) -> Plane:
         qy: the shape of qx.
         d_max: angstrom, of the largest size where sizes differ (1 + 3 p times the mean for
             `gaussian_sizes`, more for `schulz_sizes`); time and memory grow with it.
+
+    Raises:
+        GeometryError: qx and qy of two shapes, or without a q above 0.
     """
     if qx.shape != qy.shape:
         raise GeometryError(f"qx {tuple(qx.shape)} does not match qy {tuple(qy.shape)}; pass a mesh of both")

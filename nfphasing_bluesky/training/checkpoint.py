@@ -41,7 +41,11 @@ def save(trainer: "Trainer", folder: Path) -> None:
 
 
 def describe(folder: Path) -> dict | None:
-    """Modality, settings and network settings of the checkpoint in a folder, or None."""
+    """Modality, settings and network settings of the checkpoint in a folder, or None.
+
+    Raises:
+        ModelIntegrityError: its description is missing or no JSON.
+    """
     if not (folder / TENSORS).exists():
         return None
     try:

@@ -45,6 +45,9 @@ def train_with_progress(
         minutes: length of the run; sets the number of steps from the time of the first ones.
         device: torch device or auto.
         console: for the progress bar.
+
+    Raises:
+        SettingsError: `folder` is a file, or `changes` are not those of the checkpoint in it.
     """
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file, expected a folder for the run; choose another --output")
