@@ -1,6 +1,7 @@
-# make install | demo [MODALITY=saxs1d|saxs2d|cdi|holography|ptychography|reflectivity|gisaxs|gisaxs2d] | test | test-slow | check | bench | clean
+# make install | demo [MODALITY=saxs1d|saxs2d|cdi|holography|ptychography|reflectivity|gisaxs|gisaxs2d] | test [SLOW=1] | test-slow | check | bench | clean
 PYTHON ?= python3
 MODALITY ?= saxs1d
+SLOW ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -22,7 +23,7 @@ demo: install
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: install
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) $(if $(SLOW),,-m 'not slow')
 
 test-slow: install
 	$(PYTEST) -m slow

@@ -88,7 +88,7 @@ def test_every_orientation_averages_to_the_one_dimensional_cylinder():
 def test_jitter_of_a_long_cylinder_by_brute_force(theta, jitter):
     qx, qy = QX.flatten()[::7], QY.flatten()[::7]
     found = saxs2d.cylinder(saxs2d.plane(qx, qy, 610), tensor(40), tensor(600), view(theta, 20, 0, jitter))[0]
-    nodes = [Gaussian(degrees(value)).at(400) for value in jitter]
+    nodes = [Gaussian(degrees(value)).at(160) for value in jitter]
     dtheta, dphi = (x.flatten() for x in torch.meshgrid(*(n.values[0] for n in nodes), indexing="ij"))
     weight = torch.outer(*(n.weights[0] for n in nodes)).flatten() * dtheta.cos()
     frame = view(theta, 20).view()[0, :, :2]

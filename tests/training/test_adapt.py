@@ -53,7 +53,8 @@ def parent(tmp_path_factory):
     """A model after two steps."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ptychography, "SETTLED", 64)
+        patch.setattr(ptychography, "SETTLED", 32)
+        patch.setattr(ptychography, "INITIALISED", 32)
         trainer = Trainer(
             modality("ptychography", NETWORK),
             TrainSettings(steps=2, batch=8, round_batches=2, physics_weight=0.0, warmup=1),
