@@ -22,6 +22,7 @@ from nfphasing_bluesky.modalities import (
     Evaluated,
     KnowsSamples,
     Modality,
+    UnitBox,
 )
 
 WEIGHED = 64
@@ -140,7 +141,8 @@ class HowToDraw:
 
             generator = generator_of(seed + 1, origin)
             mine = draws.at(torch.arange(b * s, (b + 1) * s, device=draws.label.device))
-            done = polish(mine, distribution.log_prob, log_target, self.settings.polish_steps, generator)
+            steps, boxed = self.settings.polish_steps, isinstance(self.modality, UnitBox)
+            done = polish(mine, distribution.log_prob, log_target, steps, generator, unit_box=boxed)
             parts.append(done.draws)
             rates.append(done.acceptance)
         joined = Draws(*(torch.cat([getattr(p, f) for p in parts]) for f in ("label", "theta", "frame")))

@@ -14,6 +14,7 @@ from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.network import DrawDistribution, NetworkSettings
 from nfphasing_bluesky.modalities.registry import REGISTRY, modality
+from nfphasing_bluesky.modalities.unit_box import UnitBox
 
 __all__ = [
     "REGISTRY",
@@ -32,5 +33,6 @@ __all__ = [
     "Rows",
     "SeesFrames",
     "SurveysScans",
+    "UnitBox",
     "modality",
 ]

@@ -130,3 +130,25 @@ def test_polish_keeps_the_weights_of_two_modes():
     share = float((done.draws.theta[:, 0] > 0).double().mean())
     assert share == pytest.approx(0.7, abs=0.04)
     assert float(done.draws.theta[done.draws.theta > 0].std()) == pytest.approx(0.2, rel=0.08)
+
+
+def test_polish_within_a_box_reaches_its_walls():
+    """Seven of nine coordinates say nothing: a draw that steps over a wall must not stay where it was."""
+    generator = torch.Generator().manual_seed(3)
+    n, width = 600, 9
+    narrow = 0.25 + 0.05 * torch.randn(n, width, generator=generator)
+    start = Draws(torch.zeros(n, dtype=torch.long), narrow, torch.zeros(n).long())
+    proposal = normal(torch.full((width,), 0.25), 0.05**2 * torch.eye(width))
+    known = normal(torch.full((2,), 0.5), 0.02**2 * torch.eye(2))
+
+    def target(draws):
+        inside = ((draws.theta >= 0) & (draws.theta <= 1)).all(1)
+        own = Draws(draws.label, draws.theta[:, :2], draws.frame)
+        return torch.where(inside, known(own).double(), -torch.inf)
+
+    done = polish(start, proposal, target, 10, generator, unit_box=True)
+    flat = done.draws.theta[:, 2:]
+    assert float(flat.min()) >= 0 and float(flat.max()) <= 1
+    assert torch.allclose(flat.mean(0), torch.full((width - 2,), 0.5), atol=0.08)
+    assert torch.allclose(flat.std(0), torch.full((width - 2,), 12**-0.5), atol=0.04)
+    assert torch.allclose(done.draws.theta[:, :2].std(0), torch.full((2,), 0.02), atol=0.004)
