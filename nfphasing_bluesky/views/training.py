@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 from rich.console import Console
@@ -164,31 +165,45 @@ def progress_bar(console: Console) -> Progress:
 
 
 def draw_curve(folder: Path) -> Path:
-    """Draw the learning curve of a run as a PNG: both losses over the steps."""
+    """Draw the learning curve of a run as a PNG, the physics loss below where there is one."""
     path = folder / checkpoint.CURVE
     rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    steps = [int(r["step"]) for r in rows]
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    top.plot(steps, [float(r["nll"]) for r in rows], lw=0.6, color="0.7", label="each step")
-    top.plot(steps, _smooth([float(r["nll"]) for r in rows]), lw=1.5, label="running mean")
-    top.set_ylabel("data NLL, nats")
-    top.legend(frameon=False)
-    pairs = [(s, r) for s, r in zip(steps, rows, strict=True) if r["physics_misfit"] != "nan"]
+    pairs = [row for row in rows if row["physics_misfit"] != "nan"]
+    figure = Figure(figsize=(8, 6 if pairs else 3.5), layout="constrained")
+    panels = figure.subplots(2 if pairs else 1, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_data_loss(panels[0], rows)
+    if pairs:
+        _draw_physics_loss(panels[1], pairs)
+    panels[-1].set_xlabel("step")
+    path = folder / FIGURE
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_data_loss(panel: Axes, rows: Sequence[Mapping[str, str]]) -> None:
+    """The limits are those of nearly all steps: one bad one does not flatten the curve."""
+    steps, losses = [int(row["step"]) for row in rows], [float(row["nll"]) for row in rows]
+    panel.plot(steps, losses, lw=0.6, color="0.7", label="each step")
+    panel.plot(steps, _smooth(losses), lw=1.5, label="running mean")
+    panel.set_ylabel("data NLL, nats")
+    panel.legend(frameon=False)
+    finite = sorted(loss for loss in losses if math.isfinite(loss))
+    if finite and finite[0] < (most := finite[int(0.99 * (len(finite) - 1))]):
+        margin = 0.1 * (most - finite[0])
+        panel.set_ylim(finite[0] - margin, most + margin)
+
+
+def _draw_physics_loss(panel: Axes, rows: Sequence[Mapping[str, str]]) -> None:
+    steps = [int(row["step"]) for row in rows]
     for key, label in (
         ("physics_misfit", "misfit −log p(I|A(u))"),
         ("physics_negative_entropy", "−entropy, log q(u|I)"),
         ("physics_negative_log_prior", "−log p(u)"),
     ):
-        bottom.plot([s for s, _ in pairs], _smooth([float(r[key]) for _, r in pairs]), label=label)
-    bottom.set_yscale("symlog", linthresh=0.1)
-    bottom.set_ylabel("physics loss, nats per point")
-    bottom.set_xlabel("step")
-    if pairs:
-        bottom.legend(frameon=False)
-    path = folder / FIGURE
-    figure.savefig(path, dpi=120)
-    return path
+        panel.plot(steps, _smooth([float(row[key]) for row in rows]), label=label)
+    panel.set_yscale("symlog", linthresh=0.1)
+    panel.set_ylabel("physics loss, nats per point")
+    panel.legend(frameon=False)
 
 
 def _smooth(values: Sequence[float], decay: float = 0.98) -> list[float]:
