@@ -1,5 +1,7 @@
 """Two-dimensional frames as models of one-dimensional densities take them."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,8 @@ from nfphasing_bluesky.core import Frame, GrazingGeometry
 
 def reduced(frame: Frame, mask: NDArray[np.bool_] | None = None) -> Frame:
     """Two cuts of a frame in grazing incidence, the average over rings of any other.
+
+    Cuts of a frame whose reflected beam contradicts the incidence angle have a doubt.
 
     Args:
         frame: (H, W) counts with the geometry of a detector.
@@ -18,8 +22,10 @@ def reduced(frame: Frame, mask: NDArray[np.bool_] | None = None) -> Frame:
     """
     if isinstance(frame.geometry, GrazingGeometry):
         from nfphasing_bluesky.physics.grazing_frames import cuts_of  # torch: slow, as pyFAI below
+        from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
 
-        return cuts_of(frame, mask)
+        doubts = (frame.doubt, incidence_doubt(frame if mask is None else frame.masked(mask)))
+        return replace(cuts_of(frame, mask), doubt="; ".join(filter(None, doubts)))
     from nfphasing_bluesky.documents.integration import integrate
 
     return integrate(frame, mask=mask)

@@ -10,6 +10,7 @@ from nfphasing_bluesky.modalities import frame_bins
 from nfphasing_bluesky.modalities.bin_grid import Shape
 from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.frame_bins import FramesBatch, FrameSimulation
+from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
 
 
 class BinnedFrames:
@@ -45,6 +46,10 @@ class BinnedFrames:
     ) -> Prediction:
         """Prediction at the frame's pixels, interpolated between bins; NaN where none was looked at."""
         return frame_bins.at_pixels(frame, self.collate([frame], 0.0), prediction)
+
+    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+        """What the reflected beam says against the incidence angle, where the frame sees it."""
+        return incidence_doubt(frame)
 
     def features(self, batch: FramesBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties of the frames that `ranges` bounds."""

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from nfphasing_bluesky.core import Frame, GrazingGeometry, Origin, Posterior, Re
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.unit_box import unit_box
+from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
 from nfphasing_bluesky.storage.readers import read_frames
 
 DRAWS = 200
@@ -89,15 +91,32 @@ def test_gold_spheres_lie_within_the_intervals(gold):
             assert summary.median == pytest.approx(value, rel=0.02), name
 
 
-def test_silver_particles_have_the_published_size_and_distance(shared_data, tmp_path):
-    """Silver spheres in a polymer film on silica, within the limits of the published fit."""
+@pytest.fixture
+def silver(shared_data, tmp_path) -> Frame:
+    """Silver spheres in a polymer film on silica."""
     packed = (shared_data / "gisaxs/galaxi_ag_nanoparticles/galaxi_data.tif.gz").read_bytes()
     (tmp_path / "galaxi.tif").write_bytes(gzip.decompress(packed))
     geometry = GrazingGeometry(
         1.34e-10, 1.73, (0.172e-3, 0.172e-3), (1043 - 323.4, 597.1), math.radians(0.463)
     )
     (frame,) = read_frames(tmp_path / "galaxi.tif", geometry=geometry)
-    posterior = reconstructed(frame, 0.1)
+    return frame
+
+
+def test_an_angle_that_is_off_at_galaxi_is_told_by_the_reflected_beam(silver):
+    assert incidence_doubt(silver) == ""
+    geometry = replace(silver.geometry, incidence_rad=silver.geometry.incidence_rad - math.radians(0.05))
+    words = incidence_doubt(replace(silver, geometry=geometry))
+    assert "an incidence angle of 0.461 degrees" in words and "0.413 are given" in words
+
+
+def test_gold_of_a_simulation_has_no_doubt(gold):
+    assert incidence_doubt(gold[0]) == ""
+
+
+def test_silver_particles_have_the_published_size_and_distance(silver):
+    """Within the limits of the published fit."""
+    posterior = reconstructed(silver, 0.1)
     assert posterior.trust.verdict is Verdict.VALID and posterior.classes["buried_spheroids"] > 0.95
     found = posterior.summary()
     # spheroids of one aspect stand for its spheres, so its limits count within 10 %
