@@ -69,7 +69,7 @@ def test_settings_that_contradict_the_checkpoint_are_refused(nfphasing, trained)
     for changed in (("--steps", "50"), ("--batch", "16"), ("--seed", "4"), ("--physics-weight", "0")):
         done = nfphasing(*TRAIN, *changed, "--output", trained.folder)
         assert done.status == 1, changed
-        assert "SettingsError" in done.err and f"{changed[0][2:].replace('-', '_')}=" in done.err
+        assert "SettingsError" in done.err and f"{changed[0]} " in done.err
     done = nfphasing("train", "saxs1d-pr", "--output", trained.folder)
     assert done.status == 1 and "modality=" in done.err
     assert (trained.folder / "checkpoint.safetensors").stat().st_mtime_ns == before
