@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError
 from nfphasing_bluesky.modalities.batches import Measured
+from nfphasing_bluesky.modalities.smeared_curves import Resolution
 from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma, uneven_sigma
 
 MIN_POINTS = 10
@@ -25,6 +26,7 @@ class CurveBatch(Measured):
         mask: (B, Q) bool, True = do not use.
         contrast: (B,) electron-density contrast in e/angstrom^3, NaN where it is not known.
         q_relative_error: (B,) standard deviation of the common relative error of q.
+        resolution: of the instrument, for models that have one; None for curves without.
     """
 
     q: Tensor
@@ -33,6 +35,12 @@ class CurveBatch(Measured):
     mask: Tensor
     contrast: Tensor
     q_relative_error: Tensor
+    resolution: Resolution | None = None
+
+    @property
+    def model_q(self) -> Tensor:
+        """(B, ...) what a model is computed at: q, or packed with the resolution that it is seen through."""
+        return self.q if self.resolution is None else self.resolution.packed
 
 
 R_E_ANGSTROM = 2.8179403e-5
@@ -73,7 +81,8 @@ def collate(frames: Sequence[Frame], sigma_floor: float) -> CurveBatch:
     }
     contrast = [_contrast(frame) for frame in frames]
     error = [frame.geometry.q_relative_error for frame in frames]  # type: ignore[union-attr]
-    return CurveBatch(**stacked, contrast=torch.tensor(contrast), q_relative_error=torch.tensor(error))
+    known = {"contrast": torch.tensor(contrast), "q_relative_error": torch.tensor(error)}
+    return CurveBatch(**stacked, **known, resolution=None)
 
 
 def _row(frame: Frame, sigma_floor: float) -> dict[str, np.ndarray]:

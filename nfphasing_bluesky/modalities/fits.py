@@ -178,7 +178,7 @@ def _fit(wanted: Sequence[Wanted], batch: Measured) -> list[Anchor]:
     which = torch.arange(len(wanted), device=y.device).repeat_interleave(sizes)
     classes = _Classes.of([w.target for w in wanted], which)
     root = batch.root_weight
-    points = _Points(batch.q, root, root * batch.intensity).at(frame)
+    points = _Points(getattr(batch, "model_q", batch.q), root, root * batch.intensity).at(frame)
     state = _evaluate(classes, points, y)
     # a few steps of all starts tell which of them is worth the rest
     for _ in range(TRIALS):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction
 from nfphasing_bluesky.flows import Anchor, AnchorMap, Box, FlowSettings
 from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.anchors import (
@@ -30,6 +30,7 @@ from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.modalities.slopes import finite_differences
+from nfphasing_bluesky.modalities.smeared_curves import has_resolution, resolution_of, unpacked
 from nfphasing_bluesky.physics import radial_density, saxs, tabulated_saxs
 from nfphasing_bluesky.physics.core_shell_slopes import core_shell_slopes
 
@@ -182,6 +183,19 @@ class SaxsParticles(Saxs1D):
         """(N, Q) P(q), by the closed forms: what is fitted is not what was simulated."""
         return _curve(SIMULATED, draws, q)
 
+    def batch_key(self, frame: Frame) -> str:
+        """Curves are padded and share a batch, but for those with a resolution: its matrix is large."""
+        return f"resolution {id(frame)}" if has_resolution(frame) else ""
+
+    def collate(self, frames: Sequence[Frame], sigma_floor: float) -> CurveBatch:
+        """Frames to one batch, with their resolution. Raises as `Saxs1D.collate` does."""
+        batch = super().collate(frames, sigma_floor)
+        return replace(batch, resolution=resolution_of(frames, batch.q.shape[1]))
+
+    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+        """Nothing where the resolution is in the model, else what it would have changed."""
+        return "" if has_resolution(frame) else super().doubt(frame, prediction, sigma_floor)
+
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow per class."""
         features = [anchor_features(len(c.free), MANY_STARTS.get(c.name, 0)) for c in CLASSES]
@@ -216,6 +230,11 @@ class SaxsParticles(Saxs1D):
             return FORWARD[k](q.to(theta), theta)
 
         def slopes(theta: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+            if q.ndim == 3:
+                at, matrix = unpacked(q)
+                curves, by_theta = slopes(theta, at)
+                seen = torch.cat([curves[:, None], by_theta], 1) @ matrix.to(curves).mT
+                return seen[:, 0], seen[:, 1:]
             if k == CORE_SHELL:
                 return core_shell_slopes(q, theta[:, 0].exp(), theta[:, 1].exp(), *theta[:, 2:].unbind(1))
             return finite_differences(curve, box, theta, q)
@@ -241,7 +260,10 @@ class SaxsParticles(Saxs1D):
 
     def forward(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N, Q) P(q) of each draw on its frame's q."""
-        return self.curve(draws, batch.q[draws.frame])
+        resolution = batch.resolution
+        if resolution is None:
+            return self.curve(draws, batch.q[draws.frame])
+        return resolution.seen(self.curve(draws, resolution.q[draws.frame]), draws.frame)
 
     def log_likelihood(self, draws: Draws, batch: CurveBatch) -> Tensor:
         """(N,) log p(I | theta), scale and background integrated out; differentiable in theta."""

@@ -1,4 +1,4 @@
-"""A resolution that the model has not got in it is never a VALID posterior with wrong sizes."""
+"""The resolution of an instrument is in the model of particles; where a model lacks it the verdict says."""
 
 import numpy as np
 import pytest
@@ -22,18 +22,42 @@ def spheres(relative_dq: float, relative_sigma: float = 0.02) -> Frame:
     return Frame(expected + sigma * noise, CurveGeometry(q.numpy(), relative_dq * q.numpy()), sigma)
 
 
-@pytest.mark.parametrize("relative_dq", [0.05, 0.1])
-def test_a_resolution_that_moves_the_radius_is_named(particles, relative_dq):
-    (posterior,) = particles([spheres(relative_dq)], n_samples=64)
-    radius = posterior.summary()["radius_angstrom"]
-    assert radius.q975 < RADIUS, "else there would be nothing to warn of"
-    assert posterior.trust.verdict is not Verdict.VALID
-    assert f"resolution (dq/q {relative_dq:.2g})" in posterior.trust.reason
-
-
-def test_a_fine_resolution_is_as_good_as_none(particles):
-    (posterior,) = particles([spheres(1e-3)], n_samples=64)
+@pytest.mark.parametrize("relative_dq", [1e-3, 0.02, 0.05, 0.1])
+def test_spheres_have_their_radius_at_any_resolution(particles, relative_dq):
+    (posterior,) = particles([spheres(relative_dq)])
+    radius, spread = (posterior.summary()[n] for n in ("radius_angstrom", "polydispersity"))
+    assert radius.q025 < RADIUS < radius.q975 and radius.std < 0.3
+    assert spread.q025 < 0.05 < spread.q975
     assert posterior.trust.verdict is Verdict.VALID, posterior.trust.reason
+    assert posterior.trust.ess_fraction > 0.5
+
+
+def test_curves_with_and_without_a_resolution_share_a_batch(particles):
+    modality = particles.modality
+    bare = spheres(0.0)
+    bare = Frame(bare.intensity, CurveGeometry(bare.geometry.q_inv_angstrom), bare.sigma)
+    short = spheres(0.1)
+    short = Frame(short.intensity[:150], CurveGeometry(*cut(short, 150)), short.sigma[:150])
+    frames = [spheres(0.05), bare, short]
+    generator = torch.Generator().manual_seed(0)
+    drawn = modality.sample_prior(12, generator)
+    for b, frame in enumerate(frames):
+        draws = type(drawn)(drawn.label, drawn.theta, torch.full((12,), b))
+        alone = type(drawn)(drawn.label, drawn.theta, torch.zeros(12, dtype=torch.long))
+        together = modality.log_likelihood(draws, modality.collate(frames, 0.01))
+        torch.testing.assert_close(
+            together, modality.log_likelihood(alone, modality.collate([frame], 0.01)), rtol=1e-4, atol=0.1
+        )
+
+
+def cut(frame: Frame, points: int) -> tuple[np.ndarray, np.ndarray]:
+    return frame.geometry.q_inv_angstrom[:points], frame.geometry.dq_inv_angstrom[:points]
+
+
+def test_a_model_without_a_resolution_says_so(pair_distance):
+    (posterior,) = pair_distance([spheres(0.1)], n_samples=64)
+    assert posterior.trust.verdict is not Verdict.VALID
+    assert "resolution (dq/q 0.1)" in posterior.trust.reason
 
 
 def test_it_is_the_misfit_in_sigma_that_counts():

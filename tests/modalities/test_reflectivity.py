@@ -283,5 +283,5 @@ def test_bounds_beyond_the_model_fail_the_frame(subject, bounds):
 
 
 def test_negative_q_is_refused_with_the_reason():
-    with pytest.raises(GeometryError, match="negative values"):
+    with pytest.raises(GeometryError, match="negative, infinite"):
         CurveGeometry(np.linspace(-0.01, 0.4, 160))
