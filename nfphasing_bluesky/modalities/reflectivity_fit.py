@@ -283,6 +283,12 @@ def _log_system(
 
 PARTS = ("location", "factor", "features")
 SEARCHES = 2
+FEW_MINIMA = 1
+"""Layers up to which fits from guesses and from draws that end alike leave nothing to search for."""
+ALIKE, THE_SAME = 0.1, 0.02
+"""Logarithms of misfits that differ by less are of one minimum: of few layers, and of a thorough search."""
+OUT_OF_REACH = 2.0
+"""Logarithm of the misfit after a thorough search above which another one finds nothing either."""
 AGAIN = 4
 AGAIN_STEPS = 14
 STAGES_AGAIN = (Stage(0.3, 4, 32, 1), Stage(0.1, 6, 12, 1), Stage(0.03, 6, AGAIN, 1))
@@ -329,7 +335,7 @@ def fit_again(fitted: Target, layers: int, batch: ReflectivityBatch, drawn: Tens
     """The best fits of every curve that begin at draws (B, P, D) in box coordinates: (B * AGAIN,) of them.
 
     Where neither they nor the anchor explain a curve, thorough searches from other guesses take the place of
-    the worst.
+    the worst, as long as `worth_a_search` says.
     """
     places = torch.nn.functional.pad(drawn.double(), (0, 1))
     for stage in STAGES_AGAIN:
@@ -341,15 +347,35 @@ def fit_again(fitted: Target, layers: int, batch: ReflectivityBatch, drawn: Tens
     for part in torch.arange(len(rows)).split(FITTED_AT_ONCE):
         fits.append(fit(brief, Given(places.flatten(0, 1)[part, None, :-1]), several.at(part)))
     found = Anchor(*(torch.cat([getattr(f, n) for f in fits]) for n in PARTS))
+    before, after = log_misfit(anchor), log_misfit(found).view(-1, AGAIN).amin(1)
     for attempt in range(1, 1 + SEARCHES):
-        misfit = log_misfit(found).view(-1, AGAIN)
-        bad = (torch.minimum(misfit.amin(1), log_misfit(anchor)) > LOG_POOR).nonzero()[:, 0]
-        if bad.numel():
-            other = fit(fitted, Starts(layers, fitted.box, attempt), batch.at(bad))
-            worst = bad * AGAIN + misfit[bad].argmax(1)
-            for name in PARTS:
-                getattr(found, name)[worst] = getattr(other, name)
+        bad = worth_a_search(layers, attempt, before, after).nonzero()[:, 0]
+        if not bad.numel():
+            break
+        other = fit(fitted, Starts(layers, fitted.box, attempt), batch.at(bad))
+        worst = bad * AGAIN + log_misfit(found).view(-1, AGAIN)[bad].argmax(1)
+        for name in PARTS:
+            getattr(found, name)[worst] = getattr(other, name)
+        before = torch.minimum(before, after)
+        after = torch.full_like(before, -torch.inf).index_copy(0, bad, log_misfit(other))
     return found
+
+
+def worth_a_search(layers: int, attempt: int, before: Tensor, after: Tensor) -> Tensor:
+    """(B,) bool: curves that a thorough search may still explain.
+
+    Args:
+        layers: of the stacks.
+        attempt: number of the search, from 1.
+        before: (B,) logarithm of the least misfit before the last thing that was tried: of the anchor, or of
+            all fits.
+        after: (B,) of what was tried last: of fits from draws, or a search; minus infinity for none.
+    """
+    best, apart = torch.minimum(before, after), (before - after).abs()
+    poor = best > LOG_POOR
+    if attempt == 1:
+        return poor & (apart > ALIKE) if layers <= FEW_MINIMA else poor
+    return poor & (apart > THE_SAME) & (best < OUT_OF_REACH)
 
 
 def log_misfit(anchor: Anchor) -> Tensor:

@@ -21,7 +21,13 @@ from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.fits import fit
 from nfphasing_bluesky.modalities.layer_prior import CLASSES, NAMES, columns
 from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
-from nfphasing_bluesky.modalities.reflectivity_fit import FITTED_NODES, Given, log_misfit, slopes
+from nfphasing_bluesky.modalities.reflectivity_fit import (
+    FITTED_NODES,
+    Given,
+    log_misfit,
+    slopes,
+    worth_a_search,
+)
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 from tests.untrained_layers import untrained_layers
 
@@ -285,3 +291,16 @@ def test_bounds_beyond_the_model_fail_the_frame(subject, bounds):
 def test_negative_q_is_refused_with_the_reason():
     with pytest.raises(GeometryError, match="negative, infinite"):
         CurveGeometry(np.linspace(-0.01, 0.4, 160))
+
+
+def test_searches_end_where_they_have_nothing_to_find():
+    """Logarithms of misfits as they came of measured and simulated curves: before, and of the last try."""
+    before = torch.tensor([0.1, 4.7, 8.5, 6.0])
+    after = torch.tensor([2.0, 4.7, 8.5, 0.9])
+    # of a film fits from guesses and draws that end alike have found the only minimum; of more layers not
+    assert worth_a_search(1, 1, before, after).tolist() == [False, False, False, True]
+    assert worth_a_search(5, 1, before, after).tolist() == [False, True, True, True]
+    # a search that comes nowhere near, or to where fits had been, is the last one
+    before = torch.tensor([4.7, 0.9, 4.2, 1.6, 0.9])
+    after = torch.tensor([0.5, 0.8, 3.0, 1.6, -torch.inf])
+    assert worth_a_search(5, 2, before, after).tolist() == [True, True, False, False, False]
