@@ -37,6 +37,7 @@ def check_twins(weights, means, u):
         assert min(errors) < 0.15 < max(errors)
 
 
+@pytest.mark.slow
 def test_a_scan_keeps_the_answers_in_the_derived_run(model, pattern, tmp_path):
     counts, u = pattern
     camera = ReplayImages("area", tmp_path / "detector", [counts, counts], ["one", "two"])

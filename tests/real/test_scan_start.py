@@ -29,6 +29,7 @@ def star(shared_data):
     return stored["data"], stored["scan"].astype(float), 128 * reference["probe"], image, corners
 
 
+@pytest.mark.slow
 def test_the_star_s_probe_from_its_first_frames(star):
     counts, positions, modes, image, corners = star
     count = 60

@@ -1,12 +1,14 @@
 """A Tango server whose own worker reconstructs coherent patterns."""
 
 import numpy as np
+import pytest
 import tango
 
 from nfphasing_bluesky.core import Verdict
 from tests.coherent_model import GEOMETRY, coherent_counts, coherent_model
 
 
+@pytest.mark.slow
 def test_a_coherent_pattern_is_an_image_of_the_device(server, worker, raw, until, tmp_path):
     counts, u = coherent_counts(3)
     model = coherent_model(tmp_path / "model")

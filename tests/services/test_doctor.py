@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nfphasing_bluesky.clients.registration import register
 
 NFPHASING = Path(sys.executable).with_name("nfphasing")
 
 
+@pytest.mark.slow
 def test_the_verb_finds_the_database_and_its_servers(tango_host, tmp_path):
     register("test/doctor/1", "NfPhasing/doctor", tango_host=tango_host)
     endpoints = {name: f"ipc://{tmp_path}/{name}" for name in ("documents", "results", "control")}

@@ -161,6 +161,7 @@ def subscribe(device, tango_host):
         client.close()
 
 
+@pytest.mark.slow
 def test_a_stopped_subscriber_holds_up_nobody(device, subscribe, worker, raw, until):
     process, proxy = device
     before, during = Clock(), Clock()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import event_model
 import numpy as np
+import pytest
 from PIL import Image
 
 from nfphasing_bluesky.core import Origin, ReconstructionSettings
@@ -53,6 +54,7 @@ def stored(client, folder: Path) -> str:
     return uid
 
 
+@pytest.mark.slow
 def test_a_derived_image_is_on_the_page_with_its_first_row_on_top(tmp_path, monkeypatch):
     require(NEEDED, "chromium, redis-server and postgresql are not installed")
     monkeypatch.setenv("TILED_API_KEY", KEY)

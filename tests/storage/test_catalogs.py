@@ -118,6 +118,7 @@ print(run.metadata["start"]["original_run_uid"], numpy.asarray(run["density"].re
 """
 
 
+@pytest.mark.slow
 def test_another_process_reads_it_through_a_tiled_profile(catalog, catalog_folder, stored, tmp_path):
     """`from databroker import catalog` in a second process, while this one has the catalog open."""
     import os

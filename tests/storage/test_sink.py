@@ -325,6 +325,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_TIMEOUT", 1.0)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_in_the_middle_of_a_run(
     server, impatient, tmp_path, catalog, experiment, monkeypatch, caplog
 ):

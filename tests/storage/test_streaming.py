@@ -27,6 +27,7 @@ def client(tmp_path, monkeypatch):
 
 
 # tiled 0.2.20 opens its web socket in a way that websockets 17 calls deprecated
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")
 def test_a_subscriber_of_tiled_hears_of_every_block_while_the_run_is_written(client, tmp_path, experiment):
     made, means, numbers = experiment(6), [], []

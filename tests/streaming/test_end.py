@@ -51,6 +51,7 @@ def beamline(tmp_path, raw):
     close_catalog(made.client)
 
 
+@pytest.mark.slow
 def test_frames_that_wait_are_dropped_at_the_limit_and_the_ledger_adds_up(worker, beamline, tiny):
     # a minute of work, and a busy machine's time to store what was done by then
     live = worker(

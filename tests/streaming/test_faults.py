@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from bluesky.callbacks.zmq import Publisher
 from bluesky_tiled_plugins import TiledWriter
 
@@ -22,6 +23,7 @@ from nfphasing_bluesky.streaming.replay import replay_missing
 from tests.waiting import free_port, until
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_a_scan_loses_nothing(worker, raw, tiny, tmp_path):
     """Killed and started again: the half run is closed as such, the rest is made up for, once."""
     catalog, items = tmp_path / "catalog", list(raw.raw_run(12))

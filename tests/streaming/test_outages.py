@@ -128,6 +128,7 @@ def test_a_subscriber_that_is_stopped_holds_nobody_up(worker, raw):
         stuck.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_subscriber_that_is_slow_holds_nobody_up_and_sees_what_it_missed(worker, raw, tmp_path):
     """It takes a frame in 0.2 s while the worker does thousands; gaps in `frame_id` show what it missed."""
     live, heard, hurry = worker(stream={"batch_size": 32}).start(), [], tmp_path / "hurry"

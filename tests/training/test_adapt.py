@@ -154,6 +154,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(adapting, "AdaptSettings", lambda: FEW)
 
 
+@pytest.mark.slow
 def test_the_verb_compares_on_frames_that_were_held_out(parent, tmp_path, quick):
     scan = write_scan(tmp_path / "scan.npz")
     asked = ("--model", parent.folder, "--minutes", "0.01", "--output", tmp_path / "run")
@@ -169,6 +170,7 @@ def test_the_verb_compares_on_frames_that_were_held_out(parent, tmp_path, quick)
     assert Reconstructor.load(figures["model"]).info.name == "small-adapted"
 
 
+@pytest.mark.slow
 def test_a_scan_is_reconstructed_with_a_model_adapted_to_it(parent, tmp_path, quick):
     scan = write_scan(tmp_path / "scan.npz")
     asked = ("--model", parent.folder, "--adapt", "0.01", "--n-samples", "4", "--output", tmp_path / "out")

@@ -70,6 +70,7 @@ def trained(settings, truth, steps, rate):
 SETTINGS = WaveletFlowSettings(widths=(24, 24), base_couplings=4, coupling_blocks=0)
 
 
+@pytest.mark.slow
 def test_conjugate_posterior():
     """After 250 steps, in 64 dimensions, of which the data tell 11.6 nats:
 
