@@ -27,6 +27,10 @@ DARK = 3.0
 THICKER = 1.15
 FLATTER = 0.6
 FRINGE_POINTS = 40
+OTHERWISE = (
+    f"check the unit of q, and whether the sample has more than {MOST_LAYERS} layers, or graded ones: "
+    "the model has not"
+)
 
 
 def next_step(batch: ReflectivityBatch, best: Draws, predicted: Tensor, sigma_floor: float) -> list[str]:
@@ -54,7 +58,7 @@ def next_step(batch: ReflectivityBatch, best: Draws, predicted: Tensor, sigma_fl
             _bounds(row, best, b),
             "" if misplaced[b] else _layers(row),
         ]
-        out.append(joined(words))
+        out.append(joined(words) or ("" if misplaced[b] else OTHERWISE))
     return out
 
 
@@ -152,10 +156,7 @@ def _bounds(row: ReflectivityBatch, best: Draws, b: int) -> str:
 
 def _layers(row: ReflectivityBatch) -> str:
     most = _most_layers(row)
-    if most < MOST_LAYERS:
-        allowed = f"{most} layer{'s' * (most > 1)} at most" if most else "a bare surface alone"
-        return f"the bounds allow {allowed}: allow more layers"
-    return (
-        f"check the unit of q, and whether the sample has more than {MOST_LAYERS} layers, or graded ones: "
-        "the model has not"
-    )
+    if most == MOST_LAYERS:
+        return ""
+    allowed = f"{most} layer{'s' * (most > 1)} at most" if most else "a bare surface alone"
+    return f"the bounds allow {allowed}: allow more layers"

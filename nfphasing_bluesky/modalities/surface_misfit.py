@@ -34,7 +34,7 @@ def next_step(
         predicted: (B, Q) its pattern.
         sigma_floor: relative error that is in the batch's sigma.
         classes: of the modality.
-        holds: what the model holds, in words.
+        holds: what to say where nothing else is to be said: what the model holds.
         ended: which bounds of what is known each of the draws ends at, in words.
     """
     error = excusing_error(batch, predicted).tolist()
@@ -44,7 +44,7 @@ def next_step(
     out = []
     for b in range(len(batch)):
         words = [_offset(best, b, classes), place(batch, share[b]), excuse(error[b], sigma_floor)]
-        out.append(joined([*words, ended[b], holds]))
+        out.append(joined([*words, ended[b]]) or holds)
     return out
 
 

@@ -134,3 +134,12 @@ def test_an_angle_at_its_end_is_named(pair):
         replace(batch, intensity=3 * pattern), replace(draws, theta=theta), pattern, 0.0
     )
     assert words.startswith("the fit wants an incidence angle more than 0.02 degree off")
+
+
+def test_what_a_model_does_not_hold_is_said_where_nothing_else_is(layers, pair):
+    batch, draws, curve = film(layers, {"layers": (0, 5)})
+    (words,) = layers.next_step(replace(batch, intensity=wavy(curve, 0.6)), draws, curve, 0.0)
+    assert words.startswith("check the unit of q") and "more than 5 layers" in words
+    subject, (cuts, drawn, pattern) = modality("gisaxs1d"), pair
+    (words,) = subject.next_step(replace(cuts, intensity=3 * pattern), drawn, pattern, 0.0)
+    assert "the model holds no other" in words
