@@ -336,5 +336,7 @@ class Reconstructor:
             return {}
         best, found = drawn.best
         at = rows.to(found.device)
-        some = batch.at(at), best.at(at), found[at]
-        return dict(zip(rows.tolist(), self.modality.next_step(*some, self.sigma_floor), strict=True))
+        some, own = batch.at(at).to("cpu"), best.at(at)
+        own = Draws(own.label.cpu(), own.theta.cpu(), own.frame.cpu())
+        words = self.modality.next_step(some, own, found[at].cpu(), self.sigma_floor)
+        return dict(zip(rows.tolist(), words, strict=True))
