@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "nfphasing_bluesky.streaming.serve")
 """What starts a worker; its settings follow as one argument of JSON."""
 
+_TO_ANSWER_S, _TO_END_S = 3.0, 5.0
+
 
 class Child:
     """A worker that belongs to this process and ends with it.
@@ -50,11 +52,18 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def close(self, grace_s: float = 5.0) -> None:
-        """End it: politely, then by SIGTERM, then by SIGKILL."""
+    def close(self, grace_s: float | None = None) -> None:
+        """End it: politely, then by SIGTERM, then by SIGKILL.
+
+        Args:
+            grace_s: how long to wait before each of the harder ways; left out, for as long as its settings
+                let it work off and store what has arrived. A worker that does not answer gets no such time.
+        """
+        if grace_s is None:
+            grace_s = 2 * self.settings.drain_s + _TO_END_S
         try:
             if self.running:
-                ask(Verb.SHUTDOWN, self.settings.control, timeout_s=1.0)
+                ask(Verb.SHUTDOWN, self.settings.control, timeout_s=_TO_ANSWER_S)
                 self._process.wait(grace_s)
         except (TransportError, subprocess.TimeoutExpired) as error:
             # a TimeoutExpired names the whole command, and with it every setting
@@ -62,7 +71,7 @@ class Child:
             logger.warning("the worker does not end by itself (%s); it is terminated", why)
             self._process.terminate()
             try:
-                self._process.wait(grace_s)
+                self._process.wait(min(grace_s, _TO_END_S))
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -5,11 +5,15 @@ import time
 
 import numpy as np
 import pytest
+import zmq
 from bluesky_tiled_plugins import TiledWriter
 
 from nfphasing_bluesky.storage.catalogs import RAW, close_catalog, embedded_catalog, runs_of
 from nfphasing_bluesky.storage.queries import reconstructions_of
 from nfphasing_bluesky.storage.successors import whole_density_dataset
+from nfphasing_bluesky.streaming.child import Child
+from nfphasing_bluesky.streaming.endpoints import connect
+from nfphasing_bluesky.streaming.protocol import WorkerState
 from nfphasing_bluesky.streaming.replay import replay_missing
 from tests.waiting import until
 
@@ -66,6 +70,23 @@ def test_frames_that_wait_are_dropped_at_the_limit_and_the_ledger_adds_up(worker
     assert "frames that waited are dropped" in live.log
     live.settings = live.settings.model_copy(update={"model": "tiny-line"})
     assert beamline.make_up(live, tiny) == 60 - done
+
+
+@pytest.mark.slow
+def test_a_child_that_is_closed_may_work_off_what_has_arrived(worker, beamline, tiny_command):
+    # nine seconds of work
+    live = worker(
+        model="tiny-line:0.15", catalog=str(beamline.folder), drain_s=60.0, stream={"batch_size": 1}
+    )
+    child = Child(live.settings, tiny_command)
+    try:
+        assert until(lambda: live.state() is WorkerState.ON)
+        live.push = connect(live.context, zmq.PUSH, live.settings.documents)
+        live.send(beamline.items[:-1])
+        assert until(lambda: live.status().counts.received == 60)
+    finally:
+        child.close()
+    assert beamline.ended()[1] == (60, 60, 0, 0)
 
 
 @pytest.mark.slow
