@@ -15,7 +15,14 @@ from nfphasing_bluesky.modalities.layer_prior import (
     columns,
     widest,
 )
-from nfphasing_bluesky.modalities.misfit import MOST_OF_IT, excuse, excusing_error, joined, squares
+from nfphasing_bluesky.modalities.misfit import (
+    MOST_OF_IT,
+    ends_at,
+    excuse,
+    excusing_error,
+    joined,
+    squares,
+)
 from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
 
 AT_AN_END = 0.005
@@ -151,7 +158,7 @@ def _bounds(row: ReflectivityBatch, best: Draws, b: int) -> str:
             value = float(edge[0, column])
             value = math.exp(value) if QUANTITIES[column].log else value
             named.append(f"{NAMES[column]} at {value:.3g}")
-    return f"the fit ends at the bounds of {', '.join(named[:3])}: widen them" if named else ""
+    return ends_at(named)
 
 
 def _layers(row: ReflectivityBatch) -> str:

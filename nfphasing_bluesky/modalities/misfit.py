@@ -14,6 +14,7 @@ EXCUSABLE = 0.25
 """Relative error up to which a misfit may be what the file's errors leave out."""
 MOST_OF_IT = 0.6
 HALVINGS = 30
+MOST_NAMED = 3
 
 
 def squares(batch: Any, predicted: Tensor) -> Tensor:
@@ -56,6 +57,11 @@ def excuse(error: float, sigma_floor: float) -> str:
     return (
         f"the best draw is within {error:.2g} of the data: sigma_floor={floor:.2g} if errors may be as large"
     )
+
+
+def ends_at(named: Sequence[str]) -> str:
+    """Say which bounds of what is known the fit ends at; empty for none."""
+    return f"the fit ends at the bounds of {', '.join(named[:MOST_NAMED])}: widen them" if named else ""
 
 
 def joined(words: Sequence[str]) -> str:

@@ -8,11 +8,17 @@ from torch import Tensor
 
 from nfphasing_bluesky.modalities.cut_curves import IN_PLANE, CutsBatch
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws
-from nfphasing_bluesky.modalities.misfit import MOST_OF_IT, excuse, excusing_error, joined, squares
+from nfphasing_bluesky.modalities.misfit import (
+    MOST_OF_IT,
+    ends_at,
+    excuse,
+    excusing_error,
+    joined,
+    squares,
+)
 from nfphasing_bluesky.modalities.particle_prior import OFFSET
 
 AT_AN_END = 0.01
-MOST_NAMED = 3
 FEW_ROWS, FEW_COLUMNS = 6, 4
 """Rows of bins next to the horizon, and columns next to the plane of incidence."""
 
@@ -93,4 +99,4 @@ def ends_of_known(known: Tensor, names: Sequence[str], values: Mapping[str, Tens
         value = float(values[name])
         if min(abs(value - low), abs(high - value)) < AT_AN_END * span:
             named.append(f"{name} at {value:.3g}")
-    return f"the fit ends at the bounds of {', '.join(named[:MOST_NAMED])}: widen them" if named else ""
+    return ends_at(named)

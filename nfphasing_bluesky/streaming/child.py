@@ -56,8 +56,9 @@ class Child:
         """End it: politely, then by SIGTERM, then by SIGKILL.
 
         Args:
-            grace_s: how long to wait before each of the harder ways; left out, for as long as its settings
-                let it work off and store what has arrived. A worker that does not answer gets no such time.
+            grace_s: how long it has to end politely; left out, as long as its settings let it work off and
+                store what has arrived. A worker that does not answer gets none of it. After SIGTERM it has
+                five seconds at most.
         """
         if grace_s is None:
             grace_s = 2 * self.settings.drain_s + _TO_END_S
