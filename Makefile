@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/nfphasing demo --output demo-results --modality $(MODALITY)
 
-# a third of the tests' time is waiting, so there are more processes than cores
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# A third of the tests' time is waiting, so there are more processes than cores. Tests start many programs,
+# none of which compiles this package again, whatever the machine's own setting is.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) $(if $(SLOW),,-m 'not slow')

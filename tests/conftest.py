@@ -1,5 +1,6 @@
 """Fixtures every room uses, and the one way to skip."""
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -23,6 +24,16 @@ def pytest_configure() -> None:
         slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
         settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=slow)
         settings.load_profile("same")
+
+
+def pytest_collection() -> None:
+    """Keep the garbage collector from going over what is imported again and again: all of that stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let it go on."""
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
