@@ -61,9 +61,20 @@ def test_polished_draws_are_those_of_dream(index, reconstructor, oracle):
 
 
 def independent(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Distinct points of long chains, in random order: neighbours in a chain repeat each other."""
-    distinct = np.unique(points, axis=0)
-    return np.random.default_rng(seed).permutation(distinct)[:count]
+    """Points of long chains, chosen at random: neighbours in a chain repeat each other.
+
+    A point where a chain stays is so much likelier to be chosen; of those chosen twice one is kept.
+    """
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.unique(rng.permutation(points)[:count], axis=0))
+
+
+def test_points_count_for_as_long_as_a_chain_stays():
+    stays = np.repeat(np.linspace(0, 1, 20_000), 10)
+    passes = np.linspace(2, 3, 20_000)
+    chosen = independent(np.concatenate([stays, passes])[:, None], 1000, seed=0)
+    assert len(chosen) > 950
+    assert abs((chosen < 1.5).mean() - 10 / 11) < 0.03
 
 
 def c2st(first: np.ndarray, second: np.ndarray) -> float:
