@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.modalities.smeared_curves import Resolution
 from nfphasing_bluesky.physics.noise import random_missing_ranges, reduced_curve_sigma, uneven_sigma
@@ -41,9 +42,6 @@ class CurveBatch(Measured):
     def model_q(self) -> Tensor:
         """(B, ...) what a model is computed at: q, or packed with the resolution that it is seen through."""
         return self.q if self.resolution is None else self.resolution.packed
-
-
-R_E_ANGSTROM = 2.8179403e-5
 
 
 def grouped(batch: CurveBatch, most: int) -> CurveBatch:
@@ -137,7 +135,7 @@ def _pad(values: np.ndarray, width: int, name: str) -> np.ndarray:
 def _contrast(frame: Frame) -> float:
     geometry = frame.geometry
     if isinstance(geometry, CurveGeometry) and geometry.absolute and geometry.contrast_inv_cm2 is not None:
-        return geometry.contrast_inv_cm2 * 1e-16 / R_E_ANGSTROM
+        return geometry.contrast_inv_cm2 * 1e-16 / ELECTRON_RADIUS_ANGSTROM
     return float("nan")
 
 

@@ -22,9 +22,10 @@ from nfphasing_bluesky.core import (
     PlaneGeometry,
     plane_of,
 )
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.modalities import polar
 from nfphasing_bluesky.modalities.batches import Measured, noise_channels
-from nfphasing_bluesky.modalities.curves import R_E_ANGSTROM, log_uniform
+from nfphasing_bluesky.modalities.curves import log_uniform
 from nfphasing_bluesky.physics.counting import beam_stop_disc, module_gaps
 from nfphasing_bluesky.physics.noise import local_counts, poisson_counts
 
@@ -212,7 +213,7 @@ def _check(batch: PatternBatch, label: str) -> None:
 
 def _contrast(plane: PlaneGeometry) -> float:
     if plane.absolute and plane.contrast_inv_cm2 is not None:
-        return plane.contrast_inv_cm2 * 1e-16 / R_E_ANGSTROM
+        return plane.contrast_inv_cm2 * 1e-16 / ELECTRON_RADIUS_ANGSTROM
     return float("nan")
 
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics import chebyshev
 from nfphasing_bluesky.physics.dwba_amplitudes import coupled_means, size_amplitudes, span
 from nfphasing_bluesky.physics.dwba_rays import waves_in
@@ -35,7 +36,7 @@ from nfphasing_bluesky.physics.form_factors import Bodies
 from nfphasing_bluesky.physics.grazing import GrazingPixels
 from nfphasing_bluesky.physics.lateral_order import Paracrystal, structure_factor
 from nfphasing_bluesky.physics.phasors import phasor
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Fields, Stack
+from nfphasing_bluesky.physics.reflectivity import Fields, Stack
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def particle_scattering(
     contrast = (particles.density - stack.density[:, particles.layer]).square() + (
         particles.absorption - stack.absorption[:, particles.layer]
     ).square()
-    strength = R_E_ANGSTROM**2 * contrast * particles.number
+    strength = ELECTRON_RADIUS_ANGSTROM**2 * contrast * particles.number
     return strength[:, None, None].to(intensity) * intensity
 
 

@@ -30,10 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.depth_profile import interface_depths
 from nfphasing_bluesky.physics.faddeeva import faddeeva
 from nfphasing_bluesky.physics.grazing import GrazingPixels, wave_up
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Fields, Stack
+from nfphasing_bluesky.physics.reflectivity import Fields, Stack
 
 _LENGTHS = 48
 
@@ -131,7 +132,7 @@ def interface_amplitudes(stack: Stack, incoming: Fields, outgoing: Fields) -> Te
     below = [_at_upper_edge(wave) for wave in (incoming, outgoing)]
     both = _smoothed(above[0], above[1], sigma) + _smoothed(below[0], below[1], -sigma)
     step = torch.complex(stack.density, -stack.absorption).diff(dim=1)[..., None]
-    return R_E_ANGSTROM * step * both
+    return ELECTRON_RADIUS_ANGSTROM * step * both
 
 
 class _Edge(NamedTuple):

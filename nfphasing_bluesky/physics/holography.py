@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.core import FrameError, SettingsError
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.propagate import (
     Boundary,
     Scalar,
@@ -27,8 +28,6 @@ from nfphasing_bluesky.physics.propagate import (
     chirp,
     fresnel_propagate,
 )
-
-ELECTRON_RADIUS_ANGSTROM = 2.8179403e-5
 
 
 def exit_wave(phase: Tensor, absorption: Tensor | None = None) -> Tensor:

@@ -26,11 +26,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.phasors import complex_exp
 
-R_E_ANGSTROM = 2.8179403205e-5
 """Classical electron radius (CODATA 2022)."""
-STEP_UNIT = 4 * math.pi * R_E_ANGSTROM
+STEP_UNIT = 4 * math.pi * ELECTRON_RADIUS_ANGSTROM
 """Squared wave vector that a density of 1 e/angstrom^3 takes off, 1/angstrom^2."""
 
 
@@ -84,7 +84,7 @@ class Fields(NamedTuple):
 
 def from_refractive_index(delta: Tensor, beta: Tensor, wavelength_angstrom: float) -> tuple[Tensor, Tensor]:
     """Density and absorption, e/angstrom^3, of n = 1 - delta + i beta."""
-    unit = 2 * math.pi / (R_E_ANGSTROM * wavelength_angstrom**2)
+    unit = 2 * math.pi / (ELECTRON_RADIUS_ANGSTROM * wavelength_angstrom**2)
     return delta * unit, beta * unit
 
 
@@ -92,13 +92,13 @@ def refractive_index(
     density: Tensor, absorption: Tensor, wavelength_angstrom: float
 ) -> tuple[Tensor, Tensor]:
     """Delta and beta of n = 1 - delta + i beta, from density and absorption, e/angstrom^3."""
-    unit = R_E_ANGSTROM * wavelength_angstrom**2 / (2 * math.pi)
+    unit = ELECTRON_RADIUS_ANGSTROM * wavelength_angstrom**2 / (2 * math.pi)
     return density * unit, absorption * unit
 
 
 def critical_q(density: Tensor) -> Tensor:
     """Where total reflection from a density over that of the beam's medium ends, 1/angstrom; 0 for none."""
-    return 4 * (math.pi * R_E_ANGSTROM * density.clamp_min(0.0)).sqrt()
+    return 4 * (math.pi * ELECTRON_RADIUS_ANGSTROM * density.clamp_min(0.0)).sqrt()
 
 
 def wave_vectors(stack: Stack, q_inv_angstrom: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nfphasing_bluesky.core import GeometryError
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.documents.units import metres, per_cm
 
@@ -40,7 +41,6 @@ _CONTRAST = re.compile(
     re.IGNORECASE,
 )
 _CM = {"cm": 1.0, "nm": 1e-7, "angstrom": 1e-8, "a": 1e-8, "\u00e5": 1e-8, "\u212b": 1e-8}
-_R_E_CM = 2.8179403e-13
 
 
 def q_scale(unit: str) -> float | None:
@@ -185,7 +185,7 @@ def contrast_inv_cm2(text: str) -> float:
         electrons = (over or of_electrons or "").strip().lower() == "e"
         size = _CM.get((length or other).lower())
         if size is not None and int(power or minus) == (3 if electrons else 2):
-            return float(number) * (_R_E_CM / size**3 if electrons else size**-2)
+            return float(number) * (ELECTRON_RADIUS_ANGSTROM * 1e-8 / size**3 if electrons else size**-2)
     raise GeometryError(
         f"contrast {text!r}, expected a number with its unit, 1/cm^2, 1/angstrom^2, e/angstrom^3 or "
         "e/nm^3, as '9.4e10 1/cm^2' or '0.33 e/angstrom^3'"

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from nfphasing_bluesky.core import GrazingGeometry, Posterior, ReconstructionSettings
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.documents.reduction import reduced
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM
 from nfphasing_bluesky.storage.readers import read_frames
 from tests.benchmarks.figures import Figure
 
@@ -231,7 +231,7 @@ def posterior_mean(path: Path) -> tuple[float, ...]:
     if not isinstance(posterior, Posterior):
         raise RuntimeError(posterior.reason)
     mean = {name: float(np.nanmean(draws)) for name, draws in posterior.parameters.items()}
-    delta = R_E_ANGSTROM * (10 * WAVELENGTH_NM) ** 2 / (2 * math.pi)
+    delta = ELECTRON_RADIUS_ANGSTROM * (10 * WAVELENGTH_NM) ** 2 / (2 * math.pi)
     return (
         mean["radius_angstrom"] / 10,
         mean["spread"],

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.modalities.layer_prior import QUANTITIES, ROUGH_SHARE, columns
 from nfphasing_bluesky.modalities.reflectivity import Reflectivity
 
@@ -18,7 +19,6 @@ FREE = tuple(QUANTITIES[c] for c in columns(1))
 NAMES = tuple(q.name for q in FREE)
 BACKGROUND = Reflectivity.background
 SCALE_DECADES = 1.0
-R_E_ANGSTROM = 2.8179403205e-5
 
 
 def refnx_film(q: Array, values: dict[str, float]) -> Array:
@@ -31,7 +31,7 @@ def refnx_film(q: Array, values: dict[str, float]) -> Array:
     rough = [s * (1 + (s / (ROUGH_SHARE * thickness)) ** 4) ** -0.25 for s in rough]
     absorption = values["absorption_1_cubic_angstrom_per_e"] * density**2
     below = values["substrate_absorption_cubic_angstrom_per_e"] * substrate**2
-    unit = 1e6 * R_E_ANGSTROM
+    unit = 1e6 * ELECTRON_RADIUS_ANGSTROM
     slabs = np.array(
         [
             [0, 0, 0, 0],

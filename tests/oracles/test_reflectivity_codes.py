@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.depth_profile import density_profile
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Stack, reflectivity
+from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 from nfphasing_bluesky.physics.reflectometer import smeared
 
 LAYERS = (0, 1, 2, 5, 12)
@@ -32,8 +33,8 @@ def slabs(stack: Stack) -> np.ndarray:
     zero = torch.zeros(1, 1)
     columns = (
         torch.cat([zero, stack.thickness, zero], 1),
-        stack.density * R_E_ANGSTROM * 1e6,
-        stack.absorption * R_E_ANGSTROM * 1e6,
+        stack.density * ELECTRON_RADIUS_ANGSTROM * 1e6,
+        stack.absorption * ELECTRON_RADIUS_ANGSTROM * 1e6,
         torch.cat([zero, stack.roughness], 1),
     )
     return torch.cat(columns).double().numpy().T.copy()
@@ -90,5 +91,5 @@ def test_refnx_profile(oracle):
         structure = structure | refnx.SLD(sld)(thickness, roughness)
     z = np.linspace(-50, float(stack.thickness.sum()) + 50, 500)
     _, theirs = structure.sld_profile(z)
-    ours = density_profile(stack, torch.tensor(z))[0].numpy() * R_E_ANGSTROM * 1e6
+    ours = density_profile(stack, torch.tensor(z))[0].numpy() * ELECTRON_RADIUS_ANGSTROM * 1e6
     np.testing.assert_allclose(ours, theirs, atol=1e-6 * rows[:, 1].max())

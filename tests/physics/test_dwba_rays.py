@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy.special import j1
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.dwba_particles import Particles
 from nfphasing_bluesky.physics.dwba_rays import Spheroids, Waves, ray_amplitudes, ray_intensity, waves_in
 from nfphasing_bluesky.physics.form_factors import whole_spheres
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
 from nfphasing_bluesky.physics.grazing import angular_pixels
 from nfphasing_bluesky.physics.lateral_order import Paracrystal
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Stack, wave_fields
+from nfphasing_bluesky.physics.reflectivity import Stack, wave_fields
 from nfphasing_bluesky.physics.size_distribution import log_normal
 
 N = 3
@@ -64,7 +65,7 @@ def test_spheres_scatter_as_in_a_whole_frame(layer, coupled, worst):
     incoming, outgoing, q = along(layers, layer, seen)
     found = ray_intensity(spheres, order, ray_amplitudes(spheres, incoming, outgoing, q), q)
     contrast = (3 - layers.density[:, layer]).square() + (0.2 - layers.absorption[:, layer]).square()
-    found = R_E_ANGSTROM**2 * contrast[:, None] * found
+    found = ELECTRON_RADIUS_ANGSTROM**2 * contrast[:, None] * found
     assert float((found / expected - 1).abs().quantile(0.9)) < worst
 
 

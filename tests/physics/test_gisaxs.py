@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.dwba_particles import Particles
 from nfphasing_bluesky.physics.dwba_roughness import (
     Roughness,
@@ -17,7 +18,7 @@ from nfphasing_bluesky.physics.form_factors import Bodies, Shape, form_factor, w
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
 from nfphasing_bluesky.physics.grazing import GrazingPixels, angular_pixels
 from nfphasing_bluesky.physics.lateral_order import Paracrystal
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Stack, wave_fields
+from nfphasing_bluesky.physics.reflectivity import Stack, wave_fields
 from nfphasing_bluesky.physics.size_distribution import log_normal
 
 N = 3
@@ -85,7 +86,9 @@ def test_without_interfaces_it_is_the_born_approximation(shape):
     q_z = 0.5 * (where.incoming_q + where.outgoing_q)
     flat = [v.expand(1, *where.shape).flatten() for v in (where.q_parallel, q_z[:, :, None])]
     amplitude = form_factor(replace(bodies), *flat)[:, 0].abs().square().view(N, *where.shape)
-    torch.testing.assert_close(ours, R_E_ANGSTROM**2 * (9 + 0.04) * 1e-5 * amplitude, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        ours, ELECTRON_RADIUS_ANGSTROM**2 * (9 + 0.04) * 1e-5 * amplitude, rtol=1e-6, atol=0
+    )
 
 
 def test_a_stack_of_one_material_under_its_own_name_changes_nothing():
@@ -115,7 +118,7 @@ def test_sharp_interfaces_see_both_waves():
     waves = [wave_fields(stack, q.expand(N, -1)) for q in (where.incoming_q, where.outgoing_q)]
     at_surface = [wave.transmitted[:, 0] + wave.reflected[:, 0] for wave in waves]
     step = torch.complex(stack.density, -stack.absorption).diff(dim=1)[:, :1]
-    expected = R_E_ANGSTROM * step * at_surface[0] * at_surface[1]
+    expected = ELECTRON_RADIUS_ANGSTROM * step * at_surface[0] * at_surface[1]
     torch.testing.assert_close(interface_amplitudes(stack, *waves)[:, 0], expected)
 
 

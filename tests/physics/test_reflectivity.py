@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.reflectivity import (
-    R_E_ANGSTROM,
     Stack,
     critical_q,
     from_refractive_index,
@@ -17,7 +17,7 @@ from nfphasing_bluesky.physics.reflectivity import (
 )
 
 Q = torch.linspace(0.004, 0.6, 300, dtype=torch.float64)[None]
-UNIT = 4 * math.pi * R_E_ANGSTROM
+UNIT = 4 * math.pi * ELECTRON_RADIUS_ANGSTROM
 
 
 def stack(density, thickness, roughness, absorption=None) -> Stack:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.physics.depth_profile import density_profile
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM, Stack, reflectivity
+from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 from nfphasing_bluesky.physics.reflectometer import (
     Reflectometer,
     footprint_q,
@@ -65,7 +66,7 @@ def test_water_as_it_was_measured(water):
 def test_refnx_simulation(shared_data):
     file = np.load(shared_data / "reflectivity/sim_refnx_xrr/xrr_org_au_sio2_si.npz")
     slabs = file["slabs"]
-    electrons = slabs[:, 1:3] * 1e-6 / R_E_ANGSTROM
+    electrons = slabs[:, 1:3] * 1e-6 / ELECTRON_RADIUS_ANGSTROM
     sample = Stack(*(double(v)[None] for v in (*electrons.T, slabs[1:-1, 0], slabs[1:, 3])))
     curve = reflectivity(sample, double(file["q"])[None])[0].numpy() + 2e-8
     np.testing.assert_allclose(curve, file["R_noisefree"], rtol=1e-6)
@@ -87,7 +88,7 @@ def multilayer(reference, oracle) -> Stack:
     optical = [
         sld(name, density=reference[f"{name}_density"] / 1000, energy=CU_K_ALPHA1_KEV) for name in LAYERS
     ]
-    electrons = np.array([(0.0, 0.0), *optical]) * 1e-6 / R_E_ANGSTROM
+    electrons = np.array([(0.0, 0.0), *optical]) * 1e-6 / ELECTRON_RADIUS_ANGSTROM
     thickness = [reference[f"{name}_thickness"] for name in LAYERS[:-1]]
     roughness = [reference[f"{name}_roughness"] for name in LAYERS]
     return Stack(*(double(v)[None] for v in (*electrons.T, thickness, roughness)))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, Origin, Posterior, ReconstructionSettings, Verdict
+from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.physics.reflectivity import R_E_ANGSTROM
 from nfphasing_bluesky.storage.readers import read_frames
 from tests.real.test_reflectivity_fit import THICKNESS_ANGSTROM, multilayer, profile_error  # noqa: F401
 
@@ -76,7 +76,7 @@ def test_the_truths_of_refnx_are_inside(shared_data, polish_steps):
     assert posterior.trust.verdict is not Verdict.ALARM
     summary = posterior.summary()
     slabs = stored["slabs"]
-    density = slabs[:, 1] * 1e-6 / R_E_ANGSTROM
+    density = slabs[:, 1] * 1e-6 / ELECTRON_RADIUS_ANGSTROM
     truth = {
         "substrate_density_e_per_cubic_angstrom": density[4],
         "substrate_roughness_angstrom": slabs[4, 3],
