@@ -199,6 +199,9 @@ def reconstruct(
         typer.Option(min=0, max=1, help="relative systematic error added to sigma; 0.01 for curves"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    search: Annotated[
+        float, typer.Option(min=1, max=1000, help="look so many times as long for further answers")
+    ] = 1.0,
     poni: Annotated[Path | None, typer.Option(help="pyFAI geometry of 2-D frames")] = None,
     geometry: Annotated[
         list[str] | None,
@@ -276,7 +279,7 @@ def reconstruct(
     from nfphasing_bluesky.views.batch import BatchJob, reconstruct_files
 
     settings = ReconstructionSettings(
-        n_samples=n_samples, polish_steps=polish_steps, sigma_floor=sigma_floor, seed=seed
+        n_samples=n_samples, polish_steps=polish_steps, sigma_floor=sigma_floor, seed=seed, search=search
     )
     reading = {
         "poni": poni,

@@ -17,7 +17,8 @@ class ReconstructionSettings(Settings):
     `sigma_floor` is the relative systematic error added in quadrature to each sigma; None for what suits the
     modality: 1 % for curves (no reduced one is good to less, and the shipped models are calibrated down to
     that), nothing for images. `resample_ess` is the effective sample size, over the number of draws, from
-    which draws are resampled by their importance weights, where these are known; 1 for never.
+    which draws are resampled by their importance weights, where these are known; 1 for never. `search` is how
+    many times as long as usual fits may look for further answers, where frames have several.
     """
 
     n_samples: Annotated[int, Field(ge=2, le=100_000)] = 256
@@ -25,6 +26,7 @@ class ReconstructionSettings(Settings):
     polish_steps: Annotated[int, Field(ge=0, le=10_000)] = 0
     sigma_floor: Annotated[float, Field(ge=0, le=1)] | None = None
     resample_ess: Annotated[float, Field(gt=0, le=1)] = 0.5
+    search: Annotated[float, Field(ge=1, le=1000)] = 1.0
 
 
 class Policy(StrEnum):

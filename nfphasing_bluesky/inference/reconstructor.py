@@ -42,6 +42,7 @@ from nfphasing_bluesky.modalities import (
     Draws,
     FitsAgain,
     Modality,
+    SearchesAnswers,
     SeesFrames,
     SurveysScans,
 )
@@ -88,6 +89,8 @@ class Reconstructor:
     ) -> None:
         self.card, self.modality, self.reference = card, modality, reference
         self.settings = settings or ReconstructionSettings()
+        if self.settings.search > 1 and isinstance(modality, SearchesAnswers):
+            self.modality = modality.searching(self.settings.search)
         self.device = pick_device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         if self.device.type == "cuda":
@@ -223,6 +226,9 @@ class Reconstructor:
         agreement = self.modality.agreement(batch, anchors)
         checks = self._trust(batch, split["predicted"], distribution.embedding, drawn, agreement)
         trust = [doubted(check, doubt) for check, doubt in zip(checks, drawn.doubts, strict=True)]
+        if isinstance(self.modality, SearchesAnswers):
+            missing = self.modality.incomplete(batch, anchors)
+            trust = [doubted(check, doubt) for check, doubt in zip(trust, missing, strict=True)]
         trust = [noted(t, n) for t, n in zip(trust, drawn.notes or [""] * len(trust), strict=True)]
         predictions = [
             Prediction(*(part.numpy() for part in band))

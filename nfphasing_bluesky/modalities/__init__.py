@@ -7,6 +7,7 @@ from nfphasing_bluesky.modalities.base import (
     FitsAgain,
     KnowsSamples,
     Modality,
+    SearchesAnswers,
     SeesFrames,
     SurveysScans,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Modality",
     "NetworkSettings",
     "Rows",
+    "SearchesAnswers",
     "SeesFrames",
     "SurveysScans",
     "UnitBox",

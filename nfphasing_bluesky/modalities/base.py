@@ -274,6 +274,19 @@ class DoubtsFrames(Protocol):
 
 
 @runtime_checkable
+class SearchesAnswers(Protocol):
+    """A modality of frames with several answers, which fits from many starts look for."""
+
+    def searching(self, times: float) -> "Modality":
+        """Return the same with so many times as many starts, where what was found does not repeat itself."""
+        ...
+
+    def incomplete(self, batch: Any, anchors: Anchors) -> list[str]:
+        """Why answers of each of B frames may be missing among its anchors, in words; empty for no reason."""
+        ...
+
+
+@runtime_checkable
 class AdvisesMisfits(Protocol):
     """A modality that can say what to check next where no draw explains a frame."""
 

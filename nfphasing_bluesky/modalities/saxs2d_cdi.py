@@ -27,7 +27,7 @@ from nfphasing_bluesky.modalities.compact_prior import compact_prior
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.half_pattern import half_pattern
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.solutions import LOG_WEIGHT, Search, solutions
+from nfphasing_bluesky.modalities.solutions import LOG_WEIGHT, MISSING, Search, solutions
 from nfphasing_bluesky.modalities.solutions_network import SolutionsPosterior, SolutionsSettings
 from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
 
@@ -40,6 +40,10 @@ PARAMETERS = (
 BACKGROUND = (1e-4, 0.1)
 """Bounds of the background over the mean of a typical pattern."""
 SEED = 1
+INCOMPLETE = (
+    "objects that explain the pattern as well may be missing: another fit finds one with a probability of "
+    "{:.2g}; search longer (`search` of the settings)"
+)
 TYPICAL = 256
 PIXELS_AT_ONCE = 2**21
 
@@ -61,8 +65,8 @@ class SaxsCoherent:
         {"batch": 32, "reuse": 8, "round_batches": 4, "warmup": 50, "physics_weight": 0.0}
     )
 
-    def __init__(self, settings: SolutionsSettings | None = None) -> None:
-        self.settings = settings or SolutionsSettings()
+    def __init__(self, settings: SolutionsSettings | None = None, patience: float = 1.0) -> None:
+        self.settings, self._patience = settings or SolutionsSettings(), patience
         s = self.settings
         self.prior = compact_prior(s.shape, s.correlation_px, s.contrast, s.reach)
         names = tuple(f"pixel_{k}" for k in range(self.width))
@@ -150,7 +154,7 @@ class SaxsCoherent:
         Those that a frame has less than another repeat its first one with a log weight of minus infinity.
         """
         s = self.settings
-        search = Search(s.starts, s.steps, s.slots)
+        search = Search(s.starts, s.steps, s.slots, patience=self._patience)
         moments = self.background.moments()
         each = [
             solutions(
@@ -167,6 +171,15 @@ class SaxsCoherent:
                     own.features[:, LOG_WEIGHT] = -torch.inf
                 found.put(k, torch.tensor([i], device=device), own)
         return found
+
+    def searching(self, times: float) -> "SaxsCoherent":
+        """Return the same with fits that may look for objects so many times as long."""
+        return SaxsCoherent(self.settings, times)
+
+    def incomplete(self, batch: CoherentBatch, anchors: Anchors) -> list[str]:
+        """Why objects may be missing among the anchors of each frame; empty where all were found twice."""
+        features = anchors.get(0, torch.arange(len(batch), device=batch.intensity.device)).features
+        return [INCOMPLETE.format(p) if p > 0 else "" for p in features[:, MISSING].tolist()]
 
     def agreement(self, batch: CoherentBatch, anchors: Anchors) -> Tensor:
         """(B,) NaN: the chi-squared tells what is no such object."""

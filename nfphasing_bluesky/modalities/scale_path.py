@@ -40,12 +40,28 @@ Fit = Callable[[Pattern, Tensor], Tensor]
 
 
 class Path(NamedTuple):
-    """Gaussians along the ridges: (C,) normalised log weights, (C, D), (C, D, D), (C,) solution of each."""
+    """Gaussians along the ridges: (C,) log weights, (C, D), (C, D, D), (C,) ridge or solution of each."""
 
     log_weight: Tensor
     location: Tensor
     factor: Tensor
     answer: Tensor
+
+    def at(self, index: Tensor) -> "Path":
+        """Return the Gaussians that an index or a boolean mask picks."""
+        return Path(*(part[index] for part in self))
+
+    def mirrored(self, twins: Callable[[Tensor], Tensor], answer: Tensor) -> "Path":
+        """Return those of the inversion twins, as the solutions `answer` (C,)."""
+        covariance = twins(twins(self.factor @ self.factor.mT).mT)
+        return Path(self.log_weight, twins(self.location), torch.linalg.cholesky(covariance), answer)
+
+    def weights(self, count: int) -> Tensor:
+        """(count,) log weight of each ridge or solution."""
+        whole = self.log_weight.new_full((count,), -torch.inf)
+        for k in self.answer.unique().tolist():
+            whole[k] = self.log_weight[self.answer == k].logsumexp(0)
+        return whole
 
 
 class _Steps(NamedTuple):
@@ -65,7 +81,7 @@ class _Begin(NamedTuple):
 
 
 def along_scale(pattern: Pattern, found: Mixture, fit: Fit) -> Path:
-    """Follow the solutions of a pattern.
+    """Follow the solutions of a pattern; weights are the evidence, and ridges may be one.
 
     Args:
         pattern: whose scale is free.
@@ -78,33 +94,41 @@ def along_scale(pattern: Pattern, found: Mixture, fit: Fit) -> Path:
     begin = _Begin(_at(held, found.location), STRIDE * variance.sqrt(), covariance[:, :, SCALE] / variance)
     begin = _highest(_ridge(held, begin, fit), begin.stride)
     z, factor, evidence = _ridge(held, begin, fit)
-    along = KERNEL * _ahead(z)[..., : pattern.pixels]
-    own = factor[..., : pattern.pixels, : pattern.pixels]
+    kept = evidence > evidence.amax(0) - FAINT
+    along = KERNEL * _ahead(z)[kept][:, : pattern.pixels]
+    own = factor[kept][:, : pattern.pixels, : pattern.pixels]
     own = torch.linalg.cholesky(own @ own.mT + along[..., :, None] * along[..., None, :])
-    kept = (evidence > evidence.amax(0) - FAINT) & (evidence > evidence.max() - LIGHT)
-    evidence = evidence + begin.stride[:, 0].log()
-    kept = kept & _apart(_Steps(z[..., : pattern.pixels], own, evidence), kept)
-    log_weight = evidence[kept]
+    log_weight = (evidence + begin.stride[:, 0].log())[kept]
     answer = torch.arange(z.shape[1], device=z.device).expand_as(kept)[kept]
-    return Path(log_weight.log_softmax(0), z[kept][:, : pattern.pixels], own[kept], answer)
+    return Path(log_weight, z[kept][:, : pattern.pixels], own, answer)
 
 
-def _apart(ridge: _Steps, kept: Tensor) -> Tensor:
-    """(K,) bool: the ridge is no other one that is followed already, whose peak was another.
+def told_apart(path: Path, count: int) -> tuple[Path, Tensor]:
+    """Leave out what weighs nothing, and ridges that are another one, whose peak was another.
 
     Args:
-        ridge: (J, K, ...) of the Gaussians along each.
-        kept: (J, K) bool, which of them count.
+        path: along `count` ridges.
+        count: K.
+
+    Returns:
+        What is left, of normalised weights, and (K,) which ridge each one is; itself where it is no other.
     """
-    z, factor, evidence = ridge
-    top = evidence.argmax(0)
+    light = path.log_weight <= path.log_weight.max() - LIGHT
+    total = path.weights(count)
+    order = total.argsort(descending=True)[: int(total.isfinite().sum())].tolist()
+    tops = torch.stack([path.log_weight.masked_fill(path.answer != k, -torch.inf).argmax() for k in order])
+    off = (path.location[tops] - path.location[:, None]).mT
+    white = torch.linalg.solve_triangular(path.factor, off, upper=False)
+    near = (white.norm(dim=1) < MEET * path.location.shape[1] ** 0.5) & ~light[:, None]
+    same = torch.arange(count, device=total.device)
     taken: list[int] = []
-    for k in evidence.logsumexp(0).argsort(descending=True).tolist():
-        off = (z[top[k], k] - z[:, taken])[..., None]
-        white = torch.linalg.solve_triangular(factor[:, taken], off, upper=False)[..., 0]
-        if not bool((kept[:, taken] & (white.norm(dim=2) < MEET * z.shape[2] ** 0.5)).any()):
+    for k, column in zip(order, near.unbind(1), strict=True):
+        touched = set(path.answer[column].tolist())
+        same[k] = next((other for other in taken if other in touched), k)
+        if same[k] == k:
             taken.append(k)
-    return torch.zeros_like(kept[0]).index_fill(0, torch.tensor(taken, device=kept.device), True)
+    left = path.at(~light & (same[path.answer] == path.answer))
+    return left._replace(log_weight=left.log_weight.log_softmax(0)), same
 
 
 def _ahead(z: Tensor) -> Tensor:

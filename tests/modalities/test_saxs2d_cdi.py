@@ -15,9 +15,12 @@ from nfphasing_bluesky.core import (
     Origin,
     PlaneGeometry,
     ReconstructionSettings,
+    Verdict,
 )
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.modalities.half_pattern import half_pattern
+from nfphasing_bluesky.modalities.solutions import MISSING, Search, solutions
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.training.rounds import Round, simulate_round
@@ -110,6 +113,25 @@ def test_every_solution_of_a_line_is_a_mode_of_its_weight(line):
     assert heavy.sum() >= 2 and (found[heavy] > 0).all()
     assert np.abs(found - weight).max() < 0.05
     assert posterior.trust.reduced_chi2 < 1.5
+
+
+def test_answers_that_were_found_once_are_a_doubt_until_the_search_is_longer():
+    u, sigma, values = case(9, 5, 0.01)
+    subject = modality("saxs2d-cdi", {"shape": (1, u.size), "correlation_px": 0.0})
+    batch = subject.collate([line_frame(values, sigma)], 0.0)
+    pattern = half_pattern(batch, 0, subject.prior, subject.background.moments())
+    hasty, patient = (
+        solutions(pattern, Search(2, 40, 64, 0, patience), torch.Generator().manual_seed(1)).features
+        for patience in (1.0, 16.0)
+    )
+    assert hasty[0, MISSING] > 0.05 and patient[0, MISSING] == 0
+    assert len(patient) > len(hasty)
+
+
+def test_a_frame_whose_answers_may_be_incomplete_is_not_valid():
+    u, sigma, values = case(18, 5, 0.01)
+    posterior = reconstructor((1, u.size), 16, **LINE | {"starts": 2})([line_frame(values, sigma)])[0]
+    assert posterior.trust.verdict is not Verdict.VALID and "may be missing" in posterior.trust.reason
 
 
 def simulated(subject, n):
