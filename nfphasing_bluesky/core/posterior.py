@@ -35,7 +35,7 @@ class Trust:
         ood_score: distance of the frame from the training set; 1 is the threshold of the model card.
         verdict: VALID, WARNING or ALARM.
         reason: why, in words; empty for VALID.
-        acceptance: acceptance rate of the polish steps; None without polish.
+        acceptance: of the steps that moved the draws to the exact posterior; None where they were not moved.
         agreement: probability of one part of the frame given the rest of it, uniform in 0..1 where the prior
             holds; None where there is no such check.
     """

@@ -23,6 +23,7 @@ from nfphasing_bluesky.modalities import (
     KnowsSamples,
     Modality,
     UnitBox,
+    WalksDraws,
 )
 
 WEIGHED = 64
@@ -83,7 +84,13 @@ class HowToDraw:
         ess = None if weights is None else ess_fraction(weights[:, :WEIGHED])
         acceptance: list[float] | None = None
         doubts, least = [""] * len(batch), self.settings.resample_ess
-        if self.settings.polish_steps:
+        if isinstance(self.modality, WalksDraws):
+            generators = [generator_of(seed + 1, origin) for origin in origins]
+            steps = self.settings.polish_steps
+            draws, acceptance = self.modality.walked(draws, distribution, batch, steps, generators)
+            evaluated = self.modality.evaluate(draws, batch, tail)
+            best = _best(draws, evaluated, len(batch))
+        elif self.settings.polish_steps:
             draws = self._held(distribution, draws, batch, normal[..., :width], more)
             draws, acceptance = self._polish(distribution, draws, batch, s, origins, seed)
             evaluated = self.modality.evaluate(draws, batch, tail)

@@ -60,7 +60,7 @@ def judge(
         chi2: as in `Trust`, and so are the next four.
         ess: effective sample size.
         ood: distance from the training set.
-        acceptance: of the polish.
+        acceptance: of the steps that moved the draws; None where they were not moved.
         agreement: of one part of the frame with the rest; NaN where not checked.
         out_of_range: what lies outside the card's ranges, in words.
         disagreement: what to say where the agreement is too small.

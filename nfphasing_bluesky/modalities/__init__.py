@@ -10,6 +10,7 @@ from nfphasing_bluesky.modalities.base import (
     SearchesAnswers,
     SeesFrames,
     SurveysScans,
+    WalksDraws,
 )
 from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
@@ -36,5 +37,6 @@ __all__ = [
     "SeesFrames",
     "SurveysScans",
     "UnitBox",
+    "WalksDraws",
     "modality",
 ]

@@ -287,6 +287,25 @@ class SearchesAnswers(Protocol):
 
 
 @runtime_checkable
+class WalksDraws(Protocol):
+    """A modality that moves draws to the exact posterior itself, each within its own answer."""
+
+    def walked(
+        self, draws: Draws, distribution: Any, batch: Any, steps: int, generators: Sequence[torch.Generator]
+    ) -> tuple[Draws, list[float]]:
+        """Moved draws, and the acceptance rate of each frame.
+
+        Args:
+            draws: equally many of each of B frames, those of one together.
+            distribution: that they were drawn from.
+            batch: the frames.
+            steps: more than it takes by itself.
+            generators: of the random numbers of each frame.
+        """
+        ...
+
+
+@runtime_checkable
 class AdvisesMisfits(Protocol):
     """A modality that can say what to check next where no draw explains a frame."""
 

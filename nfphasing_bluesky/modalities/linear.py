@@ -96,16 +96,32 @@ def condition(shape: Tensor, intensity: Tensor, weight: Tensor, prior: Backgroun
         prior: of beta.
     """
     moments = _moments(shape.double(), intensity.double(), weight.double())
-    low, high = _support(moments, prior)
-    cell = (high - low) / CELLS
-    steps = torch.arange(CELLS, dtype=low.dtype, device=low.device) + 0.5
-    log_density = _log_density(moments, (low[:, None] + steps * cell[:, None]).exp())
+    low, cell, log_density = _tabulated(moments, prior)
     total = torch.logsumexp(log_density, dim=-1)
     lowest, highest = prior.bounds()
     data = -0.5 * (weight.double() * intensity.double().square()).sum(-1)
     data = data.repeat_interleave(len(shape) // len(weight))
     log_evidence = data + total + cell.log() - math.log(highest - lowest)
     return ScaleBackground(log_evidence, low, cell, log_density - total[:, None], prior, moments)
+
+
+def log_evidence(moments: Tensor, prior: BackgroundPrior) -> Tensor:
+    """(N,) log of the likelihood integrated over s and beta, but for a constant of the data; differentiable.
+
+    Args:
+        moments: (N, 5) weighted sums of P^2, P, 1, P y, y.
+        prior: of beta.
+    """
+    _, cell, log_density = _tabulated(moments, prior)
+    return torch.logsumexp(log_density, dim=-1) + cell.log()
+
+
+def _tabulated(moments: Tensor, prior: BackgroundPrior) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower edge and width of cells of log beta, (N,) each, and (N, CELLS) log density in them."""
+    low, high = _support(moments, prior)
+    cell = (high - low) / CELLS
+    steps = torch.arange(CELLS, dtype=low.dtype, device=low.device) + 0.5
+    return low, cell, _log_density(moments, (low[:, None] + steps * cell[:, None]).exp())
 
 
 def condition_draws(shape: Tensor, draws: Draws, batch: Measured, prior: BackgroundPrior) -> ScaleBackground:

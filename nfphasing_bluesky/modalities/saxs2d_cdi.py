@@ -23,12 +23,17 @@ from nfphasing_bluesky.modalities import coherent_frames
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
 from nfphasing_bluesky.modalities.coherent_levels import levels
-from nfphasing_bluesky.modalities.compact_prior import compact_prior
+from nfphasing_bluesky.modalities.compact_prior import LEAST, compact_prior
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 from nfphasing_bluesky.modalities.half_pattern import half_pattern
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.modalities.object_walk import TRAJECTORIES, ExactPosterior, walked
 from nfphasing_bluesky.modalities.solutions import LOG_WEIGHT, MISSING, Search, solutions
-from nfphasing_bluesky.modalities.solutions_network import SolutionsPosterior, SolutionsSettings
+from nfphasing_bluesky.modalities.solutions_network import (
+    SolutionsDistribution,
+    SolutionsPosterior,
+    SolutionsSettings,
+)
 from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
 
 PARAMETERS = (
@@ -180,6 +185,35 @@ class SaxsCoherent:
         """Why objects may be missing among the anchors of each frame; empty where all were found twice."""
         features = anchors.get(0, torch.arange(len(batch), device=batch.intensity.device)).features
         return [INCOMPLETE.format(p) if p > 0 else "" for p in features[:, MISSING].tolist()]
+
+    def walked(
+        self,
+        draws: Draws,
+        distribution: SolutionsDistribution,
+        batch: CoherentBatch,
+        steps: int,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Draws, list[float]]:
+        """Draws under the exact posterior of each frame's answers, and acceptance rates; `steps` more."""
+        own = distribution.made_from(draws)
+        z = self.prior.latent(draws.theta.double())
+        location, factor = (
+            torch.stack([getattr(a, name) for a in distribution.anchors], 1).double()
+            for name in ("location", "factor")
+        )
+        moved, rates, moments = [], [], self.background.moments()
+        for i, rows in enumerate(torch.arange(len(draws), device=z.device).chunk(len(batch))):
+            exact = ExactPosterior(half_pattern(batch, i, self.prior, moments), self.background)
+            place, rate = walked(
+                exact, z[rows], location[i], factor[i], own[rows], TRAJECTORIES + steps, generators[i]
+            )
+            moved.append(place)
+            rates.append(rate)
+        theta = torch.special.ndtr(torch.cat(moved)).to(draws.theta).clamp(LEAST, 1 - LEAST)
+        there = replace(draws, theta=theta)
+        # where answers overlap draws go from one to another
+        label = distribution.answers[draws.frame].gather(1, distribution.made_from(there)[:, None])[:, 0]
+        return replace(there, label=label), rates
 
     def agreement(self, batch: CoherentBatch, anchors: Anchors) -> Tensor:
         """(B,) NaN: the chi-squared tells what is no such object."""

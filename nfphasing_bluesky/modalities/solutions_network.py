@@ -117,6 +117,10 @@ class SolutionsDistribution:
             columns = [self._of(k, draws.frame).log_prob(draws.theta) for k in range(len(self.anchors))]
         return torch.stack(columns, 1) + self.log_weights[draws.frame]
 
+    def made_from(self, draws: Draws) -> Tensor:
+        """(N,) anchor that each draw is likeliest from."""
+        return self.parts(draws).argmax(1)
+
     def draw(self, noise: Tensor) -> tuple[Draws, Tensor]:
         """Draws of every frame and their log density, differentiable but for the weights.
 

@@ -102,7 +102,10 @@ def trust_line(trust: Trust) -> str:
     chi2 = f"{trust.reduced_chi2:.2f}" if trust.reduced_chi2 < 100 else f"{trust.reduced_chi2:.2g}"
     parts = [f"reduced χ² {chi2}"]
     if trust.ess_fraction is not None:
-        parts.append(f"effective samples {100 * trust.ess_fraction:.0f} %")
+        before = "" if trust.acceptance is None else " before draws were moved"
+        parts.append(f"effective samples {100 * trust.ess_fraction:.0f} %{before}")
+    if trust.acceptance is not None:
+        parts.append(f"moves accepted {100 * trust.acceptance:.0f} %")
     parts.append(f"distance to training {trust.ood_score:.2f} (limit 1)")
     if trust.agreement is not None:
         parts.append(f"agreement {trust.agreement:.1g}")
