@@ -36,8 +36,9 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
     Above: the frame, the mean of its predictions on the same scale, and (I - fit)/sigma. Below: mean and
     standard deviation of u, and one draw; mean and draw share a scale; phase and absorption have a row each.
     Where there are several answers, the mean over all of them looks like none: the three heaviest stand side
-    by side instead, with their weights, and their standard deviations below. Row 0 is at the top, of a
-    small-angle pattern and its object the row of the largest qy and y. Masked pixels are grey.
+    by side instead, with their weights, and their standard deviations below; an inversion twin is named. Row
+    0 is at the top, of a small-angle pattern and its object the row of the largest qy and y. Masked pixels
+    are grey.
 
     Args:
         frame: (H, W).
@@ -180,12 +181,21 @@ def _draw_answers(axes: NDArray, density: DensityInfo, modes: Sequence[Mode]) ->
         turned, (mean, std) = as_drawn(density, mode.mean, mode.std)
         extent, unit = image_extent(turned.axes)
         number, (above, below) = column + 1, axes[:, column]
-        title = f"answer {number} of {len(modes)}, weight {mode.weight:.0%}"
+        title = f"answer {number} of {len(modes)}, weight {mode.weight:.0%}{_turned(mode, shown[:column])}"
         draw_image(above, mean, title, label, limits, "viridis", extent)
         draw_image(below, std, f"standard deviation of {number}", label, spread, "magma", extent)
         _name_axes((above, below), density, unit)
     for one in axes[:, len(shown) :].flat:
         one.set_axis_off()
+
+
+def _turned(mode: Mode, others: Sequence[Mode]) -> str:
+    """Words for which of the others an answer is, turned by 180 degrees; empty for none."""
+    for number, other in enumerate(others, start=1):
+        off, spread = mode.mean[::-1, ::-1] - other.mean, np.hypot(mode.std, other.std)
+        if np.square(off).mean() < np.square(spread).mean():
+            return f": {number} turned by 180°"
+    return ""
 
 
 def _name_axes(axes: Iterable[Axes], density: DensityInfo, unit: str) -> None:

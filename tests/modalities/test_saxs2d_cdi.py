@@ -295,6 +295,8 @@ def test_answers_of_a_detector_frame_are_drawn_and_stored_side_by_side(tmp_path)
     figure = figure_2d(frame, told, subject.info)
     shown = {axes.get_title(): axes for axes in figure.axes}
     assert sum(title.startswith("answer") for title in shown) == min(3, len(posterior.modes()))
+    # no second object: a twin is named
+    assert sum("turned by 180" in title for title in shown) == 1
     # qy and y both grow upwards: a rod and its streak must stand upright to each other
     (above,) = shown[f"answer 1 of {len(posterior.modes())}, weight {posterior.modes()[0].weight:.0%}"].images
     np.testing.assert_array_equal(above.get_array(), posterior.modes()[0].mean[::-1])
