@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tiled.client.container import Container
 
-from nfphasing_bluesky.storage.backup import SUFFIX, Replayed, replay_file
+from nfphasing_bluesky.storage.backup import Replayed, replay_file
+from nfphasing_bluesky.storage.journal import SUFFIX
 
 log = logging.getLogger(__name__)
 

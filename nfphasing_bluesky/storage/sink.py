@@ -15,8 +15,9 @@ from nfphasing_bluesky.core.about import about
 from nfphasing_bluesky.core.secrets import redacted
 from nfphasing_bluesky.core.sparing import Sparing
 from nfphasing_bluesky.documents.keys import Document
-from nfphasing_bluesky.storage.backup import IN_USE, UNREACHED, Journal, replay_file
+from nfphasing_bluesky.storage.backup import IN_USE, UNREACHED, replay_file
 from nfphasing_bluesky.storage.catalogs import PROCESSED, runs_of
+from nfphasing_bluesky.storage.journal import Journal
 from nfphasing_bluesky.storage.leftovers import EVERY_S, Leftovers
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from nfphasing_bluesky.core import StorageError
-from nfphasing_bluesky.storage.backup import Journal, read_journal, replay_backup
+from nfphasing_bluesky.storage.backup import replay_backup
 from nfphasing_bluesky.storage.catalogs import close_catalog, open_catalog
 from nfphasing_bluesky.storage.hdf5 import DerivedFiles
+from nfphasing_bluesky.storage.journal import Journal, read_journal
 from nfphasing_bluesky.storage.queries import density_dataset, reconstructions_of
 from nfphasing_bluesky.storage.sink import CatalogSink
 from tests.storage.tiled_server import KEY, PROFILES, tiled_server
@@ -238,7 +239,7 @@ def test_damaged_backups_do_not_stop_the_others(tmp_path, catalog, experiment, c
 _FULL = """
 import resource, sys
 from pathlib import Path
-from nfphasing_bluesky.storage.backup import Journal
+from nfphasing_bluesky.storage.journal import Journal
 journal = Journal(Path(sys.argv[1]), "a-run")
 journal.write("start", {"uid": "a-run", "time": 0.0})
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -255,7 +256,7 @@ print(journal.close())
 _LONG_FULL = """
 import resource, sys
 from pathlib import Path
-from nfphasing_bluesky.storage.backup import Journal
+from nfphasing_bluesky.storage.journal import Journal
 journal, most = Journal(Path(sys.argv[1]), "a-run"), 0
 journal.write("start", {"uid": "a-run", "time": 0.0})
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
