@@ -76,9 +76,10 @@ def test_draws_that_begin_beside_the_posterior_end_with_its_moments():
 
 
 def test_where_draws_walk_to_does_not_depend_on_the_frames_beside_them():
-    subject = reconstructor((5, 4), 24, starts=4, slots=2)
+    subject = reconstructor((5, 4), 24, starts=2, steps=20, slots=2)
     generator = torch.Generator().manual_seed(3)
     batch, _ = subject.modality.simulate(subject.modality.sample_prior(2, generator), generator)
+    batch = replace(batch, scale_known=torch.tensor([True, True]))
     origins = [Origin(seq_num=4), Origin(seq_num=9)]
     both = subject.reconstruct(batch, origins)
     alone = subject.reconstruct(batch.at(torch.tensor([1])), origins[1:])
