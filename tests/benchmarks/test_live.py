@@ -28,16 +28,16 @@ def test_a_worker_holds_no_more_after_many_runs_than_after_some():
             done = now.counts == Counts(frames, frames, 0, 0) and now.statistics["open_runs"] == 0
             return done and live.all_stored(settings)
 
-        run(30, 10)
-        live.until(lambda: settled(300))
+        run(15, 10)
+        live.until(lambda: settled(150))
         before = live.held(pid)
-        run(60, 10)
-        live.until(lambda: settled(900))
+        run(30, 10)
+        live.until(lambda: settled(450))
         live.until(
             lambda: all(after <= was for after, was in zip(live.held(pid)[1:], before[1:], strict=True))
         )
         size = live.held(pid)[0]
-    assert size < 1.1 * before[0]
+    assert size < 1.05 * before[0]
 
 
 def test_the_ledgers_of_a_hundred_interleaved_runs_add_up():

@@ -10,7 +10,8 @@ from nfphasing_bluesky.core import ModelError
 from nfphasing_bluesky.modalities import REGISTRY, Anchors, Draws, modality
 from nfphasing_bluesky.models import load, shipped
 
-N = 48
+CURVES, IMAGES = 48, 16
+"""Frames of a modality: an image, whose prior density is not known, tells as much as many curves."""
 FITTED = 6
 """Frames that are drawn from: their fits take longer than all the rest."""
 
@@ -58,7 +59,7 @@ def inside(subject, draws) -> torch.Tensor:
     return ((draws.theta >= low) & (draws.theta <= high)).all(1)
 
 
-def simulated(subject, generator, count=N):
+def simulated(subject, generator, count):
     draws = subject.sample_prior(count, generator)
     batch, truth = subject.simulate(draws, generator)
     return draws, batch, truth
@@ -71,7 +72,7 @@ def at_truth(subject, generator):
     """Frames of the first use of the `generator` fixture: simulated once for all tests of a subject."""
     if KEPT.get("subject") is not subject:
         KEPT.clear()
-        made = simulated(subject, generator)
+        made = simulated(subject, generator, CURVES if subject.has_log_prior else IMAGES)
         KEPT.update(subject=subject, made=made, state=generator.get_state())
     generator.set_state(KEPT["state"])
     return KEPT["made"]
@@ -126,7 +127,7 @@ def test_inner_prior_is_narrower(subject, generator):
 
 
 def test_the_same_seed_simulates_the_same(subject):
-    first, second = (simulated(subject, torch.Generator().manual_seed(3), 4) for _ in range(2))
+    first, second = (simulated(subject, torch.Generator().manual_seed(3), 3) for _ in range(2))
     assert torch.equal(first[1].intensity, second[1].intensity)
     assert torch.equal(first[0].theta, second[0].theta)
 
@@ -156,7 +157,7 @@ def test_a_draw_outside_of_the_prior_spoils_no_other(subject, generator):
 
 def test_likelihood_prefers_the_truth(subject, generator):
     draws, batch, _ = at_truth(subject, generator)
-    others = subject.sample_prior(N, generator)
+    others = subject.sample_prior(len(batch), generator)
     better = subject.log_likelihood(draws, batch) > subject.log_likelihood(others, batch)
     assert float(better[subject.usable(batch)].double().mean()) > 0.9
 
@@ -187,9 +188,10 @@ def test_likelihood_gradient_agrees_with_finite_differences(subject, generator):
 
 def test_read_out_has_the_declared_shape_and_names(subject, generator):
     draws, batch, truth = at_truth(subject, generator)
-    evaluated = subject.evaluate(draws, batch, torch.randn(N, subject.noise_columns, generator=generator))
+    noise = torch.randn(len(batch), subject.noise_columns, generator=generator)
+    evaluated = subject.evaluate(draws, batch, noise)
     density = subject.density(draws, evaluated.nuisance)
-    assert density.shape == (N, *subject.density_info.shape)
+    assert density.shape == (len(batch), *subject.density_info.shape)
     assert torch.isfinite(density).all()
     report = subject.report(draws, evaluated.nuisance)
     assert set(report) == set(truth) == {p.name for p in subject.parameters}
@@ -257,7 +259,7 @@ def test_pair_distance_read_out_is_consistent(generator):
 def test_absolute_density_says_its_unit(generator):
     subject = modality("saxs1d-particles")
     draws, batch, _ = at_truth(subject, generator)
-    known = replace(batch, contrast=torch.full((N,), 0.1))
+    known = replace(batch, contrast=torch.full((CURVES,), 0.1))
     relative = subject.density(draws, subject.evaluate(draws, batch).nuisance)
     absolute = subject.density(draws, subject.evaluate(draws, known).nuisance)
     assert torch.allclose(absolute, 0.1 * relative)
