@@ -194,7 +194,7 @@ def _turned(mode: Mode, others: Sequence[Mode]) -> str:
     for number, other in enumerate(others, start=1):
         off, spread = mode.mean[::-1, ::-1] - other.mean, np.hypot(mode.std, other.std)
         if np.square(off).mean() < np.square(spread).mean():
-            return f": {number} turned by 180°"
+            return f"\n(answer {number} turned by 180°)"
     return ""
 
 
