@@ -51,7 +51,7 @@ class Ptychography(Images):
     parameters = PARAMETERS
     neighbours = 12
     training: Mapping[str, Any] = MappingProxyType(
-        {"batch": 32, "reuse": 5, "round_batches": 8, "warmup": 100, "physics_weight": 0.0, "bfloat16": True}
+        {"batch": 32, "reuse": 5, "round_batches": 8, "warmup": 100, "physics_weight": 0.0}
     )
 
     def __init__(self, settings: ImageNetworkSettings | None = None) -> None:
