@@ -9,6 +9,7 @@ from nfphasing_bluesky.modalities.base import (
     Modality,
     SearchesAnswers,
     SeesFrames,
+    SharesScans,
     SurveysScans,
     WalksDraws,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Rows",
     "SearchesAnswers",
     "SeesFrames",
+    "SharesScans",
     "SurveysScans",
     "UnitBox",
     "WalksDraws",

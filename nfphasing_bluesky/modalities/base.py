@@ -322,6 +322,18 @@ class AdvisesMisfits(Protocol):
 
 
 @runtime_checkable
+class SharesScans(Protocol):
+    """A modality that draws several objects of one scan at a time, because that costs less.
+
+    Frames of one scan err together. What is measured over many frames wants them apart.
+    """
+
+    def sample_apart(self, n: int, generator: torch.Generator) -> Draws:
+        """Draw n objects from the prior, each of a scan of its own."""
+        ...
+
+
+@runtime_checkable
 class SeesFrames(Protocol):
     """A modality that takes frames of a detector as they are, though u has one axis."""
 

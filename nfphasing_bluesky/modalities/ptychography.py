@@ -97,6 +97,13 @@ class Ptychography(Images):
         conditions = scans.random_conditions(n, tile + tile // 2, generator)
         return scans.random_patches(n, tile, conditions, generator, inner)
 
+    def sample_apart(self, n: int, generator: torch.Generator) -> PatchDraws:
+        """Parts of patches, each under a probe and of an object of its own."""
+        tile = self.settings.tile
+        conditions = scans.random_conditions(n, tile + tile // 2, generator)
+        many = scans.random_patches(scans.PATCHES * n, tile, conditions, generator)
+        return scans.one_of_each(many, generator)
+
     def sample_like(
         self, batch: PatternBatch, n: int, generator: torch.Generator, inner: float = 1.0
     ) -> PatchDraws:

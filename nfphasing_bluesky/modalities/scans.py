@@ -133,6 +133,14 @@ def random_patches(
     return PatchDraws(label, theta, frame, scan, rank, patch, corner, canvas, conditions, errors)
 
 
+def one_of_each(draws: PatchDraws, generator: Generator) -> PatchDraws:
+    """Of each scan one of its patches at random."""
+    key = torch.rand(len(draws.scan), generator=generator, device=draws.scan.device)
+    largest = key.new_zeros(len(draws.canvas)).scatter_reduce(0, draws.scan, key, "amax")
+    chosen = draws.at((key == largest[draws.scan]).nonzero()[:, 0])
+    return replace(chosen, frame=torch.arange(len(chosen.scan), device=key.device))
+
+
 def own_first(values: Tensor, rank: Tensor) -> Tensor:
     """Values (N, J, ...) with those of frames `rank` (N,) and of the first ones exchanged."""
     values, each_one = values.clone(), torch.arange(len(rank), device=rank.device)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Origin, Posterior
-from nfphasing_bluesky.modalities import Draws, Modality
+from nfphasing_bluesky.modalities import Draws, Modality, SharesScans
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.training.calibration import (
     LEVELS,
@@ -134,9 +134,11 @@ def run(
         n_samples: draws of each.
         seed: of objects, noise and draws.
         report: is told how many are done.
-        sample: draws the objects; the modality's prior when left out.
+        sample: draws the objects; the modality's prior when left out, no two of one scan.
     """
     generator = torch.Generator().manual_seed(seed)
+    if sample is None and isinstance(runner.modality, SharesScans):
+        sample = runner.modality.sample_apart
     out = Evaluation()
     while len(out.label) < frames:
         batch, draws, truth = simulate_usable(runner.modality, CHUNK, generator, sample)

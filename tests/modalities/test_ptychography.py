@@ -50,6 +50,21 @@ def scene():
     return torch.stack([-0.8 * maps, 0.1 * maps], 1), 1e7**0.5 * random_probes(1, SIDE, generator)
 
 
+def test_objects_apart_are_each_of_a_scan_of_their_own(subject):
+    together, apart = (
+        draw(12, torch.Generator().manual_seed(4)) for draw in (subject.sample_prior, subject.sample_apart)
+    )
+    assert len(together.scan.unique()) < 12
+    assert apart.scan.tolist() == list(range(12)) == apart.frame.tolist()
+    assert 0 < int((apart.rank > 0).sum()) < 12
+    batch, truth = subject.simulate(apart, torch.Generator().manual_seed(5))
+    assert len(batch) == 12
+    light = wave_intensity(batch.probe).sum((-2, -1))
+    assert len(light.unique()) == 12
+    again = subject.simulate(apart, torch.Generator())[1]
+    assert torch.equal(truth["mean_transmission"], again["mean_transmission"])
+
+
 def frames(scene, number=None, centred=True) -> list[Frame]:
     """Noise-free frames at `PLACES`, the first with the others as neighbours."""
     u, probe = scene

@@ -60,3 +60,19 @@ def test_pixels_that_were_not_seen_do_not_count(figures):
     assert found["tarp_deviation"] < 0.1
     assert found["pull_rms_median"] == pytest.approx(1.0, abs=0.05)
     assert found["nrmse_median"] < 0.45
+
+
+@pytest.mark.parametrize(("right", "least", "most"), [(True, 0.42, 0.49), (False, -0.05, 0.05)])
+def test_errors_are_large_where_the_error_bars_are_if_these_are_right(right, least, most):
+    rng, found = np.random.default_rng(3), PixelCalibration()
+    seen = np.ones((SIDE, SIDE), dtype=bool)
+    seen[:3] = False
+    for _ in range(FRAMES):
+        width = np.exp(0.5 * rng.normal(size=(SIDE, SIDE)))
+        truth = (width if right else rng.permutation(width)) * rng.normal(size=(SIDE, SIDE))
+        truth[~seen] = 1e3
+        found.add(truth, width * rng.normal(size=(DRAWS, SIDE, SIDE)), seen)
+    figures = found.figures()
+    # log-normal widths of 0.5 and errors that are normal in units of them, by 10^6 draws of both: 0.455
+    assert least < figures["error_rank_median"] < most
+    assert figures["error_rank_of_draws"] == pytest.approx(0.455, abs=0.03)
