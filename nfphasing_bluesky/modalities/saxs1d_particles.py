@@ -29,9 +29,8 @@ from nfphasing_bluesky.modalities.fits import Wanted, fit_together
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition_draws
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
-from nfphasing_bluesky.modalities.slopes import finite_differences
 from nfphasing_bluesky.modalities.smeared_curves import has_resolution, resolution_of, unpacked
-from nfphasing_bluesky.physics import radial_density, saxs, tabulated_saxs
+from nfphasing_bluesky.physics import radial_density, saxs, tabulated_saxs, tabulated_slopes
 from nfphasing_bluesky.physics.core_shell_slopes import core_shell_slopes
 
 LENGTHS = ("radius", "shell_thickness", "polar_radius", "equatorial_radius", "length", "rg")
@@ -122,6 +121,14 @@ def _forms(physics: ModuleType) -> tuple[Callable[[Tensor, Tensor], Tensor], ...
 
 
 SIMULATED, FORWARD = _forms(saxs), _forms(tabulated_saxs)
+
+SLOPES: tuple[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], ...] = (
+    lambda q, t: tabulated_slopes.sphere_slopes(q, t[:, 0].exp(), t[:, 1]),
+    lambda q, t: core_shell_slopes(q, t[:, 0].exp(), t[:, 1].exp(), *t[:, 2:].unbind(1)),
+    lambda q, t: tabulated_slopes.ellipsoid_slopes(q, *_radii(t), t[:, 2]),
+    lambda q, t: tabulated_slopes.cylinder_slopes(q, t[:, 0].exp(), t[:, 1].exp(), t[:, 2]),
+)
+"""P(q) and its (N, D, Q) derivatives by theta of every class, from (N, Q) q and (N, D) theta."""
 
 
 _LIBRARIES: dict[str, dict[int, CurveLibrary]] = {}
@@ -235,13 +242,10 @@ class SaxsParticles(Saxs1D):
                 curves, by_theta = slopes(theta, at)
                 seen = torch.cat([curves[:, None], by_theta], 1) @ matrix.to(curves).mT
                 return seen[:, 0], seen[:, 1:]
-            if k == CORE_SHELL:
-                return core_shell_slopes(q, theta[:, 0].exp(), theta[:, 1].exp(), *theta[:, 2:].unbind(1))
-            return finite_differences(curve, box, theta, q)
+            return SLOPES[k](q.to(theta), theta)
 
-        box = self.box(k, device)
         return Target(
-            box=box,
+            box=self.box(k, device),
             curve=curve,
             slopes=slopes,
             background=self.background.moments(),

@@ -28,15 +28,3 @@ def differences(
     moved = theta[:, None] + torch.diag_embed(sign * step)
     found = curves(torch.cat([theta[:, None], moved], dim=1), q).double()
     return found[:, 0], (found[:, 1:] - found[:, :1]) / (sign * step)[:, :, None]
-
-
-def finite_differences(
-    curve: Callable[[Tensor, Tensor], Tensor], box: Box, theta: Tensor, q: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`differences` of a curve that is computed for one object at a time."""
-
-    def curves(moved: Tensor, q: Tensor) -> Tensor:
-        each = moved.shape[1]
-        return curve(moved.flatten(0, 1), q.repeat_interleave(each, 0)).unflatten(0, (-1, each))
-
-    return differences(curves, box, theta, q)

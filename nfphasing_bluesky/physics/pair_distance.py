@@ -12,7 +12,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
-from nfphasing_bluesky.physics.kept import kept
+from nfphasing_bluesky.physics.cubic import around, cubic_weights
 
 ROWS = 32
 """Of the kernel's kappa grid, computed together."""
@@ -130,9 +130,9 @@ class UniversalDebye(nn.Module):
         """(B, Q, C) values of C curves that all B share, (F, C); beyond the grid, those of its edge."""
         position, _ = self._position(d_max, q)
         cell = position.detach().floor().clamp(0, table.shape[0] - 3)
-        around = (cell.long().view(-1, 1) + torch.arange(-1, 3, device=table.device)).abs()
-        weight = _cubic_weights((position - cell).to(table).view(-1))
-        out = nn.functional.embedding_bag(around, table, per_sample_weights=weight, mode="sum")
+        near = (cell.long().view(-1, 1) + around(table.device)).abs()
+        weight = cubic_weights((position - cell).to(table).view(-1))
+        out = nn.functional.embedding_bag(near, table, per_sample_weights=weight, mode="sum")
         return out.view(*position.shape, -1)
 
     def _position(self, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,20 +146,6 @@ def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:
     """Cubic Lagrange interpolation of rows (B, N), even about 0, at fractional columns (B, Q)."""
     cell = position.detach().floor().clamp(0, table.shape[1] - 3)
     f = (position - cell).to(table.dtype)
-    columns = (cell.long().unsqueeze(-1) + torch.arange(-1, 3, device=table.device)).abs()
+    columns = (cell.long().unsqueeze(-1) + around(table.device)).abs()
     values = table.gather(1, columns.flatten(1)).view(*f.shape, 4)
-    return (values * _cubic_weights(f.flatten()).view_as(values)).sum(-1)
-
-
-@kept(8)
-def _lagrange(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(4, 4) powers 1, f, f^2, f^3 to the weights of the neighbours at -1, 0, 1, 2."""
-    sixths = [[0, 6, 0, 0], [-2, -3, 6, -1], [3, -6, 3, 0], [-1, 3, -3, 1]]
-    return torch.tensor(sixths, dtype=dtype, device=device) / 6
-
-
-def _cubic_weights(f: Tensor) -> Tensor:
-    """(N, 4) weights of the four neighbours at -1, 0, 1, 2 of points at f (N,) in [0, 1] (Lagrange)."""
-    square = f.square()
-    powers = torch.stack((torch.ones_like(f), f, square, square * f), dim=1)
-    return powers @ _lagrange(f.device, f.dtype)
+    return (values * cubic_weights(f.flatten()).view_as(values)).sum(-1)

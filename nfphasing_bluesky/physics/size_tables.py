@@ -15,8 +15,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from nfphasing_bluesky.physics import schulz
+from nfphasing_bluesky.physics.cubic import around, cubic_slopes, cubic_weights
 from nfphasing_bluesky.physics.disc import DiscTable
 from nfphasing_bluesky.physics.kept import kept
 
@@ -45,15 +47,9 @@ class SizeRows:
     """
 
     def __init__(self, average: Average, polydispersity: Tensor, x_top: Tensor) -> None:
-        top = float(x_top.detach().nan_to_num(0.0, posinf=X_MAX).max())
-        self.cells, self.beyond = _cells(top), top > X_MAX
-        table = _table(average, self.cells, polydispersity.device).to(polydispersity.dtype)
-        position = torch.asinh(polydispersity / _P_SCALE) / _P_STEP + 1
-        cell = position.detach().nan_to_num(1.0).floor().clamp(1, len(table) - 3)
-        weight = _cubic((position - cell)[:, None])
-        index = cell.long()[:, None] + _around(cell.device)
-        rows = torch.nn.functional.embedding_bag(index, table, per_sample_weights=weight, mode="sum")
-        self.flat = rows.flatten()
+        table, self.cells, self.beyond = _table_for(average, polydispersity, x_top)
+        near, f = _between(polydispersity, len(table))
+        self.flat = embedding_bag(near, table, per_sample_weights=cubic_weights(f), mode="sum").flatten()
 
     def __call__(self, row: Tensor, x: Tensor) -> Tensor:
         """Averages at x, any shape, of the particles `row`, an int32 that broadcasts against x."""
@@ -68,6 +64,45 @@ class SizeRows:
         value = torch.addcmul(c[2], c[3], f)
         value = torch.addcmul(c[1], value, f)
         return torch.addcmul(c[0], value, f).view_as(x)
+
+
+class SizeSlopes:
+    """An average of N particles and its derivatives. Arguments as for `SizeRows`, and the power of its fall.
+
+    The average itself is that of `SizeRows` over (1 + x^2)^fall.
+    """
+
+    def __init__(self, average: Average, fall: float, polydispersity: Tensor, x_top: Tensor) -> None:
+        table, self.cells, self.beyond = _table_for(average, polydispersity, x_top)
+        near, f = _between(polydispersity, len(table))
+        by_p = 1 / (_P_STEP * (polydispersity.square() + _P_SCALE**2).sqrt())
+        weight = torch.cat([cubic_weights(f), cubic_slopes(f) * by_p[:, None]])
+        rows = embedding_bag(near.repeat(2, 1), table, per_sample_weights=weight, mode="sum")
+        # the coefficients of value and derivative side by side in each cell of each particle
+        self.rows = rows.view(2, len(f), 4, self.cells).permute(1, 3, 0, 2).reshape(-1, 8)
+        self.fall = fall
+
+    def __call__(self, row: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values at x (M,) of the particles `row` (M,), x times their derivatives by x, those by p."""
+        position = x * (1 / _CELL)
+        cell = position.int().clamp_(0, self.cells - 1)
+        f = position - cell
+        if self.beyond:
+            f = f.clamp(max=1.0)
+        c = self.rows.index_select(0, cell + row * self.cells).view(-1, 2, 4)
+        linear, square, cube = c[..., 1], c[..., 2], c[..., 3]
+        both = torch.addcmul(square, cube, f[:, None])
+        both = torch.addcmul(linear, both, f[:, None])
+        value, by_p = torch.addcmul(c[..., 0], both, f[:, None]).unbind(1)
+        slope = torch.addcmul(2 * square[:, 0], cube[:, 0], f, value=3)
+        slope = torch.addcmul(linear[:, 0], slope, f) * position
+        if self.beyond:
+            slope = slope.where(position < self.cells, 0.0)
+        x2 = x.square()
+        base = 1 + x2
+        envelope = base ** (-self.fall)
+        slope = torch.addcmul(slope, value, x2 / base, value=-2 * self.fall)
+        return value * envelope, slope * envelope, by_p * envelope
 
 
 def sphere(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -85,6 +120,16 @@ def disc(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Te
         return rows(row, x) / (base * base.sqrt())
 
     return at
+
+
+def sphere_slopes(polydispersity: Tensor, x_top: Tensor) -> SizeSlopes:
+    """`sphere` with its derivatives."""
+    return SizeSlopes(_sphere, 2.0, polydispersity, x_top)
+
+
+def disc_slopes(polydispersity: Tensor, x_top: Tensor) -> SizeSlopes:
+    """`disc` with its derivatives."""
+    return SizeSlopes(_disc, 1.5, polydispersity, x_top)
 
 
 def _sphere(x: Tensor, p: Tensor) -> Tensor:
@@ -107,6 +152,20 @@ def _cells(x_top: float) -> int:
     return most * 3 // 4 if need <= most * 3 // 4 else most
 
 
+def _table_for(average: Average, polydispersity: Tensor, x_top: Tensor) -> tuple[Tensor, int, bool]:
+    """(P, 4 X) table that reaches x_top, X, and whether x_top lies beyond it all the same."""
+    top = float(x_top.detach().nan_to_num(0.0, posinf=X_MAX).max())
+    cells = _cells(top)
+    return _table(average, cells, polydispersity.device).to(polydispersity.dtype), cells, top > X_MAX
+
+
+def _between(polydispersity: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """(N, 4) rows of a table around each p, and (N,) how far p is between the middle ones."""
+    position = torch.asinh(polydispersity / _P_SCALE) / _P_STEP + 1
+    cell = position.detach().nan_to_num(1.0).floor().clamp(1, rows - 3)
+    return cell.long()[:, None] + around(cell.device), position - cell
+
+
 @kept(64)
 def _table(average: Average, cells: int, device: torch.device) -> Tensor:
     """(P, 4 X) coefficients 0 to 3 of the cubics of all cells.
@@ -124,19 +183,3 @@ def _table(average: Average, cells: int, device: torch.device) -> Tensor:
         values = average(x, some).unflatten(1, (cells, 4))
         rows.append((values @ to_coefficients.T).mT.flatten(1).float())
     return torch.cat(rows)
-
-
-@kept(8)
-def _around(device: torch.device) -> Tensor:
-    return torch.arange(-1, 3, device=device)
-
-
-def _cubic(f: Tensor) -> Tensor:
-    """(N, 4) weights of the four neighbours at -1, 0, 1, 2 of points (N, 1) in [0, 1] (Lagrange)."""
-    parts = (
-        f * (f - 1) * (2 - f) / 6,
-        (f + 1) * (f - 1) * (f - 2) / 2,
-        (f + 1) * f * (2 - f) / 2,
-        (f + 1) * f * (f - 1) / 6,
-    )
-    return torch.cat(parts, 1)

@@ -3,27 +3,25 @@
 Arguments and results are those of `saxs`, with which these agree to 1e-4 but for the deepest minima; the
 dtype is that of all arguments. Averages over sizes come from `size_tables`. Those over orientation are sums
 over the nodes of a Gauss-Legendre rule, the smallest one that is good enough for a particle at a q (see
-`orientation`), whatever else is computed with it.
+`orientation_rules`), whatever else is computed with it.
 
 Letters: N particles, Q points, M of all their N Q pairs, n nodes of a rule, R rules.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.physics import schulz, size_tables
-from nfphasing_bluesky.physics.kept import kept
-from nfphasing_bluesky.physics.orientation import half_gauss_legendre
-
-RULES = (6, 12, 20, 32, 48, 80, 128, 200, 320, 512)
-DIGITS = 7.0
-"""-log of the tolerance, over 4: an intensity may be 1e-5 of the largest value that is averaged."""
-
-_AT_ONCE = 1 << 17
-"""Largest number of values in a temporary."""
+from nfphasing_bluesky.physics import size_tables
+from nfphasing_bluesky.physics.orientation_rules import (
+    AT_ONCE,
+    RULES,
+    cylinder_limits,
+    ellipsoid_limits,
+    rule,
+    rule_of,
+)
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(particle (M,), pair (M,), cosine to the axis (n, 1)) -> (n, M) integrand."""
@@ -49,12 +47,7 @@ def ellipsoid(q: Tensor, polar_radius: Tensor, equatorial_radius: Tensor, polydi
         radius = torch.addcmul(across2, more, u.square()).sqrt()
         return average(particle, radius * points.index_select(0, pair))
 
-    flat2 = difference.detach().abs().clamp_min(1e-6)[:, None]
-    prolate = (difference.detach() > 0)[:, None]
-    phase, decay = _limits(q)
-    pole = torch.where(prolate, decay.sinh(), decay.cosh())
-    beyond = (pole.square() * flat2 - equatorial2.detach()[:, None]).clamp_min(1e-12).sqrt()
-    return _averages(kernel, torch.minimum(phase / flat2.sqrt(), _spread(polydispersity) / beyond), q)
+    return _averages(kernel, ellipsoid_limits(q, polar_radius, equatorial_radius, polydispersity), q)
 
 
 def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) -> Tensor:
@@ -67,16 +60,7 @@ def cylinder(q: Tensor, radius: Tensor, length: Tensor, polydispersity: Tensor) 
         across = kappa.index_select(0, pair) * (1 - u.square()).sqrt()
         return average(particle, across) * (along.sin() / along).square()
 
-    phase, decay = _limits(q)
-    wide, long = radius.detach()[:, None], 0.5 * length.detach()[:, None]
-    return _averages(
-        kernel, torch.minimum(phase / (wide + long), _spread(polydispersity) / (wide * decay.sinh())), q
-    )
-
-
-def _spread(polydispersity: Tensor) -> Tensor:
-    """(N, 1) distance of a Schulz average's pole from the real axis, times q."""
-    return (0.5 / schulz.relative_variance(polydispersity.detach())).to(polydispersity)[:, None]
+    return _averages(kernel, cylinder_limits(q, radius, length, polydispersity), q)
 
 
 def _averages(kernel: Kernel, limits: Tensor, q: Tensor) -> Tensor:
@@ -87,15 +71,14 @@ def _averages(kernel: Kernel, limits: Tensor, q: Tensor) -> Tensor:
         limits: (N, R) largest q that each rule is good for.
         q: (N, Q).
     """
-    rule = torch.searchsorted(limits.contiguous(), q.detach().contiguous(), out_int32=True).flatten()
-    rule.clamp_(max=len(RULES) - 1)
+    number = rule_of(limits, q)
     pairs, parts = [], []
-    for number, count in enumerate(rule.bincount(minlength=len(RULES)).tolist()):
+    for k, count in enumerate(number.bincount(minlength=len(RULES)).tolist()):
         if not count:
             continue
-        mine = (rule == number).nonzero()[:, 0]
-        u, weight = _rule(RULES[number], q.device, q.dtype)
-        for pair in mine.split(max(1, _AT_ONCE // RULES[number])):
+        mine = (number == k).nonzero()[:, 0]
+        u, weight = rule(k, q.device, q.dtype)
+        for pair in mine.split(max(1, AT_ONCE // RULES[k])):
             particle = torch.div(pair, q.shape[1], rounding_mode="floor").int()
             parts.append(weight @ kernel(particle, pair, u))
             pairs.append(pair)
@@ -103,28 +86,3 @@ def _averages(kernel: Kernel, limits: Tensor, q: Tensor) -> Tensor:
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     return torch.cat(parts).index_select(0, back).view_as(q)
-
-
-def _limits(q: Tensor) -> tuple[Tensor, Tensor]:
-    """(R,) largest phase between u = 0 and 1, and least log(rho) of a pole, of every rule."""
-    return tuple(part.to(q) for part in _every_limit())  # type: ignore[return-value]
-
-
-@kept(1)
-def _every_limit() -> tuple[Tensor, Tensor]:
-    phases = []
-    for n in RULES:
-        low, high = 0.0, 2.0 * n
-        for _ in range(50):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if 2 + middle / 2 + 1.6 * middle ** (1 / 3) < n else (low, middle)
-        phases.append(low)
-    phases[-1] = math.inf
-    return torch.tensor(phases, dtype=torch.float64), DIGITS / torch.tensor(RULES, dtype=torch.float64)
-
-
-@kept(64)
-def _rule(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines (n, 1) and weights (n,)."""
-    u, weight = half_gauss_legendre(n, device)
-    return u.to(dtype)[:, None], weight.to(dtype)
