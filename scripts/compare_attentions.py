@@ -28,7 +28,7 @@ from nfphasing_bluesky.flows.image import (
     WaveletFlowSettings,
 )
 from nfphasing_bluesky.modalities.holography import Holography
-from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings
+from nfphasing_bluesky.modalities.imaging.image_network import ImageNetworkSettings
 from nfphasing_bluesky.training.calibration import hardware
 from nfphasing_bluesky.training.losses import data_nll
 from nfphasing_bluesky.training.pixel_calibration import PixelCalibration

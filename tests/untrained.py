@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nfphasing_bluesky import __version__
-from nfphasing_bluesky.modalities import frame_fit, modality
+from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.modalities.grazing import frame_fit
 from nfphasing_bluesky.models import Card, save
 
 

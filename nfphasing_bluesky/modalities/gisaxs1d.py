@@ -15,20 +15,18 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, LocalFits, resample_curve
-from nfphasing_bluesky.modalities import cut_curves, cut_fit
 from nfphasing_bluesky.modalities.curves import log_uniform
-from nfphasing_bluesky.modalities.cut_curves import IN_PLANE, CutsBatch, CutSimulation
-from nfphasing_bluesky.modalities.cut_model import FINE, cuts
-from nfphasing_bluesky.modalities.cut_network import (
+from nfphasing_bluesky.modalities.draws import Draws
+from nfphasing_bluesky.modalities.grazing import cut_curves, cut_fit
+from nfphasing_bluesky.modalities.grazing.cut_curves import IN_PLANE, CutsBatch, CutSimulation
+from nfphasing_bluesky.modalities.grazing.cut_model import FINE, cuts
+from nfphasing_bluesky.modalities.grazing.cut_network import (
     IN_PLANE_GRID,
     OUT_OF_PLANE_GRID,
     SETTINGS,
     CutsPosterior,
 )
-from nfphasing_bluesky.modalities.draws import Draws
-from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.network import NetworkSettings
-from nfphasing_bluesky.modalities.particle_prior import (
+from nfphasing_bluesky.modalities.grazing.particle_prior import (
     CLASSES,
     PARAMETERS,
     PARTICLE_DENSITY,
@@ -37,7 +35,9 @@ from nfphasing_bluesky.modalities.particle_prior import (
     profile,
     sample_of,
 )
-from nfphasing_bluesky.modalities.surface_particles import SurfaceParticles
+from nfphasing_bluesky.modalities.grazing.surface_particles import SurfaceParticles
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.modalities.network import NetworkSettings
 
 
 class GisaxsCuts(SurfaceParticles):

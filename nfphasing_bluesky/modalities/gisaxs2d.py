@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Frame
 from nfphasing_bluesky.flows import Anchor, LocalFits
-from nfphasing_bluesky.modalities import frame_bins, frame_fit
-from nfphasing_bluesky.modalities.binned_frames import BinnedFrames
 from nfphasing_bluesky.modalities.draws import Draws
-from nfphasing_bluesky.modalities.frame_bins import FramesBatch, FrameSimulation
-from nfphasing_bluesky.modalities.frame_model import FINE, SHAPE, patterns
-from nfphasing_bluesky.modalities.frame_network import PARTICLES, FramePosterior
-from nfphasing_bluesky.modalities.island_prior import (
+from nfphasing_bluesky.modalities.grazing import frame_bins, frame_fit
+from nfphasing_bluesky.modalities.grazing.binned_frames import BinnedFrames
+from nfphasing_bluesky.modalities.grazing.frame_bins import FramesBatch, FrameSimulation
+from nfphasing_bluesky.modalities.grazing.frame_model import FINE, SHAPE, patterns
+from nfphasing_bluesky.modalities.grazing.frame_network import PARTICLES, FramePosterior
+from nfphasing_bluesky.modalities.grazing.island_prior import (
     CLASSES,
     PARAMETERS,
     QUANTITIES,
@@ -28,10 +28,10 @@ from nfphasing_bluesky.modalities.island_prior import (
     profile,
     sample_of,
 )
+from nfphasing_bluesky.modalities.grazing.particle_prior import PARTICLE_DENSITY
+from nfphasing_bluesky.modalities.grazing.surface_particles import SurfaceParticles
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import NetworkSettings
-from nfphasing_bluesky.modalities.particle_prior import PARTICLE_DENSITY
-from nfphasing_bluesky.modalities.surface_particles import SurfaceParticles
 
 
 class GisaxsFrames(BinnedFrames, SurfaceParticles):

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Parameter
-from nfphasing_bluesky.modalities import frame_bins
-from nfphasing_bluesky.modalities.binned_frames import BinnedFrames
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws
-from nfphasing_bluesky.modalities.film_frames import SHAPE, SIMULATION, film_patterns
-from nfphasing_bluesky.modalities.frame_bins import FramesBatch
-from nfphasing_bluesky.modalities.frame_network import FILMS, FramePosterior
-from nfphasing_bluesky.modalities.gisaxs_films import MATERIALS, Films, films_at, grazing_sample
+from nfphasing_bluesky.modalities.grazing import frame_bins
+from nfphasing_bluesky.modalities.grazing.binned_frames import BinnedFrames
+from nfphasing_bluesky.modalities.grazing.film_frames import SHAPE, SIMULATION, film_patterns
+from nfphasing_bluesky.modalities.grazing.frame_bins import FramesBatch
+from nfphasing_bluesky.modalities.grazing.frame_network import FILMS, FramePosterior
+from nfphasing_bluesky.modalities.grazing.gisaxs_films import MATERIALS, Films, films_at, grazing_sample
+from nfphasing_bluesky.modalities.grazing.surface_scattering import SurfaceScattering
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import NetworkSettings
-from nfphasing_bluesky.modalities.surface_scattering import SurfaceScattering
 from nfphasing_bluesky.physics.depth_profile import bounded_profile
 
 UNITS = {

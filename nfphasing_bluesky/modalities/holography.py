@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, ModelError, Parameter
 from nfphasing_bluesky.flows.image import WaveletFlowSettings
-from nfphasing_bluesky.modalities import holograms
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
-from nfphasing_bluesky.modalities.holograms import TIED, Hologram, HologramBatch, Optics
-from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
-from nfphasing_bluesky.modalities.images import Images, pixel_axes
-from nfphasing_bluesky.modalities.tiles import tile_corners
+from nfphasing_bluesky.modalities.imaging import holograms
+from nfphasing_bluesky.modalities.imaging.holograms import TIED, Hologram, HologramBatch, Optics
+from nfphasing_bluesky.modalities.imaging.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.modalities.imaging.images import Images, pixel_axes
+from nfphasing_bluesky.modalities.imaging.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.patches import cut, within

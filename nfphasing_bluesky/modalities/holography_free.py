@@ -14,7 +14,6 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import DensityInfo, Frame, HologramGeometry, Parameter
 from nfphasing_bluesky.modalities.draws import Draws
-from nfphasing_bluesky.modalities.holograms import FREE, Hologram, HologramBatch
 from nfphasing_bluesky.modalities.holography import (
     GRAIN,
     PARAMETERS,
@@ -22,7 +21,8 @@ from nfphasing_bluesky.modalities.holography import (
     random_phases,
     within_bounds,
 )
-from nfphasing_bluesky.modalities.images import transmission_info
+from nfphasing_bluesky.modalities.imaging.holograms import FREE, Hologram, HologramBatch
+from nfphasing_bluesky.modalities.imaging.images import transmission_info
 from nfphasing_bluesky.physics.objects import Absorbing, absorbing_maps, free_phase_and_absorption
 from nfphasing_bluesky.physics.objects.draws import each, log_uniform, normal
 

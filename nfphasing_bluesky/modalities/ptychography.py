@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import DensityInfo, Frame, Parameter
-from nfphasing_bluesky.modalities import patterns, scan_context, scans, survey
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
-from nfphasing_bluesky.modalities.image_network import ImageNetworkSettings, ImagePosterior
-from nfphasing_bluesky.modalities.images import Images, transmission_info
-from nfphasing_bluesky.modalities.patterns import PatternBatch
-from nfphasing_bluesky.modalities.scans import PatchDraws
-from nfphasing_bluesky.modalities.tiles import tile_corners
+from nfphasing_bluesky.modalities.imaging import patterns, scan_context, scans, survey
+from nfphasing_bluesky.modalities.imaging.image_network import ImageNetworkSettings, ImagePosterior
+from nfphasing_bluesky.modalities.imaging.images import Images, transmission_info
+from nfphasing_bluesky.modalities.imaging.patterns import PatternBatch
+from nfphasing_bluesky.modalities.imaging.scans import PatchDraws
+from nfphasing_bluesky.modalities.imaging.tiles import tile_corners
 from nfphasing_bluesky.physics import counting
 from nfphasing_bluesky.physics.patches import cut, within
 from nfphasing_bluesky.physics.scan_estimate import gauge

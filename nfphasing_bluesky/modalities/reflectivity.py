@@ -22,13 +22,14 @@ from nfphasing_bluesky.flows import (
     LogGrid,
     resample_curve,
 )
-from nfphasing_bluesky.modalities import curves, reflectivity_curves
+from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features
 from nfphasing_bluesky.modalities.batches import cut_to
-from nfphasing_bluesky.modalities.critical_edge import edge_agreement
 from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
-from nfphasing_bluesky.modalities.layer_misfit import next_step
-from nfphasing_bluesky.modalities.layer_prior import (
+from nfphasing_bluesky.modalities.layers import reflectivity_curves
+from nfphasing_bluesky.modalities.layers.critical_edge import edge_agreement
+from nfphasing_bluesky.modalities.layers.layer_misfit import next_step
+from nfphasing_bluesky.modalities.layers.layer_prior import (
     CLASSES,
     NAMES,
     PARAMETERS,
@@ -38,10 +39,16 @@ from nfphasing_bluesky.modalities.layer_prior import (
     sample_of,
     widest,
 )
+from nfphasing_bluesky.modalities.layers.reflectivity_curves import ReflectivityBatch, ReflectometerSimulation
+from nfphasing_bluesky.modalities.layers.reflectivity_fit import (
+    NODES,
+    fit_again,
+    fit_layers,
+    reflected,
+    target,
+)
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import CurvePosterior, DrawDistribution, NetworkSettings
-from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch, ReflectometerSimulation
-from nfphasing_bluesky.modalities.reflectivity_fit import NODES, fit_again, fit_layers, reflected, target
 from nfphasing_bluesky.modalities.unit_box import UnitBox, unit_box
 from nfphasing_bluesky.physics.depth_profile import bounded_profile
 

@@ -19,21 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Frame, Parameter, Prediction, Symmetry
-from nfphasing_bluesky.modalities import coherent_frames
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
-from nfphasing_bluesky.modalities.coherent_frames import CoherentBatch
-from nfphasing_bluesky.modalities.coherent_levels import levels
-from nfphasing_bluesky.modalities.compact_prior import LEAST, compact_prior
-from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
-from nfphasing_bluesky.modalities.half_pattern import half_pattern
-from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.modalities.object_walk import TRAJECTORIES, ExactPosterior, walked
-from nfphasing_bluesky.modalities.solutions import LOG_WEIGHT, MISSING, Search, solutions
-from nfphasing_bluesky.modalities.solutions_network import (
+from nfphasing_bluesky.modalities.coherent import coherent_frames
+from nfphasing_bluesky.modalities.coherent.coherent_frames import CoherentBatch
+from nfphasing_bluesky.modalities.coherent.coherent_levels import levels
+from nfphasing_bluesky.modalities.coherent.compact_prior import LEAST, compact_prior
+from nfphasing_bluesky.modalities.coherent.half_pattern import half_pattern
+from nfphasing_bluesky.modalities.coherent.object_walk import TRAJECTORIES, ExactPosterior, walked
+from nfphasing_bluesky.modalities.coherent.solutions import LOG_WEIGHT, MISSING, Search, solutions
+from nfphasing_bluesky.modalities.coherent.solutions_network import (
     SolutionsDistribution,
     SolutionsPosterior,
     SolutionsSettings,
 )
+from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
+from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.physics.coherent import coherent_pattern, pattern_shape
 
 PARAMETERS = (

@@ -19,24 +19,24 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import PROJECTED, Axis, DensityInfo, Frame, Prediction
 from nfphasing_bluesky.flows import Anchor, Box
-from nfphasing_bluesky.modalities import oriented_patterns, polar
 from nfphasing_bluesky.modalities.anchors import Target, anchor_features
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.curves import size_factor
 from nfphasing_bluesky.modalities.draws import Anchors, Draws, Evaluated
 from nfphasing_bluesky.modalities.fits import fit
 from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground, condition
-from nfphasing_bluesky.modalities.oriented_library import FittedPatterns, PatternLibrary
-from nfphasing_bluesky.modalities.oriented_network import (
+from nfphasing_bluesky.modalities.oriented import oriented_patterns, polar
+from nfphasing_bluesky.modalities.oriented.oriented_library import FittedPatterns, PatternLibrary
+from nfphasing_bluesky.modalities.oriented.oriented_network import (
     PHI,
     PatternNetworkSettings,
     PatternPosterior,
     turned_bounds,
 )
-from nfphasing_bluesky.modalities.oriented_parameters import PARAMETERS, reported
-from nfphasing_bluesky.modalities.oriented_patterns import PatternBatch
-from nfphasing_bluesky.modalities.oriented_pixels import at_pixels
-from nfphasing_bluesky.modalities.oriented_shapes import (
+from nfphasing_bluesky.modalities.oriented.oriented_parameters import PARAMETERS, reported
+from nfphasing_bluesky.modalities.oriented.oriented_patterns import PatternBatch
+from nfphasing_bluesky.modalities.oriented.oriented_pixels import at_pixels
+from nfphasing_bluesky.modalities.oriented.oriented_shapes import (
     AT_ONCE,
     CLASSES,
     PROJECTION,

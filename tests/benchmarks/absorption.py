@@ -14,8 +14,8 @@ from nfphasing_bluesky.core import (
     Verdict,
 )
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.modalities import holograms
 from nfphasing_bluesky.modalities.holography import FRESNEL_NUMBER, PHOTONS, random_phases
+from nfphasing_bluesky.modalities.imaging import holograms
 from nfphasing_bluesky.models import shipped
 from nfphasing_bluesky.physics.holography import exit_wave, hologram
 from nfphasing_bluesky.physics.objects import random_objects

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from nfphasing_bluesky.core import Origin, ReconstructionSettings
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.modalities.gisaxs_films import DETECTOR, INCIDENCE_RAD, grazing_sample, sample_films
+from nfphasing_bluesky.modalities.grazing.gisaxs_films import (
+    DETECTOR,
+    INCIDENCE_RAD,
+    grazing_sample,
+    sample_films,
+)
 from nfphasing_bluesky.physics.form_factors import Shape
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
 from nfphasing_bluesky.physics.gisaxs_detector import detector_pixels

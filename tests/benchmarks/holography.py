@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import Origin
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.modalities.holograms import HologramBatch, median_sigma
+from nfphasing_bluesky.modalities.imaging.holograms import HologramBatch, median_sigma
 from nfphasing_bluesky.training.rounds import simulate_usable
 from tests.benchmarks.figures import Figure
 

@@ -17,7 +17,7 @@ from nfphasing_bluesky.demo.patterns import (
     simulated_patterns,
 )
 from nfphasing_bluesky.inference import Reconstructor
-from nfphasing_bluesky.modalities.patterns import expected, transmission
+from nfphasing_bluesky.modalities.imaging.patterns import expected, transmission
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.patches import cut

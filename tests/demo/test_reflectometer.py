@@ -7,7 +7,7 @@ import torch
 from nfphasing_bluesky.core import Frame, SettingsError
 from nfphasing_bluesky.demo import reflectometer, subjects
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.layer_prior import NAMES, QUANTITIES, columns
+from nfphasing_bluesky.modalities.layers.layer_prior import NAMES, QUANTITIES, columns
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 
 from nfphasing_bluesky.core import StreamSettings
 from nfphasing_bluesky.demo import scan, subjects
-from nfphasing_bluesky.modalities import patterns
+from nfphasing_bluesky.modalities.imaging import patterns
 from nfphasing_bluesky.storage.ptychography import beam_of
 
 

@@ -9,7 +9,8 @@ import torch
 
 from nfphasing_bluesky.core import Failure, Origin, Posterior
 from nfphasing_bluesky.inference import Reconstructor, collated
-from nfphasing_bluesky.modalities import fits, reflectivity_fit
+from nfphasing_bluesky.modalities import fits
+from nfphasing_bluesky.modalities.layers import reflectivity_fit
 from nfphasing_bluesky.models import shipped
 from tests.pretend_gpu import GPU, OnGpu, pretend_gpu
 

@@ -16,8 +16,8 @@ from nfphasing_bluesky.core import (
     Origin,
 )
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.cut_curves import IN_PLANE, OUT_OF_PLANE, collate
-from nfphasing_bluesky.modalities.cut_model import FINE, Detail, cuts
+from nfphasing_bluesky.modalities.grazing.cut_curves import IN_PLANE, OUT_OF_PLANE, collate
+from nfphasing_bluesky.modalities.grazing.cut_model import FINE, Detail, cuts
 
 
 def geometry(points: int = 40, **changes) -> GrazingCutsGeometry:

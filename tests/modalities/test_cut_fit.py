@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from nfphasing_bluesky.modalities import FitsAgain
-from nfphasing_bluesky.modalities.cut_curves import CutsBatch
-from nfphasing_bluesky.modalities.cut_fit import FITS, FITTED, best_draws, fit_again
-from nfphasing_bluesky.modalities.cut_model import cuts, moved_cuts
 from nfphasing_bluesky.modalities.gisaxs1d import GisaxsCuts
-from nfphasing_bluesky.modalities.loose_scale import Measured, loosened
+from nfphasing_bluesky.modalities.grazing.cut_curves import CutsBatch
+from nfphasing_bluesky.modalities.grazing.cut_fit import FITS, FITTED, best_draws, fit_again
+from nfphasing_bluesky.modalities.grazing.cut_model import cuts, moved_cuts
+from nfphasing_bluesky.modalities.grazing.loose_scale import Measured, loosened
 from nfphasing_bluesky.modalities.unit_box import unit_box
 
 

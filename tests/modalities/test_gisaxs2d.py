@@ -17,10 +17,10 @@ from nfphasing_bluesky.core import (
     Prediction,
 )
 from nfphasing_bluesky.modalities import Draws, FitsAgain, SeesFrames, modality
-from nfphasing_bluesky.modalities.frame_fit import FITTED, fit_again
-from nfphasing_bluesky.modalities.frame_model import SHAPE as BINS
-from nfphasing_bluesky.modalities.frame_model import moved_patterns, patterns
-from nfphasing_bluesky.modalities.island_prior import CLASSES, NAMES, profile, sample_of
+from nfphasing_bluesky.modalities.grazing.frame_fit import FITTED, fit_again
+from nfphasing_bluesky.modalities.grazing.frame_model import SHAPE as BINS
+from nfphasing_bluesky.modalities.grazing.frame_model import moved_patterns, patterns
+from nfphasing_bluesky.modalities.grazing.island_prior import CLASSES, NAMES, profile, sample_of
 from nfphasing_bluesky.modalities.unit_box import unit_box
 from nfphasing_bluesky.physics.dwba_particles import Particles
 from nfphasing_bluesky.physics.gisaxs import GrazingSample

@@ -9,7 +9,7 @@ import torch
 
 from nfphasing_bluesky.core import Frame, GeometryError, GrazingGeometry, Origin
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.gisaxs_films import (
+from nfphasing_bluesky.modalities.grazing.gisaxs_films import (
     BACKGROUND,
     DETECTOR,
     INCIDENCE_RAD,

@@ -8,7 +8,7 @@ import torch
 
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, ModelError, Origin
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.holograms import expected
+from nfphasing_bluesky.modalities.imaging.holograms import expected
 from nfphasing_bluesky.physics.holography import hologram, homogeneous_exit_wave, projected_density
 from nfphasing_bluesky.physics.patches import cut, within
 

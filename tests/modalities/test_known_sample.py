@@ -18,10 +18,10 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.flows import Anchor
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
-from nfphasing_bluesky.modalities.cut_curves import IN_PLANE
 from nfphasing_bluesky.modalities.draws import Draws
-from nfphasing_bluesky.modalities.known_fits import Cube
-from nfphasing_bluesky.modalities.known_sample import Ends, bounds_of, nearest, ranges_of, within
+from nfphasing_bluesky.modalities.grazing.cut_curves import IN_PLANE
+from nfphasing_bluesky.modalities.grazing.known_fits import Cube
+from nfphasing_bluesky.modalities.grazing.known_sample import Ends, bounds_of, nearest, ranges_of, within
 
 SUBJECTS = {name: modality(name) for name in ("gisaxs1d", "gisaxs2d")}
 KINDS = [(name, k) for name, subject in SUBJECTS.items() for k in range(len(subject.classes))]

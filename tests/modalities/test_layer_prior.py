@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import FrameError
-from nfphasing_bluesky.modalities.layer_prior import (
+from nfphasing_bluesky.modalities.layers.layer_prior import (
     CLASSES,
     MOST_LAYERS,
     NAMES,

@@ -8,7 +8,7 @@ import torch
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, Origin, ReconstructionSettings, Verdict
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.cut_curves import IN_PLANE
+from nfphasing_bluesky.modalities.grazing.cut_curves import IN_PLANE
 from nfphasing_bluesky.modalities.misfit import excusing_error
 from tests.untrained_layers import untrained_layers
 

@@ -7,9 +7,9 @@ import torch
 
 from nfphasing_bluesky.core import Origin
 from nfphasing_bluesky.modalities import modality
+from nfphasing_bluesky.modalities.coherent.half_pattern import half_pattern
+from nfphasing_bluesky.modalities.coherent.object_walk import TRAJECTORIES, ExactPosterior, walked
 from nfphasing_bluesky.modalities.draws import Draws
-from nfphasing_bluesky.modalities.half_pattern import half_pattern
-from nfphasing_bluesky.modalities.object_walk import TRAJECTORIES, ExactPosterior, walked
 from tests.modalities.test_saxs2d_cdi import reconstructor
 
 

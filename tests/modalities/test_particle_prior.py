@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nfphasing_bluesky.modalities.particle_prior import (
+from nfphasing_bluesky.modalities.grazing.particle_prior import (
     BURIED,
     CLASSES,
     PARAMETERS,

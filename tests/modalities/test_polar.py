@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import Frame, PlaneGeometry
-from nfphasing_bluesky.modalities import Draws, modality, oriented_patterns, polar
+from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.modalities.oriented import oriented_patterns, polar
 from nfphasing_bluesky.physics import saxs2d
 from nfphasing_bluesky.physics.noise import local_counts
 from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes

@@ -16,8 +16,9 @@ from nfphasing_bluesky.core import (
     PtychographyGeometry,
 )
 from nfphasing_bluesky.inference.collated import collate, in_parts
-from nfphasing_bluesky.modalities import Draws, modality, survey
-from nfphasing_bluesky.modalities.patterns import estimate, expected, transmission
+from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.modalities.imaging import survey
+from nfphasing_bluesky.modalities.imaging.patterns import estimate, expected, transmission
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.patches import cut
 from nfphasing_bluesky.physics.probes import random_probes

@@ -19,9 +19,9 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.flows import Anchor, Box
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.fits import fit
-from nfphasing_bluesky.modalities.layer_prior import CLASSES, NAMES, columns
-from nfphasing_bluesky.modalities.reflectivity_curves import ReflectivityBatch
-from nfphasing_bluesky.modalities.reflectivity_fit import (
+from nfphasing_bluesky.modalities.layers.layer_prior import CLASSES, NAMES, columns
+from nfphasing_bluesky.modalities.layers.reflectivity_curves import ReflectivityBatch
+from nfphasing_bluesky.modalities.layers.reflectivity_fit import (
     FITTED_NODES,
     Given,
     log_misfit,

@@ -19,8 +19,8 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import modality
-from nfphasing_bluesky.modalities.half_pattern import half_pattern
-from nfphasing_bluesky.modalities.solutions import MISSING, Search, solutions
+from nfphasing_bluesky.modalities.coherent.half_pattern import half_pattern
+from nfphasing_bluesky.modalities.coherent.solutions import MISSING, Search, solutions
 from nfphasing_bluesky.models import Card
 from nfphasing_bluesky.storage.nexus import write_posterior
 from nfphasing_bluesky.training.rounds import Round, simulate_round

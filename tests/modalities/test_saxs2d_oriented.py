@@ -18,7 +18,7 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.inference.polish import polish
 from nfphasing_bluesky.modalities import Draws, modality
-from nfphasing_bluesky.modalities.oriented_network import PHI, around
+from nfphasing_bluesky.modalities.oriented.oriented_network import PHI, around
 from tests.modalities.test_polar import CUT, LENGTH, RADIUS, SPREAD, axes, frame, pixels, truth
 
 SIDE = 96

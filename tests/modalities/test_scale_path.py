@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from nfphasing_bluesky.modalities import modality
-from nfphasing_bluesky.modalities.half_pattern import SCALE, SPREAD, half_pattern
-from nfphasing_bluesky.modalities.peaks import Known, fit
-from nfphasing_bluesky.modalities.population import Mixture
-from nfphasing_bluesky.modalities.scale_path import along_scale, told_apart
-from nfphasing_bluesky.modalities.solutions import Search, solutions
+from nfphasing_bluesky.modalities.coherent.half_pattern import SCALE, SPREAD, half_pattern
+from nfphasing_bluesky.modalities.coherent.peaks import Known, fit
+from nfphasing_bluesky.modalities.coherent.population import Mixture
+from nfphasing_bluesky.modalities.coherent.scale_path import along_scale, told_apart
+from nfphasing_bluesky.modalities.coherent.solutions import Search, solutions
 from nfphasing_bluesky.training.rounds import simulate_usable
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from nfphasing_bluesky.modalities.scan_errors import PROBE, ScanErrors, random_errors
-from nfphasing_bluesky.modalities.scans import measure, random_conditions, random_patches
+from nfphasing_bluesky.modalities.imaging.scan_errors import PROBE, ScanErrors, random_errors
+from nfphasing_bluesky.modalities.imaging.scans import measure, random_conditions, random_patches
 from nfphasing_bluesky.physics.ptychography import wave_intensity
 
 N, SIDE = 400, 32

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.modalities.tiles import STEP, tiling
+from nfphasing_bluesky.modalities.imaging.tiles import STEP, tiling
 
 SHAPES = [(64, 64), (64, 128), (100, 72), (200, 513)]
 

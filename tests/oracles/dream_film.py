@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
-from nfphasing_bluesky.modalities.layer_prior import QUANTITIES, ROUGH_SHARE, columns
+from nfphasing_bluesky.modalities.layers.layer_prior import QUANTITIES, ROUGH_SHARE, columns
 from nfphasing_bluesky.modalities.reflectivity import Reflectivity
 
 Array = NDArray[np.float64]

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.modalities.gisaxs_films import WAVELENGTH_ANGSTROM, grazing_sample, sample_films
+from nfphasing_bluesky.modalities.grazing.gisaxs_films import (
+    WAVELENGTH_ANGSTROM,
+    grazing_sample,
+    sample_films,
+)
 from nfphasing_bluesky.physics.dwba_roughness import roughness_within
 from nfphasing_bluesky.physics.form_factors import Shape
 from nfphasing_bluesky.physics.reflectivity import refractive_index

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryError, GrazingGeometry, Origin
-from nfphasing_bluesky.modalities.cut_curves import collate
-from nfphasing_bluesky.modalities.cut_model import FINE, cuts
-from nfphasing_bluesky.modalities.particle_prior import SUPPORTED, sample_of
+from nfphasing_bluesky.modalities.grazing.cut_curves import collate
+from nfphasing_bluesky.modalities.grazing.cut_model import FINE, cuts
+from nfphasing_bluesky.modalities.grazing.particle_prior import SUPPORTED, sample_of
 from nfphasing_bluesky.physics.dwba_particles import Particles
 from nfphasing_bluesky.physics.form_factors import whole_spheres
 from nfphasing_bluesky.physics.gisaxs import GrazingSample

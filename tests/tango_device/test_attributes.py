@@ -3,7 +3,7 @@
 import pytest
 
 from nfphasing_bluesky.core import ModelInfo, Parameter
-from nfphasing_bluesky.modalities.images import transmission_info
+from nfphasing_bluesky.modalities.imaging.images import transmission_info
 from tango_device.attributes import model_fields
 
 

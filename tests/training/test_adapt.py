@@ -14,8 +14,8 @@ from nfphasing_bluesky.core import FrameError, SettingsError
 from nfphasing_bluesky.core.neighbours import with_neighbours
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import Draws, modality, ptychography
-from nfphasing_bluesky.modalities.patterns import estimate
-from nfphasing_bluesky.modalities.scans import PatchDraws
+from nfphasing_bluesky.modalities.imaging.patterns import estimate
+from nfphasing_bluesky.modalities.imaging.scans import PatchDraws
 from nfphasing_bluesky.models import load, read_card
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.patches import cut

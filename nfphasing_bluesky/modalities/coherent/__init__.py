@@ -1,0 +1,1 @@
+"""What coherent patterns of compact objects take: their fits, peaks, solutions and draws."""

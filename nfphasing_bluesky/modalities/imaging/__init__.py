@@ -1,0 +1,1 @@
+"""What images take: tiles, holograms, and the scans of ptychography."""

@@ -1,0 +1,1 @@
+"""What reflectivity curves of layers take."""

@@ -1,0 +1,1 @@
+"""What patterns of oriented particles take."""
