@@ -42,6 +42,7 @@ from nfphasing_bluesky.modalities import (
     Draws,
     FitsAgain,
     Modality,
+    NeedsNoGradients,
     SearchesAnswers,
     SeesFrames,
     SurveysScans,
@@ -114,6 +115,11 @@ class Reconstructor:
         asked = self.settings.sigma_floor
         return self.modality.sigma_floor if asked is None else asked
 
+    @property
+    def _without_gradients(self) -> bool:
+        """Whether torch's inference mode will do: on a GPU, recordings outlive it."""
+        return self.device.type == "cpu" and isinstance(self.modality, NeedsNoGradients)
+
     @classmethod
     def load(
         cls, name_or_path: str | Path, device: str = "auto", settings: ReconstructionSettings | None = None
@@ -169,7 +175,10 @@ class Reconstructor:
         results: dict[int, Result] = dict(work.failed)
         if work.usable:
             own = [work.frames[i] for i in work.usable]
-            made = self.reconstruct(work.batch, [f.origin for f in own], n_samples, seed, began, share, own)
+            with torch.inference_mode(self._without_gradients):
+                made = self.reconstruct(
+                    work.batch, [f.origin for f in own], n_samples, seed, began, share, own
+                )
             results |= {
                 i: replace(p, place=frame.place, light=frame.light, trust=self._doubted(p, frame))
                 for i, p, frame in zip(work.usable, made, own, strict=True)

@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws
 from nfphasing_bluesky.modalities.network import NetworkSettings
 from nfphasing_bluesky.modalities.resolution import left_out
+from nfphasing_bluesky.physics.kept import kept
 
 
 class Saxs1D(ABC):
@@ -67,6 +67,7 @@ class Saxs1D(ABC):
     sigma_floor: ClassVar[float] = 0.01
     hopeless_nats: ClassVar[float] = math.inf
     takes_bounds: ClassVar[bool] = False
+    without_gradients: ClassVar[bool] = True
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
@@ -185,7 +186,7 @@ class Saxs1D(ABC):
         """Make the prior ready to be sampled; nothing to do where it is analytic."""
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def _bounds(classes: tuple[ClassSpec, ...], device: torch.device) -> Tensor:
     """(2, K, D) lower and upper bounds of the boxes of K classes."""
     table = torch.zeros(2, len(classes), max(len(c.free) for c in classes))

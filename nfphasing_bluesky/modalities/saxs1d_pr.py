@@ -282,15 +282,17 @@ class SaxsPairDistance(Saxs1D):
     def _constants(self, like: Tensor) -> _Constants:
         """What follows from the prior of shapes, on the device and in the precision of `like`."""
         key = (like.device, like.dtype)
-        if key not in self._made:
+        if key in self._made:
+            return self._made[key]
+        with torch.inference_mode(False):
             self.debye.to(like.device)
             table = self.debye.table(self.prior.parts(like)).T.contiguous()
             weight, centre, factor = (
                 self.prior.tensors[name].to(like.device) for name in ("log_weight", "centre", "factor")
             )
             others = torch.tensor([BACKGROUND_OVER_SCALE], device=like.device)
-            self._made[key] = _Constants(table, table.double(), linear_prior(weight, centre, factor, others))
-        return self._made[key]
+            made = _Constants(table, table.double(), linear_prior(weight, centre, factor, others))
+        return self._made.setdefault(key, made)
 
     def _unpacked(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """D_max in angstrom, the aggregates' share of I(0), their extent over D_max, I(0)."""
