@@ -45,14 +45,16 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(pair_distance
 
 @pytest.mark.parametrize("name", ["saxs1d-particles", "saxs1d-pr"])
 def test_what_a_model_kept_when_it_reconstructed_can_be_differentiated(name, make_frames):
-    fresh = Reconstructor.load(name, "cpu")
-    fresh(make_frames(fresh, 2), n_samples=32)
+    # of another instance, for whatever is kept to be made when it is first wanted
+    frames, fresh = make_frames(Reconstructor.load(name, "cpu"), 2), Reconstructor.load(name, "cpu")
+    fresh(frames, n_samples=32)
     generator = torch.Generator().manual_seed(1)
     draws = fresh.modality.sample_prior(8, generator)
     batch, _ = fresh.modality.simulate(draws, generator)
     theta = draws.theta.clone().requires_grad_()
     moved = replace(draws, theta=theta)
     (fresh.modality.log_likelihood(moved, batch) + fresh.modality.log_prior(moved)).sum().backward()
+    fresh.modality.forward(moved, batch).sum().backward()
     assert theta.grad is not None
     assert torch.isfinite(theta.grad).all()
     assert (theta.grad != 0).any()
