@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.flows import Box, LogGrid, bin_centres, bin_curve
+from nfphasing_bluesky.flows import Box, CurveBins, LogGrid, bin_centres, bin_curve
 from nfphasing_bluesky.modalities.curves import CurveBatch
 
 LIBRARY = 4096
@@ -162,7 +162,11 @@ class CurveLibrary(Library):
     def best(self, batch: CurveBatch, count: int) -> Tensor:
         """(B, count, D) objects whose curves fit best, scale and background solved for."""
         own = self.on(batch.q.device)
-        bins = bin_curve(batch.q, batch.intensity, batch.sigma, batch.mask, self.grid)
+
+        def binned(b: CurveBatch) -> CurveBins:
+            return bin_curve(b.q, b.intensity, b.sigma, b.mask, self.grid)
+
+        bins = batch.once(f"binned {self.grid}", binned)
         variance = bins.variance + (LIBRARY_ERROR * bins.intensity).square()
         weight = torch.where(bins.filled, variance.clamp_min(1e-30).reciprocal(), 0.0)
         parts = zip(weight.split(CHUNK), bins.intensity.split(CHUNK), strict=True)

@@ -10,8 +10,9 @@ than the others has some more that nothing depends on; their prior keeps them at
 Letters: N fits, D coordinates of the class that has most, Q points.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -61,6 +62,7 @@ class _Classes:
     def __init__(self, targets: Sequence[Target], bounds: Tensor, which: Tensor) -> None:
         self.targets, self._bounds, self._which = targets, bounds, which
         self.lower, self.upper = bounds[:, which]
+        self.width = self.upper - self.lower
         self._ends = which.bincount(minlength=len(targets)).cumsum(0).tolist()
 
     @classmethod
@@ -80,17 +82,15 @@ class _Classes:
         q, root, measured = points
         d = y.shape[1]
         theta = inside_box(y, self.lower, self.upper).float()
-        out = torch.empty(len(y), d + 3, root.shape[1], dtype=y.dtype, device=y.device)
+        out = y.new_zeros(len(y), d + 3, root.shape[1])
         first = 0
         for target, end in zip(self.targets, self._ends, strict=True):
             own, mine = target.box.lower.numel(), slice(first, end)
             first = end
             if mine.start == mine.stop:
                 continue
-            curve, slopes = target.slopes(theta[mine, :own], q[mine])
-            torch.mul(slopes, root[mine, None], out=out[mine, :own])
-            out[mine, own:d] = 0.0
-            torch.mul(curve, root[mine], out=out[mine, d])
+            out[mine, d], out[mine, :own] = target.slopes(theta[mine, :own], q[mine])
+        out[:, : d + 1] *= root[:, None]
         out[:, d + 1], out[:, d + 2] = root, measured
         return out
 
@@ -106,46 +106,85 @@ class _Points(NamedTuple):
         return _Points(*(part.index_select(0, index) for part in self))
 
 
-@dataclass
-class _Fit:
-    """State of N fits: point, objective, the data's part of the Hessian, and negative gradient.
+class _Fit(NamedTuple):
+    """State of N fits of D coordinates, in one tensor (N, .) so that fits can be picked and put in one go.
 
     The prior is uniform in the box, standard normal in its coordinates: its part of the Hessian is one.
-
-    `decrement` is the squared length, in units of the posterior's width, of the Newton step `newton`.
+    What is given out are views.
     """
 
-    y: Tensor
-    objective: Tensor
-    chi2: Tensor
-    data: Tensor
-    gradient: Tensor
-    newton: Tensor
-    decrement: Tensor
-    damping: Tensor
+    values: Tensor
+    dimension: int
+
+    @classmethod
+    def of(
+        cls, y: Tensor, objective: Tensor, chi2: Tensor, data: Tensor, gradient: Tensor, newton: Tensor
+    ) -> "_Fit":
+        """Put together a fit that was just computed."""
+        decrement, damping = (gradient * newton).sum(1), torch.full_like(chi2, DAMPING)
+        each = torch.stack([objective, chi2, decrement, damping], 1)
+        return cls(torch.cat([y, gradient, newton, data.flatten(1), each], 1), y.shape[1])
+
+    @property
+    def y(self) -> Tensor:
+        """(N, D) where it is."""
+        return self.values[:, : self.dimension]
+
+    @property
+    def gradient(self) -> Tensor:
+        """(N, D) negative gradient of the objective."""
+        return self.values[:, self.dimension : 2 * self.dimension]
+
+    @property
+    def newton(self) -> Tensor:
+        """(N, D) Newton step."""
+        return self.values[:, 2 * self.dimension : 3 * self.dimension]
+
+    @property
+    def data(self) -> Tensor:
+        """(N, D, D) the data's part of the Hessian."""
+        d = self.dimension
+        return self.values[:, 3 * d : -4].unflatten(1, (d, d))
+
+    @property
+    def objective(self) -> Tensor:
+        """(N,)."""
+        return self.values[:, -4]
+
+    @property
+    def chi2(self) -> Tensor:
+        """(N,) misfit, the background's prior in it."""
+        return self.values[:, -3]
+
+    @property
+    def decrement(self) -> Tensor:
+        """(N,) squared length, in units of the posterior's width, of the Newton step."""
+        return self.values[:, -2]
+
+    @property
+    def damping(self) -> Tensor:
+        """(N,) of the next step."""
+        return self.values[:, -1]
 
     def at(self, index: Tensor) -> "_Fit":
-        return _Fit(*(getattr(self, f.name)[index] for f in fields(self)))
+        return _Fit(self.values[index], self.dimension)
 
-    def of(self, rows: slice, dimension: int) -> "_Fit":
+    def part(self, rows: slice, dimension: int) -> "_Fit":
         """Return the fits of one class, in its own coordinates."""
-        d = dimension
-        own = _Fit(*(getattr(self, f.name)[rows] for f in fields(self)))
-        own.y, own.gradient, own.newton = own.y[:, :d], own.gradient[:, :d], own.newton[:, :d]
-        own.data = own.data[:, :d, :d]
-        return own
+        d, own = dimension, self.values[rows]
+        if d == self.dimension:
+            return _Fit(own, d)
+        mine = _Fit(own, self.dimension)
+        parts = [mine.y[:, :d], mine.gradient[:, :d], mine.newton[:, :d], mine.data[:, :d, :d].flatten(1)]
+        return _Fit(torch.cat([*parts, own[:, -4:]], 1), d)
 
     def without_data(self, index: Tensor) -> "_Fit":
         """Return fits of which some are left with their prior alone, and a misfit to match."""
-        out = self.at(torch.arange(len(self.y), device=self.y.device))
-        for name in ("y", "data", "newton", "gradient"):
-            getattr(out, name)[index] = 0.0
+        out = _Fit(self.values.clone(), self.dimension)
+        for part in (out.y, out.data, out.newton, out.gradient):
+            part[index] = 0.0
         out.chi2[index] = out.decrement[index] = HOPELESS
         return out
-
-    def put(self, index: Tensor, other: "_Fit") -> None:
-        for f in fields(self):
-            getattr(self, f.name)[index] = getattr(other, f.name)
 
 
 def fit(target: Target, library: Starts[M], batch: M) -> Anchor:
@@ -169,7 +208,7 @@ def fit_together(wanted: Sequence[Wanted], batch: Measured) -> list[Anchor]:
 
 
 def _fit(wanted: Sequence[Wanted], batch: Measured) -> list[Anchor]:
-    measured = [batch.at(w.rows) for w in wanted]
+    measured = [batch if len(w.rows) == len(batch) else batch.at(w.rows) for w in wanted]
     starts = [w.library.best(m, w.target.starts) for w, m in zip(wanted, measured, strict=True)]
     d = max(s.shape[2] for s in starts)
     y = torch.cat([torch.nn.functional.pad(s.flatten(0, 1), (0, d - s.shape[2])) for s in starts])
@@ -193,7 +232,7 @@ def _fit(wanted: Sequence[Wanted], batch: Measured) -> list[Anchor]:
         if active.numel() == len(best):
             state = _advance(classes, points, state)
         else:
-            state.put(active, _advance(classes.at(active), points.at(active), state.at(active)))
+            state.values[active] = _advance(classes.at(active), points.at(active), state.at(active)).values
     if any(w.target.ridges for w in wanted):
         state = _without_worse_steps(classes, points, state)
     return _anchors(wanted, measured, starts, tried, state)
@@ -218,9 +257,9 @@ def _anchors(
     first = begun = 0
     for w, batch, s in zip(wanted, measured, starts, strict=True):
         frames, count, d = s.shape
-        anchor = _anchor(state.of(slice(first, first + frames), d), batch)
+        anchor = _anchor(state.part(slice(first, first + frames), d), batch)
         if w.target.rivals:
-            others = tried.of(slice(begun, begun + frames * count), d)
+            others = tried.part(slice(begun, begun + frames * count), d)
             anchor = replace(anchor, features=torch.cat([anchor.features, _rivals(others, anchor, count)], 1))
         out.append(anchor)
         first, begun = first + frames, begun + frames * count
@@ -241,11 +280,9 @@ def _advance(classes: _Classes, points: _Points, state: _Fit) -> _Fit:
     promised = (step * (state.gradient - 0.5 * (hessian @ step[:, :, None])[:, :, 0])).sum(1)
     kept = (state.objective - tried.objective) / promised.clamp_min(1e-12)
     better = tried.objective < state.objective
-    out = tried if better.all() else state.at(torch.arange(len(better), device=better.device))
-    if not better.all() and better.any():
-        out.put(better.nonzero()[:, 0], tried.at(better.nonzero()[:, 0]))
+    out = _Fit(torch.where(better[:, None], tried.values, state.values), state.dimension)
     eased = state.damping * (1 - (2 * kept - 1) ** 3).clamp(0.05, 2.0)
-    out.damping = torch.where(better, eased, state.damping * 8)
+    out.damping.copy_(torch.where(better, eased, state.damping * 8))
     return out
 
 
@@ -271,7 +308,7 @@ def _evaluate(classes: _Classes, points: _Points, y: Tensor) -> _Fit:
     linear = _linear(gram[:, d : d + 2, d : d + 2], gram[:, d : d + 2, d + 2], mean, spread)
     linear, held = _within(linear, gram, *classes.targets[0].least_and_most)
     scale = linear[:, :1]
-    stretch = (classes.upper - classes.lower) * torch.exp(-0.5 * y.square() - HALF_LOG_2PI)
+    stretch = classes.width * torch.exp(-0.5 * y.square() - HALF_LOG_2PI)
     unit = torch.nn.functional.pad(stretch * scale, (0, 2), value=1.0)
     left = gram[:, :, d + 2] - (gram[:, :, d : d + 2] @ linear[:, :, None])[:, :, 0]
     hessian = gram[:, : d + 2, : d + 2] * unit[:, :, None] * unit[:, None]
@@ -279,8 +316,12 @@ def _evaluate(classes: _Classes, points: _Points, y: Tensor) -> _Fit:
     squares = (left[:, d + 2] - (linear * left[:, d : d + 2]).sum(1)).clamp_min(0.0)
     tightness = (scale[:, 0] * spread).square().reciprocal()
     excess = linear[:, 1] - mean * linear[:, 0]
-    hessian[:, -1, -1] += torch.where(held, HELD * hessian[:, -1, -1] + tightness, tightness)
-    gradient[:, -1] = torch.where(held, 0.0, gradient[:, -1] - tightness * excess)
+    if held is None:
+        hessian[:, -1, -1] += tightness
+        gradient[:, -1] -= tightness * excess
+    else:
+        hessian[:, -1, -1] += torch.where(held, HELD * hessian[:, -1, -1] + tightness, tightness)
+        gradient[:, -1] = torch.where(held, 0.0, gradient[:, -1] - tightness * excess)
     # marginalise scale and offset
     cross = hessian[:, :d, d:]
     solved = _solve(hessian[:, d:, d:], torch.cat([cross.mT, gradient[:, d:, None]], dim=2))
@@ -292,16 +333,7 @@ def _evaluate(classes: _Classes, points: _Points, y: Tensor) -> _Fit:
     posterior.diagonal(dim1=1, dim2=2).add_(1)
     newton = _solve(posterior, gradient)
     chi2 = squares + tightness * excess.square()
-    return _Fit(
-        y,
-        0.5 * (chi2 + y.square().sum(1)),
-        chi2,
-        data,
-        gradient,
-        newton,
-        (gradient * newton).sum(1),
-        torch.full_like(chi2, DAMPING),
-    )
+    return _Fit.of(y, 0.5 * (chi2 + y.square().sum(1)), chi2, data, gradient, newton)
 
 
 def _rivals(tried: _Fit, anchor: Anchor, count: int) -> Tensor:
@@ -327,21 +359,27 @@ def _linear(gram: Tensor, projection: Tensor, mean: float, spread: float) -> Ten
         mean: of the prior of offset over scale.
         spread: its standard deviation.
     """
-    alone = (projection[:, 0] / gram[:, 0, 0]).abs().clamp_min(1e-30)
-    scale, offset = alone, torch.zeros_like(alone)
+    pp, p, one = gram[:, 0, 0], gram[:, 0, 1], gram[:, 1, 1]
+    py, y = projection.unbind(1)
+    scale = alone = (py / pp).abs().clamp_min(1e-30)
     for _ in range(2):
         tightness = (scale * spread).square().reciprocal()
-        corner, drawn = gram[:, 1, 1] + tightness, projection[:, 1] + tightness * mean * scale
-        pp = gram[:, 0, 0]
-        determinant = (pp * corner - gram[:, 0, 1].square()).clamp_min(1e-12 * pp * corner)
-        scale = (corner * projection[:, 0] - gram[:, 0, 1] * drawn) / determinant
-        offset = (pp * drawn - gram[:, 0, 1] * projection[:, 0]) / determinant
+        corner, drawn = one + tightness, torch.addcmul(y, tightness, scale, value=mean)
+        product = pp * corner
+        determinant = torch.maximum(torch.addcmul(product, p, p, value=-1), 1e-12 * product)
+        scale = torch.addcmul(corner * py, p, drawn, value=-1) / determinant
         scale = torch.where(scale > 0, scale, alone)
+    offset = torch.addcmul(pp * drawn, p, py, value=-1) / determinant
     return torch.stack([scale, offset], 1)
 
 
-def _within(linear: Tensor, gram: Tensor, least: float, most: float) -> tuple[Tensor, Tensor]:
-    """(N, 2) scale and offset, the offset over the scale held within bounds; (N,) whether it had to be."""
+def _within(linear: Tensor, gram: Tensor, least: float, most: float) -> tuple[Tensor, Tensor | None]:
+    """(N, 2) scale and offset, the offset over the scale held within bounds; (N,) whether it had to be.
+
+    None instead of the latter where there are no bounds.
+    """
+    if math.isinf(least) and math.isinf(most):
+        return linear, None
     beta = linear[:, 1] / linear[:, 0]
     held = (beta < least) | (beta > most)
     beta = beta.clamp(least, most)
