@@ -69,7 +69,7 @@ def resample(
     place = torch.arange(s, device=log_w.device).expand(b, s)
     chosen = torch.where(whole[:, None], systematic_resample(log_w, u), place)
     label = draws.label.view(b, s)
-    for k in label.unique().tolist() if by_class else ():
+    for k in label.unique().tolist() if by_class and not whole.all() else ():
         member = (label == k) & ~whole[:, None]
         worth = s * ess_fraction(torch.where(member, log_w, -torch.inf)) >= FEWEST_EFFECTIVE
         member = member & worth[:, None]

@@ -142,8 +142,12 @@ def stages(
 
 def system(gram: Tensor, scale: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
     """Normal equations of scale and coefficients, all in units of a scale (B, J): matrix and right side."""
-    matrix = torch.addcmul(terms.precision, gram[..., :-1, :-1], scale.square()[..., None, None])
-    return matrix, torch.addcmul(terms.pulled, gram[..., :-1, -1], scale[..., None])
+    return _scaled(gram[..., :-1, :-1], gram[..., :-1, -1], scale, terms)
+
+
+def _scaled(gram: Tensor, projection: Tensor, scale: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
+    matrix = torch.addcmul(terms.precision, gram, scale.square()[..., None, None])
+    return matrix, torch.addcmul(terms.pulled, projection, scale[..., None])
 
 
 @kept(8)
@@ -155,13 +159,14 @@ def _nothing(device: torch.device) -> Tensor:
 
 def solve(y: Tensor, gram: Tensor, terms: Terms) -> Scan:
     """Solve for scale and coefficients, several times, because the prior of these hangs on the scale."""
-    scale = (gram[..., 0, -1] / gram[..., 0, 0].clamp_min(1e-300)).abs().clamp_min(1e-150)
+    own, projection = gram[..., :-1, :-1], gram[..., :-1, -1]
+    scale = (projection[..., 0] / own[..., 0, 0].clamp_min(1e-300)).abs().clamp_min(1e-150)
     for _ in range(SCALE_STEPS):
-        matrix, right = system(gram, scale, terms)
+        matrix, right = _scaled(own, projection, scale, terms)
         factor = torch.linalg.cholesky_ex(matrix).L
         solved = torch.cholesky_solve(right[..., None], factor)[..., 0]
         better = solved[..., 0]
-        scale = torch.where(better > 0.05, scale * better.clamp_max(20.0), 0.5 * scale)
+        scale = scale * torch.where(better > 0.05, better.clamp_max(20.0), 0.5)
     chi2 = gram[..., -1, -1] - (right * solved).sum(-1) + terms.square
     volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     spread = torch.linalg.solve_triangular(factor, terms.unit, upper=False).square().sum(-2)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.physics import schulz
+from nfphasing_bluesky.physics.kept import kept
 
 LEVEL_BELOW = 0.02
 """q (R + d) below which the curve doesn't change."""
@@ -68,10 +69,9 @@ def _powers(x: Tensor, variance: Tensor, waves: Tensor) -> Tensor:
         (3, M, F, N, Q): the values, derivatives by log(x), and by the variance, for m = 0, 1, 2.
     """
     z = waves * x * variance
-    norm = 1 + z.square()
     logarithm = torch.complex(0.5 * torch.log1p(z.square()), -torch.atan(z))
-    pole = torch.complex(1 / norm, z / norm)
-    made = [torch.polar(torch.exp(-logarithm.real / variance), -logarithm.imag / variance)]
+    pole = (-logarithm).exp()
+    made = [(logarithm / -variance).exp()]
     turned = pole * -1j * x
     for m in range(3):
         made.append(made[m] * turned if m == 0 else made[m] * turned * (1 + m * variance))
@@ -98,16 +98,14 @@ def _narrow(z: Tensor, variance: Tensor, logarithm: Tensor, pole: Tensor) -> Ten
     return closed / variance.square()
 
 
-def _alpha(b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(3, ..., N, Q) coefficients of W_0, W_1, W_2 for weights b of both and c of the whole.
+@kept(8)
+def _mixing(device: torch.device) -> Tensor:
+    """(2, 1, 3, 3) X_m, and Y_m, to what they add to the coefficients of W_0, W_1, W_2.
 
-    The core's own weight a adds a, 2 a, a. Values x and y (3, ..., N, Q), or derivatives of them.
+    X for a weight of both amplitudes, Y for one of the whole. The core's own weight a adds a, 2 a, a.
     """
-    first, second = 2 * b * x[0], 2 * b * x[1]
-    own, more = c * y[0], 2 * c * y[1]
-    return torch.stack(
-        [first + second + own + more + c * y[2], 2 * (first + own) + second + more, first + own]
-    )
+    of_x, of_y = [[2, 2, 0], [4, 2, 0], [2, 0, 0]], [[1, 2, 1], [2, 2, 0], [1, 0, 0]]
+    return torch.tensor([of_x, of_y], dtype=torch.complex128, device=device)[:, None]
 
 
 def _slopes(
@@ -118,26 +116,28 @@ def _slopes(
     kappa, delta = q * core, q * shell
     v, s = schulz.relative_variance(p), schulz.relative_variance(u)
     waves = torch.tensor([2.0, 1.0, 2.0], dtype=q.dtype, device=q.device).view(3, 1, 1)
-    made = _powers(torch.stack([kappa, delta, delta]), torch.stack([v, s, s]), waves).transpose(0, 1)
-    w, x, y = made[:, :, 0], made[:, :, 1], made[:, :, 2]
+    made = _powers(torch.stack([kappa, delta, delta]), torch.stack([v, s, s]), waves)
+    w, x = made[:, :, 0], made[:, :, 1]
     inner = 1 - ratio
     a, b, c = inner.square(), inner * ratio, ratio.square()
     own = torch.tensor([1.0, 2.0, 1.0], dtype=q.dtype, device=q.device).view(3, 1, 1)
-    alpha = _alpha(b, c, x, y)
-    alpha[:, 0] += own * a
-    of_ratio = _alpha(1 - 2 * ratio, 2 * ratio, x[:, 0], y[:, 0]) - own * (2 * inner)
-    swing, by_core, by_core_variance = (alpha[:, :1] * w).sum(0).real
-    by_shell, by_shell_variance = (alpha[:, 1:] * w[:, :1]).sum(0).real
-    by_ratio = (of_ratio * w[:, 0]).sum(0).real
+    mixed = _mixing(q.device) @ made[:, :, 1:].movedim(2, 0).flatten(3)
+    both, whole = mixed.unflatten(3, q.shape)
+    alpha = b * both + c * whole
+    alpha[0] += own * a
+    of_ratio = (1 - 2 * ratio) * both[0] + 2 * ratio * whole[0] - own * (2 * inner)
+    swing, by_core, by_core_variance = (alpha[:1] * w).sum(1).real
+    by_shell, by_shell_variance = (alpha[1:] * w[:1]).sum(1).real
+    by_ratio = (of_ratio * w[0]).sum(0).real
 
     # |Z|^2, which has no W in it: of core, both and whole
     m2, n2, area = kappa.square() * (1 + v), delta.square() * (1 + s), kappa * delta
-    crossed = 2 * ((1 + m2) * x[0].real + x[1].real - kappa * x[1].imag)
+    crossed = 2 * ((1 + m2) * x[:, 0].real + x[:, 1].real - kappa * x[:, 1].imag)
     of_core, of_both, of_whole = 1 + m2, crossed[0], 1 + n2 + 2 * area + m2
     steady = a * of_core + b * of_both + c * of_whole
     spread = a + 2 * b * x[0, 0].real + c
     derivatives = [
-        2 * m2 * spread - 2 * b * kappa * x[1, 0].imag + 2 * c * area - by_core,
+        2 * m2 * spread - 2 * b * kappa * x[0, 1].imag + 2 * c * area - by_core,
         b * crossed[1] + 2 * c * (n2 + area) - by_shell,
         (1 - 2 * ratio) * of_both + 2 * (ratio * of_whole - inner * of_core) - by_ratio,
         2 * p * (kappa.square() * spread - by_core_variance),

@@ -123,23 +123,22 @@ class UniversalDebye(nn.Module):
     def interpolate(self, table: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
         """(B, Q) curves of tables (B, F), each with its own d_max (B,) in angstrom."""
         # float32 places a point to 1e-4 of a step, far below the cubic's own error
-        position, beyond = self._position(d_max.to(table), q.to(table))
-        return _interpolate_even(table, position) / beyond**4
+        position = self._position(d_max.to(table), q.to(table))
+        edge = float(self.points - 2)
+        return _interpolate_even(table, position.clamp(max=edge)) / (position / edge).clamp(min=1) ** 4
 
     def rows(self, table: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
         """(B, Q, C) values of C curves that all B share, (F, C); beyond the grid, those of its edge."""
-        position, _ = self._position(d_max, q)
+        position = self._position(d_max, q).clamp(max=float(self.points - 2))
         cell = position.detach().floor().clamp(0, table.shape[0] - 3)
         near = (cell.long().view(-1, 1) + around(table.device)).abs()
         weight = cubic_weights((position - cell).to(table).view(-1))
         out = nn.functional.embedding_bag(near, table, per_sample_weights=weight, mode="sum")
         return out.view(*position.shape, -1)
 
-    def _position(self, d_max: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Q) fractional columns of the table, at most its edge, and how far beyond it they lay."""
-        position = torch.atleast_2d(q) * (d_max / self.step)[:, None]
-        edge = float(self.points - 2)
-        return position.clamp(max=edge), (position / edge).clamp(min=1)
+    def _position(self, d_max: Tensor, q: Tensor) -> Tensor:
+        """(B, Q) fractional columns of the table."""
+        return torch.atleast_2d(q) * (d_max / self.step)[:, None]
 
 
 def _interpolate_even(table: Tensor, position: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ Letters: N particles, X cells of x, P values of p.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,18 @@ _FEWEST = 128
 
 Average = Callable[[Tensor, Tensor], Tensor]
 """(x (M,), p (P,)) -> (P, M) averages, float64."""
+
+
+class _Fall(NamedTuple):
+    """How an average falls off: as 1 + x^2 to minus a power, and a function that gives that of 1 + x^2."""
+
+    power: float
+    over: Callable[[Tensor], Tensor]
+
+
+# written out: torch's general power takes as long as ten products
+_OF_SPHERES = _Fall(2.0, lambda base: base.square().reciprocal())
+_OF_DISCS = _Fall(1.5, lambda base: (base * base.sqrt()).reciprocal())
 
 
 class SizeRows:
@@ -67,12 +80,16 @@ class SizeRows:
 
 
 class SizeSlopes:
-    """An average of N particles and its derivatives. Arguments as for `SizeRows`, and the power of its fall.
+    """An average that falls off, of N particles, and its derivatives.
 
-    The average itself is that of `SizeRows` over (1 + x^2)^fall.
+    Args:
+        average: of order one at all x.
+        fall: how the average itself falls off.
+        polydispersity: (N,) p, up to `P_MAX`.
+        x_top: what holds the largest x that will be asked for.
     """
 
-    def __init__(self, average: Average, fall: float, polydispersity: Tensor, x_top: Tensor) -> None:
+    def __init__(self, average: Average, fall: "_Fall", polydispersity: Tensor, x_top: Tensor) -> None:
         table, self.cells, self.beyond = _table_for(average, polydispersity, x_top)
         near, f = _between(polydispersity, len(table))
         by_p = 1 / (_P_STEP * (polydispersity.square() + _P_SCALE**2).sqrt())
@@ -100,36 +117,31 @@ class SizeSlopes:
             slope = slope.where(position < self.cells, 0.0)
         x2 = x.square()
         base = 1 + x2
-        envelope = base ** (-self.fall)
-        slope = torch.addcmul(slope, value, x2 / base, value=-2 * self.fall)
+        envelope = self.fall.over(base)
+        slope = torch.addcmul(slope, value, x2 / base, value=-2 * self.fall.power)
         return value * envelope, slope * envelope, by_p * envelope
 
 
 def sphere(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """E[t^6 Phi(x t)^2] / E[t^6], Phi the amplitude of a sphere. Arguments as for `SizeRows`."""
     rows = SizeRows(_sphere, polydispersity, x_top)
-    return lambda row, x: rows(row, x) / (1 + x.square()).square()
+    return lambda row, x: rows(row, x) * _OF_SPHERES.over(1 + x.square())
 
 
 def disc(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """E[t^4 (2 J1(x t) / (x t))^2] / E[t^4]. Arguments as for `SizeRows`."""
     rows = SizeRows(_disc, polydispersity, x_top)
-
-    def at(row: Tensor, x: Tensor) -> Tensor:
-        base = 1 + x.square()
-        return rows(row, x) / (base * base.sqrt())
-
-    return at
+    return lambda row, x: rows(row, x) * _OF_DISCS.over(1 + x.square())
 
 
 def sphere_slopes(polydispersity: Tensor, x_top: Tensor) -> SizeSlopes:
     """`sphere` with its derivatives."""
-    return SizeSlopes(_sphere, 2.0, polydispersity, x_top)
+    return SizeSlopes(_sphere, _OF_SPHERES, polydispersity, x_top)
 
 
 def disc_slopes(polydispersity: Tensor, x_top: Tensor) -> SizeSlopes:
     """`disc` with its derivatives."""
-    return SizeSlopes(_disc, 1.5, polydispersity, x_top)
+    return SizeSlopes(_disc, _OF_DISCS, polydispersity, x_top)
 
 
 def _sphere(x: Tensor, p: Tensor) -> Tensor:
