@@ -171,7 +171,7 @@ def report(
     from nfphasing_bluesky.views.report import write_report
     from nfphasing_bluesky.views.report_data import read_report
 
-    client = open_catalog(catalog)
+    client = open_catalog(catalog, make=False)
     try:
         found = read_report(client, run)
         try:

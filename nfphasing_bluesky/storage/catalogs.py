@@ -71,9 +71,11 @@ def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = (), make
         A tiled client with the containers `raw` and `processed`. Close it with `close_catalog`.
 
     Raises:
-        StorageError: the folder cannot be written, or holds something else.
+        StorageError: the folder cannot be written, holds something else, or nothing that `make` lets stay so.
     """
     folder = Path(path).expanduser().resolve()
+    if not make and not (folder / DATABASE).exists():
+        raise StorageError(f"no catalog in {folder}: {DATABASE} is not there; name the folder that runs are in")
     try:
         if make:
             (folder / "files").mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ SPHERE = CLASSES[0]
 BACKGROUND = SaxsParticles.background
 NAMES = ("radius_angstrom", "polydispersity", "i0", "background")
 NSIGMAS = 10.0
-MIN_SIZES = 100
+MIN_SIZES, SIZES_PER_FRINGE = 40, 1.2
+"""Of the sum over sizes: within 2e-6 of the curve of 2,000 sizes, and not slower than it has to be."""
 FORWARD_Q = 1e-6
 SCALE_DECADES = 3.0
 
@@ -43,7 +44,7 @@ class SphereCurve:
     def __call__(self, radius: float, polydispersity: float) -> Array:
         """(Q,) P(q); as many sizes as the fringes at the largest q need."""
         self.evaluations += 1
-        sizes = max(MIN_SIZES, math.ceil(2 * NSIGMAS * self.q_max * radius * polydispersity))
+        sizes = max(MIN_SIZES, math.ceil(SIZES_PER_FRINGE * NSIGMAS * self.q_max * radius * polydispersity))
         parameters = {
             "scale": 1.0,
             "background": 0.0,

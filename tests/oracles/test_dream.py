@@ -17,6 +17,15 @@ def test_its_curve_is_ours(oracle, radius, spread):
     np.testing.assert_allclose(SphereCurve(q)(radius, spread), ours[0].numpy(), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("radius", "spread"), [(45.0, 0.28), (140.0, 0.1), (20.0, 0.3)])
+def test_it_sums_over_sizes_enough(oracle, monkeypatch, radius, spread):
+    oracle("sasmodels")
+    curve = SphereCurve(np.geomspace(0.004, 0.35, 60))
+    summed = curve(radius, spread)
+    monkeypatch.setattr("tests.oracles.dream.MIN_SIZES", 2000)
+    np.testing.assert_allclose(summed, curve(radius, spread), rtol=2e-6)
+
+
 def test_its_posterior_holds_the_truth(oracle):
     oracle("sasmodels")
     oracle("bumps")

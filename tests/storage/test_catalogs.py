@@ -155,6 +155,12 @@ def test_a_folder_that_cannot_be_one(tmp_path):
         embedded_catalog(tmp_path / "file")
 
 
+def test_reading_makes_no_catalog_where_there_is_none(tmp_path):
+    with pytest.raises(StorageError, match=r"no catalog in .*misspelt: catalog.db is not there"):
+        open_catalog(tmp_path / "misspelt", make=False)
+    assert not (tmp_path / "misspelt").exists()
+
+
 def test_runs_of_takes_the_catalog_or_its_part(catalog):
     assert runs_of(catalog, "processed").uri == runs_of(catalog["processed"], "processed").uri
     with pytest.raises(StorageError, match="no container 'elsewhere'"):
