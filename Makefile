@@ -13,15 +13,17 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,gui]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,dev,gui]'
+	# pip would compile with one process only; templates among the packages are no Python
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $(STAMP)
 
 demo: install
 	$(BIN)/nfphasing demo --output demo-results --modality $(MODALITY)
 
-# A third of the tests' time is waiting, so there are more processes than cores. Tests start many programs,
+# A third of the tests' time is waiting, so there are twice as many processes as two cores. Tests start many programs,
 # none of which compiles this package again, whatever the machine's own setting is.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) $(if $(SLOW),,-m 'not slow')

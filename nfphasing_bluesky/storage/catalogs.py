@@ -75,7 +75,7 @@ def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = (), make
     """
     folder = Path(path).expanduser().resolve()
     if not make and not (folder / DATABASE).exists():
-        raise StorageError(f"no catalog in {folder}: {DATABASE} is not there; name the folder that runs are in")
+        raise StorageError(f"no catalog in {folder}: {DATABASE} is not there; name the folder of the runs")
     try:
         if make:
             (folder / "files").mkdir(parents=True, exist_ok=True)

@@ -39,9 +39,15 @@ def test_the_pretended_gpu_tells_what_a_gpu_would():
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_answers_are_those_of_the_processor(monkeypatch, name):
     monkeypatch.setattr(fits, "CONVERGED", math.inf)  # a step of a fit shows as much as thirty
-    few = reflectivity_fit.FIRST._replace(guesses=(8,) * 6, starts=8)  # and so do eight starts
+    stages = tuple(s._replace(steps=1) for s in reflectivity_fit.FIRST.stages)
+    few = reflectivity_fit.FIRST._replace(guesses=(8,) * 6, starts=8, stages=stages)  # and so do eight starts
     monkeypatch.setattr(reflectivity_fit, "FIRST", few)
     monkeypatch.setattr(reflectivity_fit, "THOROUGH", few)
+    monkeypatch.setattr(
+        reflectivity_fit,
+        "STAGES_AGAIN",
+        tuple(s._replace(steps=1) for s in reflectivity_fit.STAGES_AGAIN),
+    )
     here = Reconstructor.load(name, "cpu")
     generator = torch.Generator().manual_seed(3)
     batch, _ = here.modality.simulate(here.modality.sample_prior(1, generator), generator)
