@@ -68,7 +68,10 @@ PARAMETERS = (
 
 
 class _Constants(NamedTuple):
-    """(F, 1 + C) curves of mean shape and components on the grid of q D_max, also float64; linear prior."""
+    """(F, 1 + C) curves of mean shape and components on the grid of q D_max; linear prior.
+
+    `exact` are the curves in float64, (F, 2 + C) with a constant.
+    """
 
     table: Tensor
     exact: Tensor
@@ -291,7 +294,8 @@ class SaxsPairDistance(Saxs1D):
                 self.prior.tensors[name].to(like.device) for name in ("log_weight", "centre", "factor")
             )
             others = torch.tensor([BACKGROUND_OVER_SCALE], device=like.device)
-            made = _Constants(table, table.double(), linear_prior(weight, centre, factor, others))
+            exact = size_curves.with_constant(table.double())
+            made = _Constants(table, exact, linear_prior(weight, centre, factor, others))
         return self._made.setdefault(key, made)
 
     def _unpacked(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -76,7 +76,7 @@ def of_one_frame(
     """Sums of N draws of one frame by interpolation, or None when that is not worth it.
 
     Arguments as for `of_each`, but for the frame, which has one row, and the table, which comes twice: in
-    the precision of the curves and in float64.
+    the precision of the curves, and in float64 with a constant behind the curves.
     """
     q_max = float(torch.where(frame.root > 0, frame.q, 0.0).max())
     (table, exact), d_max = tables, d_max.double()
@@ -88,13 +88,20 @@ def of_one_frame(
     size, by_size = found.size, found.weight
     length, by_extent = _chebyshev(extent.double().log(), EXTENT_NODES)
     # float64 throughout: the sums almost cancel, and interpolation doesn't keep rounding errors in step
-    particle = debye.rows(exact, size.exp(), frame.q.double().expand(len(size), -1))
-    trace = loose_aggregates(frame.q.double() * length.exp()[:, None])
-    columns, aggregates = over_sigma(with_constant(particle), frame), trace * frame.root
-    parts = columns.shape[2]
-    gram = (by_size @ (columns.mT @ columns).flatten(1)).view(-1, parts, parts)
-    cross = (by_size @ (columns.mT @ aggregates.T).flatten(1)).view(-1, parts, len(length))
-    between = aggregates @ aggregates.T
+    q, root = frame.q.double(), frame.root.double()
+    columns = debye.rows(exact, size.exp(), q.expand(len(size), -1), root)
+    # aggregates of all extents, then the data: beside the columns, which are too many to be copied
+    beside = torch.cat([loose_aggregates(q * length.exp()[:, None]), frame.intensity]) * root
+    between, mixed = beside @ beside.T, columns.mT @ beside.T
+    data, square = mixed[..., -1:], between[-1:].expand(len(size), 1, -1)
+    gram = torch.cat(
+        [torch.cat([columns.mT @ columns, data], 2), torch.cat([data.mT, square[..., -1:]], 2)], 1
+    )
+    cross = torch.cat([mixed, square], 1)[..., :-1]
+    parts = gram.shape[1]
+    gram = (by_size @ gram.flatten(1)).view(-1, parts, parts)
+    cross = (by_size @ cross.flatten(1)).view(-1, parts, len(length))
+    between = between[:-1, :-1]
 
     def predict(weight: Tensor, share: Tensor) -> Tensor:
         shown = frame.q

@@ -77,7 +77,7 @@ def nodes(limits: Tensor, q: Tensor) -> Iterator[Nodes]:
     count = table.size.index_select(0, number)
     start, end = table.start.index_select(0, number), count.cumsum(0)
     total = int(end[-1])
-    cuts = torch.tensor(range(AT_ONCE, total, AT_ONCE), device=q.device)
+    cuts = torch.tensor(range(AT_ONCE, total, AT_ONCE), dtype=end.dtype, device=q.device)
     edges = [0, *torch.searchsorted(end, cuts).tolist(), len(count)]
     for a, b in zip(edges, edges[1:], strict=False):
         few, size = count[a:b], total if b - a == len(count) else int(count[a:b].sum())

@@ -127,12 +127,17 @@ class UniversalDebye(nn.Module):
         edge = float(self.points - 2)
         return _interpolate_even(table, position.clamp(max=edge)) / (position / edge).clamp(min=1) ** 4
 
-    def rows(self, table: Tensor, d_max: Tensor, q: Tensor) -> Tensor:
-        """(B, Q, C) values of C curves that all B share, (F, C); beyond the grid, those of its edge."""
+    def rows(self, table: Tensor, d_max: Tensor, q: Tensor, factor: Tensor | None = None) -> Tensor:
+        """(B, Q, C) values of C curves that all B share, (F, C); beyond the grid, those of its edge.
+
+        Those at a point are multiplied with a factor, (B, Q) or (1, Q), where one is given.
+        """
         position = self._position(d_max, q).clamp(max=float(self.points - 2))
         cell = position.detach().floor().clamp(0, table.shape[0] - 3)
         near = (cell.long().view(-1, 1) + around(table.device)).abs()
         weight = cubic_weights((position - cell).to(table).view(-1))
+        if factor is not None:
+            weight = (weight.view(*position.shape, 4) * factor[..., None]).view(-1, 4)
         out = nn.functional.embedding_bag(near, table, per_sample_weights=weight, mode="sum")
         return out.view(*position.shape, -1)
 
