@@ -35,9 +35,11 @@ class BoundedAnchor(Anchor):
             width = self._width(y)
             z: list[Tensor] = []
             middle: list[Tensor] = []
+            tilts: list[Tensor] = []
             for j in range(y.shape[-1]):
-                middle.append(self._middle(j, z, y))
+                middle.append(self._middle(j, tilts, y))
                 z.append((y[..., j] - middle[j]) / width[:, j])
+                tilts.append(_tilt(z[j]))
             pulls, span = torch.stack(z, -1), _span(torch.stack(middle, -1), width)
             return 2 * REACH / span * torch.asinh(pulls), -_log_stretch(pulls, span, width)
 
@@ -46,11 +48,13 @@ class BoundedAnchor(Anchor):
         with full_precision(z):
             width = self._width(z)
             pulls: list[Tensor] = []
+            tilts: list[Tensor] = []
             found, spans = [], []
             for j in range(z.shape[-1]):
-                middle = self._middle(j, pulls, z)
+                middle = self._middle(j, tilts, z)
                 spans.append(_span(middle, width[:, j]))
                 pulls.append(torch.sinh(z[..., j] * spans[j] * (0.5 / REACH)))
+                tilts.append(_tilt(pulls[j]))
                 found.append(middle + width[:, j] * pulls[j])
             stretch = _log_stretch(torch.stack(pulls, -1), torch.stack(spans, -1), width)
             return torch.stack(found, -1), stretch
@@ -58,12 +62,16 @@ class BoundedAnchor(Anchor):
     def _width(self, y: Tensor) -> Tensor:
         return self.factor.to(y).diagonal(dim1=-2, dim2=-1).clamp_min(NARROWEST)
 
-    def _middle(self, j: int, z: list[Tensor], y: Tensor) -> Tensor:
-        """(..., B) where coordinate j is expected, given the pulls z of those before it."""
+    def _middle(self, j: int, tilts: list[Tensor], y: Tensor) -> Tensor:
+        """(..., B) where coordinate j is expected, given the tilts s(z) of those before it."""
         middle = self.location[:, j].to(y).expand(y.shape[:-1])
-        for i, pull in enumerate(z):
-            middle = middle + self.factor[:, j, i].to(y) * (STRAIGHT * torch.tanh(pull / STRAIGHT))
+        for i, tilt in enumerate(tilts):
+            middle = middle + self.factor[:, j, i].to(y) * tilt
         return middle.clamp(-FURTHEST, FURTHEST)
+
+
+def _tilt(z: Tensor) -> Tensor:
+    return STRAIGHT * torch.tanh(z / STRAIGHT)
 
 
 def _span(middle: Tensor, width: Tensor) -> Tensor:

@@ -326,8 +326,9 @@ class SaxsParticles(Saxs1D):
         out = torch.ones_like(draws.theta[:, 0])
         mine = (draws.label == CORE_SHELL).nonzero()[:, 0]
         if mine.numel():
-            theta = draws.theta[mine]
-            out[mine] = _core_shell(torch.full_like(theta[:, :1], 1e-6), theta)[:, 0]
+            core, shell, ratio = draws.theta[mine, 0].exp(), draws.theta[mine, 1].exp(), draws.theta[mine, 2]
+            raw = saxs.core_shell_sphere_forward(core, shell, ratio, *draws.theta[mine, 3:5].unbind(1))
+            out[mine] = raw * _total_contrast(core, shell, ratio).reciprocal().square()
         return out
 
 

@@ -59,6 +59,18 @@ def core_shell_sphere_unnormalised(
     return size(_batch(q, core_radius)).to(core_radius.dtype)
 
 
+def core_shell_sphere_forward(
+    core_radius: Tensor,
+    shell_thickness: Tensor,
+    contrast_ratio: Tensor,
+    polydispersity: Tensor,
+    shell_polydispersity: Tensor | None = None,
+) -> Tensor:
+    """(B,) `core_shell_sphere_unnormalised` at q = 0."""
+    size = _core_shell(core_radius, shell_thickness, contrast_ratio, polydispersity, shell_polydispersity)
+    return size.forward().to(core_radius.dtype)
+
+
 def _core_shell(core: Tensor, shell: Tensor, ratio: Tensor, p: Tensor, shell_p: Tensor | None) -> CoreShell:
     thickness = schulz.relative_variance(torch.zeros_like(p) if shell_p is None else shell_p)
     return CoreShell(core.double(), shell.double(), ratio.double(), schulz.relative_variance(p), thickness)

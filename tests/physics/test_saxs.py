@@ -104,3 +104,11 @@ def test_smearing_leaves_a_line_and_reflects_at_zero():
     steep = saxs.smear(lambda x: x, q, dq)
     assert steep[0, 0] > 5e-3
     assert steep[0, 1].item() == pytest.approx(0.05, rel=1e-9)
+
+
+@pytest.mark.parametrize("ratio", [-0.4, 0.0, 1.0, 2.0])
+def test_forward_value_of_a_core_shell_sphere_is_the_limit_of_its_curve(ratio):
+    parts = [torch.tensor([v], dtype=torch.float64) for v in (60.0, 15.0, ratio, 0.2, 0.1)]
+    forward = saxs.core_shell_sphere_forward(*parts)
+    near = saxs.core_shell_sphere_unnormalised(torch.tensor([[1e-6]], dtype=torch.float64), *parts)
+    torch.testing.assert_close(forward, near[:, 0], rtol=1e-6, atol=0)
