@@ -72,8 +72,7 @@ class SizeRows:
         cell = position.detach().int().clamp_(0, self.cells - 1)
         f = (position - cell).flatten()
         index = (cell + row * (4 * self.cells)).flatten()
-        last = self.flat.numel() - 3 * self.cells
-        c = [self.flat[k * self.cells : k * self.cells + last].index_select(0, index) for k in range(4)]
+        c = _coefficients(self.flat, self.cells, index)
         value = torch.addcmul(c[2], c[3], f)
         value = torch.addcmul(c[1], value, f)
         return torch.addcmul(c[0], value, f).view_as(x)
@@ -93,10 +92,10 @@ class SizeSlopes:
         table, self.cells, self.beyond = _table_for(average, polydispersity, x_top)
         near, f = _between(polydispersity, len(table))
         by_p = 1 / (_P_STEP * (polydispersity.square() + _P_SCALE**2).sqrt())
-        weight = torch.cat([cubic_weights(f), cubic_slopes(f) * by_p[:, None]])
-        rows = embedding_bag(near.repeat(2, 1), table, per_sample_weights=weight, mode="sum")
-        # the coefficients of value and derivative side by side in each cell of each particle
-        self.rows = rows.view(2, len(f), 4, self.cells).permute(1, 3, 0, 2).reshape(-1, 8)
+        self.values, self.by_p = (
+            embedding_bag(near, table, per_sample_weights=w, mode="sum").flatten()
+            for w in (cubic_weights(f), cubic_slopes(f) * by_p[:, None])
+        )
         self.fall = fall
 
     def __call__(self, row: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,20 +105,27 @@ class SizeSlopes:
         f = position - cell
         if self.beyond:
             f = f.clamp(max=1.0)
-        c = self.rows.index_select(0, cell + row * self.cells).view(-1, 2, 4)
-        linear, square, cube = c[..., 1], c[..., 2], c[..., 3]
-        both = torch.addcmul(square, cube, f[:, None])
-        both = torch.addcmul(linear, both, f[:, None])
-        value, by_p = torch.addcmul(c[..., 0], both, f[:, None]).unbind(1)
-        slope = torch.addcmul(2 * square[:, 0], cube[:, 0], f, value=3)
-        slope = torch.addcmul(linear[:, 0], slope, f) * position
+        index = cell + row * (4 * self.cells)
+        c, by_p = (_coefficients(flat, self.cells, index) for flat in (self.values, self.by_p))
+        square = torch.addcmul(c[2], c[3], f)
+        value = torch.addcmul(c[0], torch.addcmul(c[1], square, f), f)
+        slope = torch.addcmul(square + c[2], c[3], f, value=2)
+        slope = torch.addcmul(c[1], slope, f) * position
+        moved = torch.addcmul(by_p[2], by_p[3], f)
+        moved = torch.addcmul(by_p[0], torch.addcmul(by_p[1], moved, f), f)
         if self.beyond:
             slope = slope.where(position < self.cells, 0.0)
         x2 = x.square()
         base = 1 + x2
         envelope = self.fall.over(base)
         slope = torch.addcmul(slope, value, x2 / base, value=-2 * self.fall.power)
-        return value * envelope, slope * envelope, by_p * envelope
+        return value * envelope, slope * envelope, moved * envelope
+
+
+def _coefficients(flat: Tensor, cells: int, index: Tensor) -> list[Tensor]:
+    """Coefficients 0 to 3 of the cubics of cells `index`, each (M,), from rows one after the other."""
+    last = flat.numel() - 3 * cells
+    return [flat[k * cells : k * cells + last].index_select(0, index) for k in range(4)]
 
 
 def sphere(polydispersity: Tensor, x_top: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
