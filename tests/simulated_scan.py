@@ -38,12 +38,12 @@ def beam(photons=3e5, defocus=80.0):
     return (wave * (photons / wave.abs().square().sum()).sqrt())[None]
 
 
-def sample(strength=0.8, seed=1):
-    """(PIXELS, PIXELS) complex: sharp and smooth phases of a root mean square, a tenth of it absorbed."""
+def sample(strength=0.8, seed=1, pixels=PIXELS):
+    """(pixels, pixels) complex: sharp and smooth phases of a root mean square, a tenth of it absorbed."""
     generator = torch.Generator().manual_seed(seed)
-    f = torch.fft.fftfreq(PIXELS)
+    f = torch.fft.fftfreq(pixels)
     squared = f[:, None].square() + f.square()
-    noise = torch.randn(2, PIXELS, PIXELS, generator=generator)
+    noise = torch.randn(2, pixels, pixels, generator=generator)
     rough, smooth = torch.fft.ifft2(torch.fft.fft2(noise) * torch.exp(-squared * 800.0)).real
     phase = torch.sign(rough) + smooth / smooth.std()
     phase = strength * phase / phase.std()

@@ -20,6 +20,7 @@ from tests.benchmarks import (
     holography,
     images,
     inference,
+    known_scans,
     live,
     near_field,
     ptychography,
@@ -52,6 +53,9 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
         "own absorption": lambda: absorption.own_absorption(20 if quick else 60),
         "ptychography": lambda: ptychography.against_others("ptychography", quick),
+        "known scans": lambda: known_scans.against_truth(
+            "ptychography", {128: 4, 256: 1} if quick else {128: 12, 256: 6}
+        ),
         "near-field": lambda: near_field.against_cdtools("ptychography", quick),
         "films": lambda: films.against_dream(1 if quick else 2),
         "gisaxs": lambda: gisaxs.against_bornagain(few),
