@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nfphasing_bluesky.physics.imaging.whole_scan import Exposures
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
     NearField,
@@ -14,7 +15,6 @@ from nfphasing_bluesky.physics.ptychography import (
     fourier_shift,
     split_positions,
 )
-from nfphasing_bluesky.physics.whole_scan import Exposures
 
 SIDE, PIXELS = 48, 96
 FAR, NEAR = FarField(), NearField(0.015)

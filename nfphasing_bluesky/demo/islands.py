@@ -60,18 +60,18 @@ def simulated_frames(frames: int = FRAMES) -> list[NDArray[np.uint32]]:
     """Counts (SIDE, SIDE) of the growing film, one frame each second; row 0 is on top."""
     import torch
 
-    from nfphasing_bluesky.physics.dwba_particles import Particles
-    from nfphasing_bluesky.physics.form_factors import whole_spheres
     from nfphasing_bluesky.physics.gisaxs import GrazingSample
-    from nfphasing_bluesky.physics.gisaxs_detector import (
+    from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+    from nfphasing_bluesky.physics.grazing.form_factors import whole_spheres
+    from nfphasing_bluesky.physics.grazing.gisaxs_detector import (
         Exposure,
         GrazingDetector,
         detector_pixels,
         expected_counts,
     )
-    from nfphasing_bluesky.physics.lateral_order import Paracrystal
+    from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
+    from nfphasing_bluesky.physics.particles.size_distribution import log_normal
     from nfphasing_bluesky.physics.reflectivity import Stack, from_refractive_index
-    from nfphasing_bluesky.physics.size_distribution import log_normal
 
     seconds = seconds_of(frames)
     high, apart = (torch.from_numpy(f(seconds)) for f in (height_angstrom, distance_angstrom))

@@ -59,7 +59,7 @@ def simulated_patterns(particles: Mapping[str, Particle]) -> list[NDArray[np.uin
     import torch
 
     from nfphasing_bluesky.physics import saxs2d
-    from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes
+    from nfphasing_bluesky.physics.particles.oriented import Gaussian, Orientation, gaussian_sizes
 
     qx, qy = plane_of(DetectorGeometry(**GEOMETRY), (SIDE, SIDE)).maps()  # type: ignore[arg-type]
     plane = saxs2d.plane(torch.from_numpy(qx), torch.from_numpy(qy), 420.0)

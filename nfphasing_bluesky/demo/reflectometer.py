@@ -87,8 +87,8 @@ def reflected(theta_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) share of the beam that film and background give at incidence angles (N,), degrees."""
     import torch
 
+    from nfphasing_bluesky.physics.layers.reflectometer import smeared
     from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
-    from nfphasing_bluesky.physics.reflectometer import smeared
 
     film, substrate = (FILM[f"{part}_e_per_cubic_angstrom"] for part in ("density_1", "substrate_density"))
     numbers = (

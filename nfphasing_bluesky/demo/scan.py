@@ -42,9 +42,9 @@ def simulated_scan(kind: str, side: int, folder: Path) -> SimulatedScan:
     """
     import torch
 
+    from nfphasing_bluesky.physics.imaging.patches import cut
+    from nfphasing_bluesky.physics.imaging.probes import random_probes
     from nfphasing_bluesky.physics.objects import random_objects
-    from nfphasing_bluesky.physics.patches import cut
-    from nfphasing_bluesky.physics.probes import random_probes
     from nfphasing_bluesky.physics.ptychography import FarField, expected_intensity
 
     generator = torch.Generator().manual_seed(11)

@@ -74,7 +74,7 @@ class BadPixels:
         pattern: frames are small-angle patterns, which may have a minimum as thin as one line: two side by
             side make a gap, and a beam stop may be there.
         surface: frames are of a surface, whose shadow never counts: gaps are left to those who know where its
-            horizon is (`physics.grazing_frames`).
+            horizon is (`physics.grazing.grazing_frames`).
     """
 
     def __init__(

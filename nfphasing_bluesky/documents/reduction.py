@@ -21,8 +21,8 @@ def reduced(frame: Frame, mask: NDArray[np.bool_] | None = None) -> Frame:
         FrameError, GeometryError: as of `cuts_of` and `integrate`.
     """
     if isinstance(frame.geometry, GrazingGeometry):
-        from nfphasing_bluesky.physics.grazing_frames import cuts_of  # torch: slow, as pyFAI below
-        from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
+        from nfphasing_bluesky.physics.grazing.grazing_frames import cuts_of  # torch: slow, as pyFAI below
+        from nfphasing_bluesky.physics.grazing.reflected_beam import incidence_doubt
 
         doubts = (frame.doubt, incidence_doubt(frame if mask is None else frame.masked(mask)))
         return replace(cuts_of(frame, mask), doubt="; ".join(filter(None, doubts)))

@@ -13,7 +13,7 @@ from nfphasing_bluesky.core.orientation import Orientation
 from nfphasing_bluesky.documents.ptychography import Optics, unusable
 
 if TYPE_CHECKING:
-    from nfphasing_bluesky.physics.scan_orientation import Candidate
+    from nfphasing_bluesky.physics.imaging.scan_orientation import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def find_probe(shots: Shots, optics: Optics, seed: int = 0) -> Found:
     """
     import torch  # the callback's process must not load it
 
-    from nfphasing_bluesky.physics.probe_retrieval import check_overlap, retrieve_probe
+    from nfphasing_bluesky.physics.imaging.probe_retrieval import check_overlap, retrieve_probe
 
     exposures = exposures_of(shots)
     check_overlap(exposures.position, (shots.counts.shape[1], shots.counts.shape[2]))
@@ -149,7 +149,7 @@ def check_agreement(
         return Agreement("", f"{len(shots.counts)} frames are too few to tell")
     import torch  # the callback's process must not load it
 
-    from nfphasing_bluesky.physics.scan_orientation import check_orientation, check_with_unknown_probe
+    from nfphasing_bluesky.physics.imaging.scan_orientation import check_orientation, check_with_unknown_probe
 
     modes = torch.from_numpy(probe.astype(np.complex64))
     try:
@@ -271,7 +271,7 @@ def exposures_of(shots: Shots):  # noqa: ANN201  a type of the physics, which is
     """Frames as the physics takes them."""
     import torch
 
-    from nfphasing_bluesky.physics.whole_scan import Exposures
+    from nfphasing_bluesky.physics.imaging.whole_scan import Exposures
 
     return Exposures(*(torch.from_numpy(part) for part in shots))
 

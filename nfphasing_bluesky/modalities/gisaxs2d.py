@@ -2,7 +2,7 @@
 
 Spheroids, truncated spheres, cylinders or cones on a substrate, or spheroids in a film (`island_prior`). A
 frame is summed over a grid of exit angles and q in the plane, in which counts stay counts
-(`physics.grazing_bins`).
+(`physics.grazing.grazing_bins`).
 """
 
 from collections.abc import Mapping, Sequence

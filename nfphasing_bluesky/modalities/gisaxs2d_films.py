@@ -23,7 +23,7 @@ from nfphasing_bluesky.modalities.grazing.gisaxs_films import MATERIALS, Films, 
 from nfphasing_bluesky.modalities.grazing.surface_scattering import SurfaceScattering
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import NetworkSettings
-from nfphasing_bluesky.physics.depth_profile import bounded_profile
+from nfphasing_bluesky.physics.layers.depth_profile import bounded_profile
 
 UNITS = {
     "delta": "",

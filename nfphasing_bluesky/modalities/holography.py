@@ -25,8 +25,8 @@ from nfphasing_bluesky.modalities.imaging.image_network import ImageNetworkSetti
 from nfphasing_bluesky.modalities.imaging.images import Images, pixel_axes
 from nfphasing_bluesky.modalities.imaging.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
+from nfphasing_bluesky.physics.imaging.patches import cut, within
 from nfphasing_bluesky.physics.objects import random_objects
-from nfphasing_bluesky.physics.patches import cut, within
 
 FRESNEL_NUMBER = (1e-3, 0.1)
 BETA_OVER_DELTA = (1e-3, 0.1)

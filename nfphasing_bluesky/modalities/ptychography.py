@@ -1,10 +1,10 @@
 """`ptychography`: a frame of a scan with a known probe, far or near field; u = phase and absorption.
 
 The transmission is exp(i phase - mu). The network sees what all frames of the scan say together of the patch,
-or, while the scan runs, the frame and its nearest neighbours (`physics.scan_estimate`), and how many photons
-stand behind it. A frame does not tell the phase as a whole: that of the mean transmission under the light is
-0, in every draw. The prior are the random objects of `physics.objects`, under random probes; its density has
-no closed form, so there are no importance weights.
+or, while the scan runs, the frame and its nearest neighbours (`physics.imaging.scan_estimate`), and how many
+photons stand behind it. A frame does not tell the phase as a whole: that of the mean transmission under the
+light is 0, in every draw. The prior are the random objects of `physics.objects`, under random probes; its
+density has no closed form, so there are no importance weights.
 """
 
 import math
@@ -25,8 +25,8 @@ from nfphasing_bluesky.modalities.imaging.patterns import PatternBatch
 from nfphasing_bluesky.modalities.imaging.scans import PatchDraws
 from nfphasing_bluesky.modalities.imaging.tiles import tile_corners
 from nfphasing_bluesky.physics import counting
-from nfphasing_bluesky.physics.patches import cut, within
-from nfphasing_bluesky.physics.scan_estimate import gauge
+from nfphasing_bluesky.physics.imaging.patches import cut, within
+from nfphasing_bluesky.physics.imaging.scan_estimate import gauge
 
 LOWER, UPPER = (-3.2, -0.5), (3.2, 3.5)
 LEAST_COUNTS = 0.1

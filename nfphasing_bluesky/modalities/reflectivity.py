@@ -50,7 +50,7 @@ from nfphasing_bluesky.modalities.layers.reflectivity_fit import (
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.modalities.network import CurvePosterior, DrawDistribution, NetworkSettings
 from nfphasing_bluesky.modalities.unit_box import UnitBox, unit_box
-from nfphasing_bluesky.physics.depth_profile import bounded_profile
+from nfphasing_bluesky.physics.layers.depth_profile import bounded_profile
 
 DEPTHS_ANGSTROM = (-60.0, 1240.0, 521)
 

@@ -30,8 +30,9 @@ from nfphasing_bluesky.modalities.linear import BackgroundPrior, ScaleBackground
 from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
 from nfphasing_bluesky.modalities.saxs1d import Saxs1D
 from nfphasing_bluesky.modalities.smeared_curves import has_resolution, resolution_of, unpacked
-from nfphasing_bluesky.physics import radial_density, saxs, tabulated_saxs, tabulated_slopes
-from nfphasing_bluesky.physics.core_shell_slopes import core_shell_slopes
+from nfphasing_bluesky.physics import saxs
+from nfphasing_bluesky.physics.particles import radial_density, tabulated_saxs, tabulated_slopes
+from nfphasing_bluesky.physics.particles.core_shell_slopes import core_shell_slopes
 
 LENGTHS = ("radius", "shell_thickness", "polar_radius", "equatorial_radius", "length", "rg")
 PD = (0.01, 0.35)

@@ -15,21 +15,22 @@ from torch import Tensor, nn
 
 from nfphasing_bluesky.core import Axis, DensityInfo, Parameter
 from nfphasing_bluesky.flows import Anchor, FlowSettings
-from nfphasing_bluesky.modalities import curves, low_q, size_curves, size_scan
+from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.curves import CurveBatch, CurveSimulation
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
-from nfphasing_bluesky.modalities.linear_shape import (
+from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
+from nfphasing_bluesky.modalities.saxs1d import Saxs1D
+from nfphasing_bluesky.modalities.shapes import low_q, size_curves, size_scan
+from nfphasing_bluesky.modalities.shapes.linear_shape import (
     LinearPosterior,
     LinearPrior,
     condition,
     condition_alike,
     linear_prior,
 )
-from nfphasing_bluesky.modalities.network import CurvePosterior, NetworkSettings
-from nfphasing_bluesky.modalities.saxs1d import Saxs1D
-from nfphasing_bluesky.modalities.shape_prior import COMPONENTS, GRID, ShapePrior
-from nfphasing_bluesky.physics import pair_distance
-from nfphasing_bluesky.physics.solutions import loose_aggregates
+from nfphasing_bluesky.modalities.shapes.shape_prior import COMPONENTS, GRID, ShapePrior
+from nfphasing_bluesky.physics.shapes import pair_distance
+from nfphasing_bluesky.physics.shapes.solutions import loose_aggregates
 
 D_MAX_ANGSTROM = (25.0, 400.0)
 AGGREGATE_SHARE = (1e-5, 0.05)

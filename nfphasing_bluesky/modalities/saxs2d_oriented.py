@@ -1,10 +1,10 @@
 """`saxs2d-oriented`: dilute cylinders, ellipsoids, parallelepipeds that point one way; u = projection.
 
 The prior is uniform in the box of the free coordinates (`oriented_shapes`); classes are equally probable.
-Sizes, angles and their spreads are those of `physics.uniaxial`: sasmodels' Gaussian sizes, theta, phi and
-their Gaussian jitter, which is cut off at some number of standard deviations, one more thing to be found;
-parallelepipeds spin about their side c (psi is not measured, and reported densities have a random one). I(q)
-= s (P(q) + beta) per pixel.
+Sizes, angles and their spreads are those of `physics.particles.uniaxial`: sasmodels' Gaussian sizes, theta,
+phi and their Gaussian jitter, which is cut off at some number of standard deviations, one more thing to be
+found; parallelepipeds spin about their side c (psi is not measured, and reported densities have a random
+one). I(q) = s (P(q) + beta) per pixel.
 """
 
 import math
@@ -47,7 +47,7 @@ from nfphasing_bluesky.modalities.oriented.oriented_shapes import (
     tilt,
 )
 from nfphasing_bluesky.modalities.slopes import differences
-from nfphasing_bluesky.physics.oriented import Orientation
+from nfphasing_bluesky.physics.particles.oriented import Orientation
 
 STARTS, STEPS = 3, 30
 EDGE = 5.0

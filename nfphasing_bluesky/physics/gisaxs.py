@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.physics.dwba_particles import Particles, particle_scattering
-from nfphasing_bluesky.physics.dwba_roughness import Roughness, roughness_scattering
-from nfphasing_bluesky.physics.grazing import GrazingPixels
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles, particle_scattering
+from nfphasing_bluesky.physics.grazing.dwba_roughness import Roughness, roughness_scattering
+from nfphasing_bluesky.physics.grazing.grazing import GrazingPixels
 from nfphasing_bluesky.physics.reflectivity import Stack, wave_fields
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.physics import schulz
-from nfphasing_bluesky.physics.core_shell import CoreShell
-from nfphasing_bluesky.physics.disc import DiscTable
-from nfphasing_bluesky.physics.orientation import orientation_average
+from nfphasing_bluesky.physics.particles import schulz
+from nfphasing_bluesky.physics.particles.core_shell import CoreShell
+from nfphasing_bluesky.physics.particles.disc import DiscTable
+from nfphasing_bluesky.physics.particles.orientation import orientation_average
 
 _MATCHED = 1e-12
 """Forward scattering below this fraction of a homogeneous particle's counts as matched out."""

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nfphasing_bluesky.core import GeometryError
-from nfphasing_bluesky.physics.orientation import half_gauss_legendre
-from nfphasing_bluesky.physics.oriented import Orientation, Spread, axis_harmonics, jitter_rotation
+from nfphasing_bluesky.physics.particles.orientation import half_gauss_legendre
+from nfphasing_bluesky.physics.particles.oriented import Orientation, Spread, axis_harmonics, jitter_rotation
 
 _AT_ONCE = 1 << 22
 """Largest number of values in a temporary."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nfphasing_bluesky.documents.ptychography import Optics
 from nfphasing_bluesky.documents.scan_start import Shots, exposures_of, propagation_of
-from nfphasing_bluesky.physics.whole_scan import Sweeps, WholeScan, sweep_scan
+from nfphasing_bluesky.physics.imaging.whole_scan import Sweeps, WholeScan, sweep_scan
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def refined_positions(
     """Positions (N, 2) at which frames that overlap agree best; their mean, which no frame tells, stays.
 
     The whole scan is reconstructed twice with the known probe and an even background, with the positions as
-    they are and with each frame free to move (`physics.whole_scan`).
+    they are and with each frame free to move (`physics.imaging.whole_scan`).
 
     Args:
         shots: all frames of the scan that have light.

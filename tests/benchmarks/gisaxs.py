@@ -18,9 +18,9 @@ from nfphasing_bluesky.modalities.grazing.gisaxs_films import (
     grazing_sample,
     sample_films,
 )
-from nfphasing_bluesky.physics.form_factors import Shape
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
-from nfphasing_bluesky.physics.gisaxs_detector import detector_pixels
+from nfphasing_bluesky.physics.grazing.form_factors import Shape
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import detector_pixels
 from tests.benchmarks.figures import Figure
 from tests.oracles.bornagain_samples import (
     Angles,

@@ -18,10 +18,10 @@ from nfphasing_bluesky.demo.patterns import (
 )
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities.imaging.patterns import expected, transmission
+from nfphasing_bluesky.physics.imaging.patches import cut
+from nfphasing_bluesky.physics.imaging.probes import random_probes
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
-from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import random_probes
 from nfphasing_bluesky.physics.propagate import fresnel_propagate
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.inference import seconds_a_call

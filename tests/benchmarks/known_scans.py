@@ -23,9 +23,9 @@ from nfphasing_bluesky.core import (
 )
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities.imaging.patterns import expected, transmission
+from nfphasing_bluesky.physics.imaging.patches import cut
+from nfphasing_bluesky.physics.imaging.probes import light_radius, random_probes
 from nfphasing_bluesky.physics.noise import poisson_counts
-from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import light_radius, random_probes
 from tests.benchmarks.figures import Figure
 from tests.scan_alignment import Object, aligned, correlations, nrmse
 from tests.simulated_scan import sample

@@ -22,11 +22,11 @@ from nfphasing_bluesky.modalities.grazing.frame_model import SHAPE as BINS
 from nfphasing_bluesky.modalities.grazing.frame_model import moved_patterns, patterns
 from nfphasing_bluesky.modalities.grazing.island_prior import CLASSES, NAMES, profile, sample_of
 from nfphasing_bluesky.modalities.unit_box import unit_box
-from nfphasing_bluesky.physics.dwba_particles import Particles
 from nfphasing_bluesky.physics.gisaxs import GrazingSample
-from nfphasing_bluesky.physics.gisaxs_detector import Exposure, detector_pixels, expected_counts
-from nfphasing_bluesky.physics.grazing_bins import binned
-from nfphasing_bluesky.physics.grazing_frames import detector_of, lit_pixels
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import Exposure, detector_pixels, expected_counts
+from nfphasing_bluesky.physics.grazing.grazing_bins import binned
+from nfphasing_bluesky.physics.grazing.grazing_frames import detector_of, lit_pixels
 
 SHAPE = (240, 300)
 GEOMETRY = GrazingGeometry(1.3e-10, 2.0, (0.3e-3, 0.3e-3), (200.0, 150.0), math.radians(0.4))

@@ -24,7 +24,12 @@ from nfphasing_bluesky.modalities.grazing.gisaxs_films import (
     sample_films,
 )
 from nfphasing_bluesky.physics.gisaxs import scattered
-from nfphasing_bluesky.physics.gisaxs_detector import Exposure, blurred, detector_pixels, expected_counts
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import (
+    Exposure,
+    blurred,
+    detector_pixels,
+    expected_counts,
+)
 
 
 def draws(n: int, seed: int = 0) -> Films:

@@ -10,7 +10,7 @@ from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeo
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.imaging.holograms import expected
 from nfphasing_bluesky.physics.holography import hologram, homogeneous_exit_wave, projected_density
-from nfphasing_bluesky.physics.patches import cut, within
+from nfphasing_bluesky.physics.imaging.patches import cut, within
 
 SIDE = 64
 GEOMETRY = HologramGeometry(fresnel_number=0.01, beta_over_delta=0.02, photons=1e4)

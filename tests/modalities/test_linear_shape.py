@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from nfphasing_bluesky.modalities.linear_shape import condition, condition_alike, linear_prior
+from nfphasing_bluesky.modalities.shapes.linear_shape import condition, condition_alike, linear_prior
 
 Q, C, K = 12, 3, 2
 

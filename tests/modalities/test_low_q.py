@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nfphasing_bluesky.modalities import low_q, modality, size_scan
+from nfphasing_bluesky.modalities import modality
 from nfphasing_bluesky.modalities.curves import CurveBatch
+from nfphasing_bluesky.modalities.shapes import low_q, size_scan
 from nfphasing_bluesky.models import load
 from nfphasing_bluesky.training.rounds import simulate_usable
 

@@ -9,7 +9,7 @@ from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.oriented import oriented_patterns, polar
 from nfphasing_bluesky.physics import saxs2d
 from nfphasing_bluesky.physics.noise import local_counts
-from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes
+from nfphasing_bluesky.physics.particles.oriented import Gaussian, Orientation, gaussian_sizes
 
 Q = 0.1
 RADIUS, LENGTH, PHI, SPREAD, TILT_SPREAD, CUT, PD = 40.0, 260.0, 25.0, 9.0, 7.0, 3.0, 0.1

@@ -19,11 +19,11 @@ from nfphasing_bluesky.inference.collated import collate, in_parts
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.imaging import survey
 from nfphasing_bluesky.modalities.imaging.patterns import estimate, expected, transmission
+from nfphasing_bluesky.physics.imaging.patches import cut
+from nfphasing_bluesky.physics.imaging.probes import random_probes
+from nfphasing_bluesky.physics.imaging.scan_estimate import gauge
 from nfphasing_bluesky.physics.objects import random_objects
-from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import random_probes
 from nfphasing_bluesky.physics.ptychography import wave_intensity
-from nfphasing_bluesky.physics.scan_estimate import gauge
 from tests import simulated_scan
 
 SIDE = 64

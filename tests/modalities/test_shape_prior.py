@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import ModelError
-from nfphasing_bluesky.modalities.shape_prior import COMPONENTS, GRID, ShapePrior, fit_mixture
+from nfphasing_bluesky.modalities.shapes.shape_prior import COMPONENTS, GRID, ShapePrior, fit_mixture
 
 X = torch.linspace(0, 1, GRID, dtype=torch.float64)
 

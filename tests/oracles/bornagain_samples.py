@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from nfphasing_bluesky.physics.dwba_particles import Particles
-from nfphasing_bluesky.physics.dwba_roughness import Roughness
-from nfphasing_bluesky.physics.form_factors import Bodies, Shape, whole_spheres
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
-from nfphasing_bluesky.physics.grazing import GrazingPixels, angular_pixels
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+from nfphasing_bluesky.physics.grazing.dwba_roughness import Roughness
+from nfphasing_bluesky.physics.grazing.form_factors import Bodies, Shape, whole_spheres
+from nfphasing_bluesky.physics.grazing.grazing import GrazingPixels, angular_pixels
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.particles.size_distribution import log_normal
 from nfphasing_bluesky.physics.reflectivity import Stack, from_refractive_index
-from nfphasing_bluesky.physics.size_distribution import log_normal
 
 WAVELENGTH_NM, INCIDENCE_DEG = 0.14, 0.4
 COLOUR = (0.5, 0.5, 0.5)

@@ -12,8 +12,8 @@ from nfphasing_bluesky.modalities.grazing.gisaxs_films import (
     grazing_sample,
     sample_films,
 )
-from nfphasing_bluesky.physics.dwba_roughness import roughness_within
-from nfphasing_bluesky.physics.form_factors import Shape
+from nfphasing_bluesky.physics.grazing.dwba_roughness import roughness_within
+from nfphasing_bluesky.physics.grazing.form_factors import Shape
 from nfphasing_bluesky.physics.reflectivity import refractive_index
 from tests.oracles.bornagain_samples import (
     ORDERS,

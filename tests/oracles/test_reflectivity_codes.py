@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
-from nfphasing_bluesky.physics.depth_profile import density_profile
+from nfphasing_bluesky.physics.layers.depth_profile import density_profile
+from nfphasing_bluesky.physics.layers.reflectometer import smeared
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
-from nfphasing_bluesky.physics.reflectometer import smeared
 
 LAYERS = (0, 1, 2, 5, 12)
 Q = np.geomspace(0.005, 0.8, 400)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.physics import radial_density, saxs
+from nfphasing_bluesky.physics import saxs
+from nfphasing_bluesky.physics.particles import radial_density
 
 TOLERANCE = 1e-3
 SLDS = {"sld": 2.0, "sld_solvent": 1.0}

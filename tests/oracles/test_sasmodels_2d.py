@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.physics import saxs2d
-from nfphasing_bluesky.physics.oriented import (
+from nfphasing_bluesky.physics.particles.oriented import (
     CUT,
     Gaussian,
     Orientation,

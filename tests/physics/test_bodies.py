@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.physics import bodies, pair_distance, solids
+from nfphasing_bluesky.physics.shapes import bodies, pair_distance, solids
 
 
 def ball(n: int, hollow: float = 0.0, axes: tuple[float, float, float] = (1, 1, 1), cylinder: bool = False):

@@ -3,7 +3,7 @@
 import torch
 
 from nfphasing_bluesky.modalities.saxs1d_particles import CLASSES, SIMULATED
-from nfphasing_bluesky.physics.core_shell_slopes import core_shell_slopes
+from nfphasing_bluesky.physics.particles.core_shell_slopes import core_shell_slopes
 
 K = [c.name for c in CLASSES].index("core_shell_sphere")
 LOWER, UPPER = (torch.tensor(bounds, dtype=torch.float64) for bounds in (CLASSES[K].lower, CLASSES[K].upper))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nfphasing_bluesky.physics.depth_profile import (
+from nfphasing_bluesky.physics.layers.depth_profile import (
     absorption_profile,
     bounded_profile,
     density_profile,

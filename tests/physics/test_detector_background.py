@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.physics.detector_background import misfit, over_background
-from nfphasing_bluesky.physics.overlap import Group, GroupFrames, sweeps
+from nfphasing_bluesky.physics.imaging.detector_background import misfit, over_background
+from nfphasing_bluesky.physics.imaging.overlap import Group, GroupFrames, sweeps
 from nfphasing_bluesky.physics.ptychography import split_positions
 from tests.simulated_scan import FAR, NEAR, SIDE, places, simulate
 

@@ -5,11 +5,17 @@ import math
 import pytest
 import torch
 
-from nfphasing_bluesky.physics.dwba_amplitudes import illumination, needed, piled_discs
-from nfphasing_bluesky.physics.dwba_grid import Population, grid_intensity, grid_square
-from nfphasing_bluesky.physics.dwba_rays import Spheroids, Waves, ray_amplitudes, ray_intensity, waves_in
-from nfphasing_bluesky.physics.form_factors import Bodies, Shape
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.dwba_amplitudes import illumination, needed, piled_discs
+from nfphasing_bluesky.physics.grazing.dwba_grid import Population, grid_intensity, grid_square
+from nfphasing_bluesky.physics.grazing.dwba_rays import (
+    Spheroids,
+    Waves,
+    ray_amplitudes,
+    ray_intensity,
+    waves_in,
+)
+from nfphasing_bluesky.physics.grazing.form_factors import Bodies, Shape
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
 from nfphasing_bluesky.physics.reflectivity import Stack, wave_fields
 
 N = 3

@@ -8,14 +8,20 @@ import torch
 from scipy.special import j1
 
 from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
-from nfphasing_bluesky.physics.dwba_particles import Particles
-from nfphasing_bluesky.physics.dwba_rays import Spheroids, Waves, ray_amplitudes, ray_intensity, waves_in
-from nfphasing_bluesky.physics.form_factors import whole_spheres
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
-from nfphasing_bluesky.physics.grazing import angular_pixels
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+from nfphasing_bluesky.physics.grazing.dwba_rays import (
+    Spheroids,
+    Waves,
+    ray_amplitudes,
+    ray_intensity,
+    waves_in,
+)
+from nfphasing_bluesky.physics.grazing.form_factors import whole_spheres
+from nfphasing_bluesky.physics.grazing.grazing import angular_pixels
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.particles.size_distribution import log_normal
 from nfphasing_bluesky.physics.reflectivity import Stack, wave_fields
-from nfphasing_bluesky.physics.size_distribution import log_normal
 
 N = 3
 

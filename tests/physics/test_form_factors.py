@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import jv
 
-from nfphasing_bluesky.physics.form_factors import Bodies, Shape, form_factor, volume, whole_spheres
+from nfphasing_bluesky.physics.grazing.form_factors import Bodies, Shape, form_factor, volume, whole_spheres
 
 Q = torch.tensor([1e-4, 0.01, 0.05, 0.1, 0.2], dtype=torch.float64)
 Q_Z = torch.tensor([0.2 + 0.003j, 0.1, 0.03 + 0.01j, -0.15, 0.02], dtype=torch.complex128)

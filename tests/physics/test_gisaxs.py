@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
-from nfphasing_bluesky.physics.dwba_particles import Particles
-from nfphasing_bluesky.physics.dwba_roughness import (
+from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+from nfphasing_bluesky.physics.grazing.dwba_roughness import (
     Roughness,
     interface_amplitudes,
     roughness_within,
     spectral_density,
 )
-from nfphasing_bluesky.physics.form_factors import Bodies, Shape, form_factor, whole_spheres
-from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
-from nfphasing_bluesky.physics.grazing import GrazingPixels, angular_pixels
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.form_factors import Bodies, Shape, form_factor, whole_spheres
+from nfphasing_bluesky.physics.grazing.grazing import GrazingPixels, angular_pixels
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.particles.size_distribution import log_normal
 from nfphasing_bluesky.physics.reflectivity import Stack, wave_fields
-from nfphasing_bluesky.physics.size_distribution import log_normal
 
 N = 3
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import FrameError, GeometryError
-from nfphasing_bluesky.physics.gisaxs_cuts import (
+from nfphasing_bluesky.physics.grazing.gisaxs_cuts import (
     check_horizon,
     first_lit_row,
     in_plane_cut,
     out_of_plane_cut,
 )
-from nfphasing_bluesky.physics.gisaxs_detector import Exposure, detector_pixels, expected_counts
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import Exposure, detector_pixels, expected_counts
 from tests.physics.test_gisaxs_detector import DETECTOR, INCIDENCE, PIXEL_M, each, sample
 
 FINE = replace(DETECTOR, pixel_size_m=(PIXEL_M / 2, PIXEL_M), normal_px=(44.6, 20.7), shape=(200, 50))

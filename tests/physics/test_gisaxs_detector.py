@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.physics.gisaxs import scattered
-from nfphasing_bluesky.physics.gisaxs_detector import (
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import (
     Exposure,
     GrazingDetector,
     blurred,
@@ -19,7 +19,7 @@ from nfphasing_bluesky.physics.gisaxs_detector import (
     rectangle,
     specular_stop,
 )
-from nfphasing_bluesky.physics.grazing import GrazingPixels
+from nfphasing_bluesky.physics.grazing.grazing import GrazingPixels
 from tests.physics.test_gisaxs import GrazingSample, each, film, shape_of_interfaces, spheres
 
 INCIDENCE = math.radians(0.5)

@@ -11,11 +11,11 @@ from nfphasing_bluesky.core import CurveGeometry, Frame, FrameError, GeometryErr
 from nfphasing_bluesky.modalities.grazing.cut_curves import collate
 from nfphasing_bluesky.modalities.grazing.cut_model import FINE, cuts
 from nfphasing_bluesky.modalities.grazing.particle_prior import SUPPORTED, sample_of
-from nfphasing_bluesky.physics.dwba_particles import Particles
-from nfphasing_bluesky.physics.form_factors import whole_spheres
 from nfphasing_bluesky.physics.gisaxs import GrazingSample
-from nfphasing_bluesky.physics.gisaxs_detector import Exposure, detector_pixels, expected_counts
-from nfphasing_bluesky.physics.grazing_frames import cuts_of, detector_of
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+from nfphasing_bluesky.physics.grazing.form_factors import whole_spheres
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import Exposure, detector_pixels, expected_counts
+from nfphasing_bluesky.physics.grazing.grazing_frames import cuts_of, detector_of
 
 SHAPE = (240, 300)
 GEOMETRY = GrazingGeometry(1.3e-10, 2.0, (0.3e-3, 0.3e-3), (200.0, 150.0), math.radians(0.4))

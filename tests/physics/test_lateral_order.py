@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.physics.lateral_order import Paracrystal, structure_factor
-from nfphasing_bluesky.physics.size_distribution import log_normal
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal, structure_factor
+from nfphasing_bluesky.physics.particles.size_distribution import log_normal
 
 Q = torch.linspace(0.001, 0.2, 60, dtype=torch.float64)[None, None]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import FrameError
+from nfphasing_bluesky.physics.imaging.overlap import Group, GroupFrames, pull, sweeps
+from nfphasing_bluesky.physics.imaging.patches import cut, within
+from nfphasing_bluesky.physics.imaging.probes import light_radius, random_probes
 from nfphasing_bluesky.physics.objects import random_objects
-from nfphasing_bluesky.physics.overlap import Group, GroupFrames, pull, sweeps
-from nfphasing_bluesky.physics.patches import cut, within
-from nfphasing_bluesky.physics.probes import light_radius, random_probes
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
     NearField,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nfphasing_bluesky.physics import pair_distance
+from nfphasing_bluesky.physics.shapes import pair_distance
 
 
 def sphere_p(x: torch.Tensor) -> torch.Tensor:

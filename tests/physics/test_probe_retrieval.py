@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import FrameError, GeometryError
-from nfphasing_bluesky.physics.probe_retrieval import (
+from nfphasing_bluesky.physics.imaging.probe_retrieval import (
     check_overlap,
     orthogonal,
     retrieve_probe,

@@ -9,8 +9,8 @@ import pytest
 from nfphasing_bluesky.core import Frame, GrazingGeometry, Origin
 from nfphasing_bluesky.documents.reduction import reduced
 from nfphasing_bluesky.modalities import modality
-from nfphasing_bluesky.physics.grazing_frames import pixel_maps
-from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
+from nfphasing_bluesky.physics.grazing.grazing_frames import pixel_maps
+from nfphasing_bluesky.physics.grazing.reflected_beam import incidence_doubt
 
 TRUE_DEGREE, YONEDA_DEGREE = 0.46, 0.18
 SHAPE = (300, 200)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from nfphasing_bluesky.physics.layers.reflectivity_slopes import reflectivity_slopes
+from nfphasing_bluesky.physics.layers.reflectometer import BeamShape, illuminated_share
 from nfphasing_bluesky.physics.phasors import complex_exp
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity, wave_vectors
-from nfphasing_bluesky.physics.reflectivity_slopes import reflectivity_slopes
-from nfphasing_bluesky.physics.reflectometer import BeamShape, illuminated_share
 
 PARTS = ("density", "absorption", "thickness", "roughness")
 

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
-from nfphasing_bluesky.physics.reflectometer import (
+from nfphasing_bluesky.physics.layers.reflectometer import (
     BeamShape,
     Reflectometer,
     attenuated,
@@ -17,6 +16,7 @@ from nfphasing_bluesky.physics.reflectometer import (
     q_of_angle,
     smeared,
 )
+from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 
 Q = torch.linspace(0.01, 0.5, 120, dtype=torch.float64)[None]
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.physics import radial_density, saxs
+from nfphasing_bluesky.physics import saxs
+from nfphasing_bluesky.physics.particles import radial_density
 
 RANGES = {
     "sphere": ((60.0, 15.0), (0.1, 0.4)),

@@ -8,8 +8,9 @@ import torch
 from scipy.special import j1
 
 from nfphasing_bluesky.core import GeometryError
-from nfphasing_bluesky.physics import projected_density, saxs, saxs2d
-from nfphasing_bluesky.physics.oriented import (
+from nfphasing_bluesky.physics import saxs, saxs2d
+from nfphasing_bluesky.physics.particles import projected_density
+from nfphasing_bluesky.physics.particles.oriented import (
     Gaussian,
     Orientation,
     Spread,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from nfphasing_bluesky.physics.imaging.overlap import Group
+from nfphasing_bluesky.physics.imaging.scan_estimate import Effort, PatchEstimate, estimate_scans, gauge
 from nfphasing_bluesky.physics.noise import poisson_counts
-from nfphasing_bluesky.physics.overlap import Group
-from nfphasing_bluesky.physics.scan_estimate import Effort, PatchEstimate, estimate_scans, gauge
 from tests.physics.test_overlap import FAR, NEAR, error, scan
 
 EFFORT = Effort(sweeps=6, rounds=3, steps=8)
@@ -50,7 +50,7 @@ def test_the_mean_transmission_is_real():
 def test_groups_do_not_depend_on_who_is_estimated_with_them(monkeypatch):
     group, _ = scan(NEAR)
     together = estimate_patches(group, lambda _: NEAR, EFFORT)
-    monkeypatch.setattr("nfphasing_bluesky.physics.scan_estimate.VALUES_AT_ONCE", 1)
+    monkeypatch.setattr("nfphasing_bluesky.physics.imaging.scan_estimate.VALUES_AT_ONCE", 1)
     asked = []
     alone = estimate_patches(group, lambda rows: asked.append(rows.tolist()) or NEAR, EFFORT)
     assert asked == [[0], [1], [2], [3]]

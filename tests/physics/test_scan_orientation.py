@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core.orientation import ORIENTATIONS, Orientation
-from nfphasing_bluesky.physics.ptychography import FarField
-from nfphasing_bluesky.physics.scan_orientation import (
+from nfphasing_bluesky.physics.imaging.scan_orientation import (
     PRESENT,
     Candidate,
     beam_offset,
@@ -14,6 +13,7 @@ from nfphasing_bluesky.physics.scan_orientation import (
     check_with_unknown_probe,
     turn_exposures,
 )
+from nfphasing_bluesky.physics.ptychography import FarField
 from tests.simulated_scan import FAR, NEAR, simulate
 
 WRONG = [

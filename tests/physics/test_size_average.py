@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import quad
 from scipy.special import j1
 
-from nfphasing_bluesky.physics import size_average
+from nfphasing_bluesky.physics.particles import size_average
 
 PARTICLES = {
     "sphere": (6, lambda x: 3 * (np.sin(x) - x * np.cos(x)) / x**3),

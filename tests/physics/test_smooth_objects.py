@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.physics.objects import random_objects
-from nfphasing_bluesky.physics.overlap import Group, GroupFrames
-from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import random_probes
-from nfphasing_bluesky.physics.ptychography import FarField, NearField, wave_intensity
-from nfphasing_bluesky.physics.smooth_objects import (
+from nfphasing_bluesky.physics.imaging.overlap import Group, GroupFrames
+from nfphasing_bluesky.physics.imaging.patches import cut
+from nfphasing_bluesky.physics.imaging.probes import random_probes
+from nfphasing_bluesky.physics.imaging.smooth_objects import (
     SOFTENED,
     SmoothPrior,
     conjugate_gradients,
@@ -16,6 +14,8 @@ from nfphasing_bluesky.physics.smooth_objects import (
     linearised,
     refine,
 )
+from nfphasing_bluesky.physics.objects import random_objects
+from nfphasing_bluesky.physics.ptychography import FarField, NearField, wave_intensity
 
 FAR = FarField(centred=False)
 SIDE, REACH, B, J = 8, 3, 2, 3

@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from nfphasing_bluesky.physics.holography import exit_wave, hologram, homogeneous_exit_wave
-from nfphasing_bluesky.physics.smooth_objects import KNEE_PER_PX, POWER, WHITE
-from nfphasing_bluesky.physics.smooth_phase import smooth_maps, smooth_phase, smooth_phase_and_absorption
+from nfphasing_bluesky.physics.imaging.smooth_objects import KNEE_PER_PX, POWER, WHITE
+from nfphasing_bluesky.physics.imaging.smooth_phase import (
+    smooth_maps,
+    smooth_phase,
+    smooth_phase_and_absorption,
+)
 
 H, W = 8, 10
 NUMBER = torch.tensor([0.03, 0.1], dtype=torch.float64)

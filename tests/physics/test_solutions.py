@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nfphasing_bluesky.physics import solutions
-from nfphasing_bluesky.physics.pair_distance import coefficients_from_p, p_from_coefficients, rg
-from nfphasing_bluesky.physics.solutions import loose_aggregates, with_fluctuations
+from nfphasing_bluesky.physics.shapes import solutions
+from nfphasing_bluesky.physics.shapes.pair_distance import coefficients_from_p, p_from_coefficients, rg
+from nfphasing_bluesky.physics.shapes.solutions import loose_aggregates, with_fluctuations
 
 X = torch.linspace(0, 1, 401, dtype=torch.float64)
 

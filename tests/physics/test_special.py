@@ -6,7 +6,7 @@ import torch
 from scipy.special import wofz
 
 from nfphasing_bluesky.physics import chebyshev
-from nfphasing_bluesky.physics.faddeeva import faddeeva
+from nfphasing_bluesky.physics.grazing.faddeeva import faddeeva
 
 
 def points(seed: int, n: int) -> np.ndarray:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nfphasing_bluesky.modalities.saxs1d_particles import CLASSES, FORWARD, SIMULATED
-from nfphasing_bluesky.physics import saxs, schulz, size_tables, tabulated_saxs
+from nfphasing_bluesky.physics import saxs
+from nfphasing_bluesky.physics.particles import schulz, size_tables, tabulated_saxs
 
 TABULATED = ["sphere", "ellipsoid", "cylinder"]
 N = 48

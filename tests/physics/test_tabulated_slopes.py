@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.modalities.saxs1d_particles import CLASSES, FORWARD, SIMULATED, SLOPES
-from nfphasing_bluesky.physics import orientation_rules, tabulated_slopes
+from nfphasing_bluesky.physics.particles import orientation_rules, tabulated_slopes
 
 TABULATED = ["sphere", "ellipsoid", "cylinder"]
 N, Q = 48, 60

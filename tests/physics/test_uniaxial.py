@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.physics import saxs2d, uniaxial
-from nfphasing_bluesky.physics.oriented import Gaussian, Orientation, gaussian_sizes
+from nfphasing_bluesky.physics import saxs2d
+from nfphasing_bluesky.physics.particles import uniaxial
+from nfphasing_bluesky.physics.particles.oriented import Gaussian, Orientation, gaussian_sizes
 
 Q_TOP = 0.14
 MODULUS = torch.linspace(0.003, 1, 40, dtype=torch.float64)

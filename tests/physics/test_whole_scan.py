@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core import FrameError, GeometryError, SettingsError
-from nfphasing_bluesky.physics.whole_scan import Sweeps, sweep_scan
+from nfphasing_bluesky.physics.imaging.whole_scan import Sweeps, sweep_scan
 from tests.simulated_scan import FAR, NEAR, SIDE, simulate
 
 

@@ -12,21 +12,21 @@ import torch
 from fabio.tifimage import TifImage
 
 from nfphasing_bluesky.core import GeometryError
-from nfphasing_bluesky.physics.dwba_particles import Particles
-from nfphasing_bluesky.physics.form_factors import whole_spheres
 from nfphasing_bluesky.physics.gisaxs import GrazingSample, scattered
-from nfphasing_bluesky.physics.gisaxs_cuts import check_horizon, in_plane_cut, out_of_plane_cut
-from nfphasing_bluesky.physics.gisaxs_detector import (
+from nfphasing_bluesky.physics.grazing.dwba_particles import Particles
+from nfphasing_bluesky.physics.grazing.form_factors import whole_spheres
+from nfphasing_bluesky.physics.grazing.gisaxs_cuts import check_horizon, in_plane_cut, out_of_plane_cut
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import (
     Exposure,
     GrazingDetector,
     detector_pixels,
     expected_counts,
     rectangle,
 )
-from nfphasing_bluesky.physics.grazing import angular_pixels
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.grazing import angular_pixels
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.particles.size_distribution import log_normal
 from nfphasing_bluesky.physics.reflectivity import Stack, from_refractive_index
-from nfphasing_bluesky.physics.size_distribution import log_normal
 
 
 def double(values) -> torch.Tensor:

@@ -13,7 +13,7 @@ from nfphasing_bluesky.core import Frame, GrazingGeometry, Origin, Posterior, Re
 from nfphasing_bluesky.inference import Reconstructor
 from nfphasing_bluesky.modalities import Draws, modality
 from nfphasing_bluesky.modalities.unit_box import unit_box
-from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
+from nfphasing_bluesky.physics.grazing.reflected_beam import incidence_doubt
 from nfphasing_bluesky.storage.readers import read_frames
 
 DRAWS = 200

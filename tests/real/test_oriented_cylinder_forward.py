@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nfphasing_bluesky.physics import counting, saxs2d
-from nfphasing_bluesky.physics.oriented import (
+from nfphasing_bluesky.physics.particles.oriented import (
     Gaussian,
     Orientation,
     Spread,

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core.constants import ELECTRON_RADIUS_ANGSTROM
-from nfphasing_bluesky.physics.depth_profile import density_profile
-from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
-from nfphasing_bluesky.physics.reflectometer import (
+from nfphasing_bluesky.physics.layers.depth_profile import density_profile
+from nfphasing_bluesky.physics.layers.reflectometer import (
     Reflectometer,
     footprint_q,
     measured_reflectivity,
     q_of_angle,
 )
+from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
 
 CU_K_ALPHA1_ANGSTROM, CU_K_ALPHA1_KEV = 1.540593, 8.0478231
 LAYERS = ("Al2O3", "Ir20Mn80", "CoFe", "Ru", "SiO2")

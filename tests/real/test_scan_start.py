@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from nfphasing_bluesky.core.orientation import ORIENTATIONS
-from nfphasing_bluesky.physics.probe_retrieval import RetrievalSettings, retrieve_probe
+from nfphasing_bluesky.physics.imaging.probe_retrieval import RetrievalSettings, retrieve_probe
+from nfphasing_bluesky.physics.imaging.whole_scan import Exposures, Sweeps, sweep_scan
 from nfphasing_bluesky.physics.ptychography import FarField, NearField, fourier_shift
-from nfphasing_bluesky.physics.whole_scan import Exposures, Sweeps, sweep_scan
 from nfphasing_bluesky.storage.readers import read_frames
 from tests.scan_alignment import aligned, correlations
 from tests.simulated_scan import best_match, likeness

@@ -17,9 +17,9 @@ from nfphasing_bluesky.modalities import Draws, modality, ptychography
 from nfphasing_bluesky.modalities.imaging.patterns import estimate
 from nfphasing_bluesky.modalities.imaging.scans import PatchDraws
 from nfphasing_bluesky.models import load, read_card
+from nfphasing_bluesky.physics.imaging.patches import cut
+from nfphasing_bluesky.physics.imaging.probes import random_probes
 from nfphasing_bluesky.physics.objects import random_objects
-from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import random_probes
 from nfphasing_bluesky.physics.ptychography import FarField, expected_intensity
 from nfphasing_bluesky.training import (
     AdaptSettings,

@@ -10,7 +10,7 @@ from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.grazing import frame_bins
 from nfphasing_bluesky.modalities.grazing.bin_grid import Shape
 from nfphasing_bluesky.modalities.grazing.frame_bins import FramesBatch, FrameSimulation
-from nfphasing_bluesky.physics.reflected_beam import incidence_doubt
+from nfphasing_bluesky.physics.grazing.reflected_beam import incidence_doubt
 
 
 class BinnedFrames:

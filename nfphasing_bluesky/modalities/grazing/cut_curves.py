@@ -17,7 +17,7 @@ from torch import Tensor
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, GrazingCutsGeometry, Prediction
 from nfphasing_bluesky.modalities.batches import Measured
 from nfphasing_bluesky.modalities.curves import log_uniform
-from nfphasing_bluesky.physics.grazing_bins import crowded_places
+from nfphasing_bluesky.physics.grazing.grazing_bins import crowded_places
 from nfphasing_bluesky.physics.noise import random_missing_ranges, uneven_sigma
 
 IN_PLANE, OUT_OF_PLANE = 48, 72

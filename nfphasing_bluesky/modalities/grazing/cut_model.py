@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfphasing_bluesky.modalities.grazing.cut_curves import IN_PLANE, OUT_OF_PLANE
 from nfphasing_bluesky.modalities.grazing.particle_prior import OFFSET, QUANTITIES, ParticleSample, sample_of
-from nfphasing_bluesky.physics.dwba_rays import (
+from nfphasing_bluesky.physics.grazing.dwba_rays import (
     Spheroids,
     Waves,
     lit,
@@ -22,7 +22,7 @@ from nfphasing_bluesky.physics.dwba_rays import (
     ray_intensity,
     waves_in,
 )
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
 from nfphasing_bluesky.physics.reflectivity import wave_fields
 
 LOWEST_RAD = 1e-6

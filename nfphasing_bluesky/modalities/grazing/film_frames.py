@@ -9,7 +9,7 @@ from torch import Tensor
 from nfphasing_bluesky.modalities.grazing.bin_grid import LOWEST_RAD, BinGrid, Bins, Shape
 from nfphasing_bluesky.modalities.grazing.frame_bins import FrameSimulation
 from nfphasing_bluesky.modalities.grazing.gisaxs_films import films_at, grazing_sample
-from nfphasing_bluesky.physics.dwba_roughness import roughness_on_grid
+from nfphasing_bluesky.physics.grazing.dwba_roughness import roughness_on_grid
 from nfphasing_bluesky.physics.reflectivity import wave_fields
 
 SHAPE = Shape(96, 16)

@@ -1,9 +1,9 @@
 """Frames in grazing incidence as tensors: from files, and simulated as a detector counts them.
 
 All frames of a modality have the same number of bins over exit angles and q in the plane
-(`physics.grazing_bins`). Counts of a bin are Poisson; they are compared as Gaussian with a variance that a
-bin and its neighbours tell, because then scale and background, in which the model is linear, are integrated
-out exactly.
+(`physics.grazing.grazing_bins`). Counts of a bin are Poisson; they are compared as Gaussian with a variance
+that a bin and its neighbours tell, because then scale and background, in which the model is linear, are
+integrated out exactly.
 
 Dimension letters: B frames, H rows of bins, W columns, Q = H W.
 """
@@ -25,8 +25,8 @@ from nfphasing_bluesky.modalities.grazing.bin_grid import Bins, Shape
 from nfphasing_bluesky.modalities.grazing.cut_curves import uniform
 from nfphasing_bluesky.modalities.grazing.frame_model import SHAPE
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
-from nfphasing_bluesky.physics.grazing_bins import CROWDED, GrazingBins, binned, crowded_places
-from nfphasing_bluesky.physics.grazing_frames import lit_pixels
+from nfphasing_bluesky.physics.grazing.grazing_bins import CROWDED, GrazingBins, binned, crowded_places
+from nfphasing_bluesky.physics.grazing.grazing_frames import lit_pixels
 from nfphasing_bluesky.physics.noise import local_counts, poisson_counts, uneven_sigma
 
 MIN_SHARE = 0.2

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from nfphasing_bluesky.modalities.grazing.bin_grid import LOWEST_RAD, BinGrid, Bins, Shape
 from nfphasing_bluesky.modalities.grazing.island_prior import QUANTITIES, IslandSample, sample_of
-from nfphasing_bluesky.physics.dwba_amplitudes import illumination, needed, piled_discs
-from nfphasing_bluesky.physics.dwba_grid import grid_intensity, grid_square
-from nfphasing_bluesky.physics.dwba_rays import waves_in
+from nfphasing_bluesky.physics.grazing.dwba_amplitudes import illumination, needed, piled_discs
+from nfphasing_bluesky.physics.grazing.dwba_grid import grid_intensity, grid_square
+from nfphasing_bluesky.physics.grazing.dwba_rays import waves_in
 from nfphasing_bluesky.physics.reflectivity import wave_fields
 
 SHAPE = Shape(32, 24)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Generator, Tensor
 
-from nfphasing_bluesky.physics.dwba_roughness import Roughness
 from nfphasing_bluesky.physics.gisaxs import GrazingSample
-from nfphasing_bluesky.physics.gisaxs_detector import GrazingDetector
+from nfphasing_bluesky.physics.grazing.dwba_roughness import Roughness
+from nfphasing_bluesky.physics.grazing.gisaxs_detector import GrazingDetector
 from nfphasing_bluesky.physics.reflectivity import Stack, from_refractive_index
 
 WAVELENGTH_ANGSTROM = 1.4073

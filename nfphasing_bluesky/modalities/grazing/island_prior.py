@@ -30,9 +30,9 @@ from nfphasing_bluesky.modalities.grazing.particle_prior import (
     unit_class,
     values_at,
 )
-from nfphasing_bluesky.physics.dwba_grid import Population
-from nfphasing_bluesky.physics.form_factors import Bodies, Shape
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.dwba_grid import Population
+from nfphasing_bluesky.physics.grazing.form_factors import Bodies, Shape
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
 from nfphasing_bluesky.physics.reflectivity import Stack
 
 SIDE = Quantity("side_degree", 35.0, 80.0)

@@ -19,9 +19,9 @@ from torch import Tensor
 from nfphasing_bluesky.core import Parameter
 from nfphasing_bluesky.modalities.draws import ClassSpec
 from nfphasing_bluesky.modalities.layers.layer_prior import possible_roughness
-from nfphasing_bluesky.physics.depth_profile import bounded_profile
-from nfphasing_bluesky.physics.dwba_rays import Spheroids
-from nfphasing_bluesky.physics.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.grazing.dwba_rays import Spheroids
+from nfphasing_bluesky.physics.grazing.lateral_order import Paracrystal
+from nfphasing_bluesky.physics.layers.depth_profile import bounded_profile
 from nfphasing_bluesky.physics.reflectivity import Stack
 
 REACH = 2.0

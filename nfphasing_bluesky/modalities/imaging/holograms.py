@@ -21,7 +21,7 @@ from nfphasing_bluesky.physics.holography import (
     homogeneous_exit_wave,
     iterated_ctf,
 )
-from nfphasing_bluesky.physics.smooth_phase import smooth_phase, smooth_phase_and_absorption
+from nfphasing_bluesky.physics.imaging.smooth_phase import smooth_phase, smooth_phase_and_absorption
 
 SMALLEST_SIDE = 64
 

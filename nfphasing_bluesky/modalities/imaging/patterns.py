@@ -14,7 +14,7 @@ from nfphasing_bluesky.core import Frame, FrameError, GeometryError, Ptychograph
 from nfphasing_bluesky.modalities.batches import Measured, Rows
 from nfphasing_bluesky.modalities.imaging.scan_context import REFERENCE, Context, context, describe
 from nfphasing_bluesky.modalities.imaging.survey import SurveyedPatch
-from nfphasing_bluesky.physics.overlap import Group
+from nfphasing_bluesky.physics.imaging.overlap import Group
 from nfphasing_bluesky.physics.ptychography import (
     FarField,
     NearField,

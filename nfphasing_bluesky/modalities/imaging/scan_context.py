@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.physics.overlap import Group
-from nfphasing_bluesky.physics.probes import light_radius
+from nfphasing_bluesky.physics.imaging.overlap import Group
+from nfphasing_bluesky.physics.imaging.probes import light_radius
+from nfphasing_bluesky.physics.imaging.scan_estimate import Effort, PatchEstimate, estimate_scans
 from nfphasing_bluesky.physics.ptychography import FarField, NearField, Propagation
-from nfphasing_bluesky.physics.scan_estimate import Effort, PatchEstimate, estimate_scans
 
 EFFORT = Effort()
 FRAMES = 25

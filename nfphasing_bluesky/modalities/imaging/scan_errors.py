@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from nfphasing_bluesky.modalities.batches import Rows
 from nfphasing_bluesky.modalities.imaging.patterns import Conditions
+from nfphasing_bluesky.physics.imaging.probes import smooth_fields
 from nfphasing_bluesky.physics.objects.draws import chance, each, log_uniform, normal
-from nfphasing_bluesky.physics.probes import smooth_fields
 from nfphasing_bluesky.physics.ptychography import wave_intensity
 
 POSITION_PX = (0.02, 0.7)

@@ -12,6 +12,10 @@ from nfphasing_bluesky.modalities.imaging.scan_context import FRAMES
 from nfphasing_bluesky.modalities.imaging.scan_errors import ScanErrors, random_errors
 from nfphasing_bluesky.modalities.imaging.tiles import tile_corners
 from nfphasing_bluesky.physics.counting import beam_stop_disc, dead_pixels, module_gaps
+from nfphasing_bluesky.physics.imaging.overlap import Group
+from nfphasing_bluesky.physics.imaging.patches import cut
+from nfphasing_bluesky.physics.imaging.probes import light_radius, random_probes, smooth_fields
+from nfphasing_bluesky.physics.imaging.scan_estimate import gauge
 from nfphasing_bluesky.physics.noise import poisson_counts
 from nfphasing_bluesky.physics.objects import random_objects
 from nfphasing_bluesky.physics.objects.draws import (
@@ -23,11 +27,7 @@ from nfphasing_bluesky.physics.objects.draws import (
     normal,
     uniform,
 )
-from nfphasing_bluesky.physics.overlap import Group
-from nfphasing_bluesky.physics.patches import cut
-from nfphasing_bluesky.physics.probes import light_radius, random_probes, smooth_fields
 from nfphasing_bluesky.physics.ptychography import wave_intensity
-from nfphasing_bluesky.physics.scan_estimate import gauge
 
 PHOTONS = (1e4, 1e8)
 """Of a frame, with nothing in the beam."""

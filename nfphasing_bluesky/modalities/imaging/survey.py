@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 
 from nfphasing_bluesky.core import Frame, PtychographyGeometry
 from nfphasing_bluesky.modalities.imaging.scan_context import EFFORT, propagation_of
-from nfphasing_bluesky.physics.overlap import Group
-from nfphasing_bluesky.physics.scan_estimate import PatchEstimate, ScanEstimate, estimate_scans
+from nfphasing_bluesky.physics.imaging.overlap import Group
+from nfphasing_bluesky.physics.imaging.scan_estimate import PatchEstimate, ScanEstimate, estimate_scans
 
 VALUES_AT_ONCE = 2**24
 """Complex numbers of all waves of frames that are surveyed together: several arrays are as large."""

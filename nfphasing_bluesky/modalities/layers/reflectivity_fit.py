@@ -6,7 +6,7 @@ best are fitted there with a small relative error, with the background and at la
 fewer from stage to stage, and the last one to the curve as it is. What that does not explain is searched for
 thoroughly in the second look.
 
-Slopes of curves are exact (`physics.reflectivity_slopes`).
+Slopes of curves are exact (`physics.layers.reflectivity_slopes`).
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ from nfphasing_bluesky.modalities.fits import FITTED_AT_ONCE, fit
 from nfphasing_bluesky.modalities.layers.layer_prior import QUANTITIES, sample_of
 from nfphasing_bluesky.modalities.layers.reflectivity_curves import ReflectivityBatch
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
+from nfphasing_bluesky.physics.layers.reflectivity_slopes import reflectivity_slopes
+from nfphasing_bluesky.physics.layers.reflectometer import BeamShape, illuminated_share, smeared
 from nfphasing_bluesky.physics.reflectivity import reflectivity
-from nfphasing_bluesky.physics.reflectivity_slopes import reflectivity_slopes
-from nfphasing_bluesky.physics.reflectometer import BeamShape, illuminated_share, smeared
 
 LIFT_SPREAD = 1.5
 """Of the logarithm of the background that fits in the logarithm look for."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from nfphasing_bluesky.modalities.draws import ClassSpec
 from nfphasing_bluesky.modalities.oriented import polar
 from nfphasing_bluesky.modalities.oriented.oriented_network import PHI
-from nfphasing_bluesky.physics import projected_density, uniaxial
+from nfphasing_bluesky.physics.particles import projected_density, uniaxial
 
 AT_ONCE = 64
 """Patterns that are computed together; their temporaries stay in the cache."""

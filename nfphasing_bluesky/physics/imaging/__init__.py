@@ -1,0 +1,1 @@
+"""Estimates of objects, probes and whole scans from frames."""

@@ -1,0 +1,1 @@
+"""Layer stacks: profiles, slopes, and what a reflectometer measures."""

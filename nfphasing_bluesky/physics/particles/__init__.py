@@ -1,0 +1,1 @@
+"""Scattering of particles of a few shapes: sizes, orientations, and tables of their averages."""

@@ -1,0 +1,1 @@
+"""Bodies of any shape, and p(r)."""
