@@ -1,8 +1,9 @@
 """Adapting a model with a progress bar, and what it brought on frames that it did not learn from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nfphasing_bluesky.core import FrameError, Origin, ReconstructionSettings
+from nfphasing_bluesky.core.geometry import FloatArray
 from nfphasing_bluesky.inference import Reconstructor, pick_device
 from nfphasing_bluesky.models import load, write_card
 from nfphasing_bluesky.training import AdaptSettings, StepLog, adapt, split, trainer_for
@@ -71,8 +73,10 @@ def adapt_with_progress(
         time_steps(trainer, folder, report, stopped, minutes)
         stored = adapt(parent, trainer, folder, report, lambda: bool(stopped))
     after = Reconstructor.from_stored(stored, where, drawing)
-    figures = {"before": _judge(before, judged), "after": _judge(after, judged)}
+    (was, chi2_before), (now, chi2_after) = (_judge(r, judged) for r in (before, after))
+    figures, change = {"before": was, "after": now}, change_of_misfit(chi2_before, chi2_after)
     _show(figures, len(judged), console)
+    console.print(in_words(change, parent.card.name), soft_wrap=True, highlight=False)
     training = {**stored.card.training, "adapted_to": len(learnt), "held_out": figures}
     write_card(stored.folder, stored.card.model_copy(update={"training": training}))
     return {
@@ -83,16 +87,51 @@ def adapt_with_progress(
         "learning_curve": draw_curve(folder),
         "held_out_frames": len(judged),
         **figures,
+        "reduced_chi2_ratio": change.ratio,
+        "reduced_chi2_ratio_error": change.error,
+        "improved": change.improved,
     }
 
 
-def _judge(reconstructor: Reconstructor, batch: Any) -> dict[str, float]:
+class Change(NamedTuple):
+    """Reduced chi-squared after over before: geometric mean over frames, and its relative standard error."""
+
+    ratio: float
+    error: float
+
+    @property
+    def improved(self) -> bool:
+        """Whether it fell by more than two standard errors."""
+        return math.log(self.ratio) < -2 * self.error
+
+
+def change_of_misfit(before: FloatArray, after: FloatArray) -> Change:
+    """Compare the reduced chi-squared (n,) of the same frames, n at least 1; one tells no error: nan."""
+    ratio = np.log(after) - np.log(before)
+    error = ratio.std(ddof=1) / math.sqrt(ratio.size) if ratio.size > 1 else math.nan
+    return Change(float(np.exp(ratio.mean())), float(error))
+
+
+def in_words(change: Change, parent: str) -> str:
+    """What the comparison says, and what to do about it."""
+    size = f"reduced chi-squared x {change.ratio:.3g} ± {change.ratio * change.error:.2g} in the same frames"
+    if change.improved:
+        return f"the adapted model explains frames better that it did not learn from: {size}"
+    return (
+        f"the adapted model explains frames no better that it did not learn from: {size}; keep {parent}. "
+        "Error bars that became smaller all the same come from what it learnt from, not from these frames"
+    )
+
+
+def _judge(reconstructor: Reconstructor, batch: Any) -> tuple[dict[str, float], FloatArray]:
+    """Figures of a batch, and the reduced chi-squared of each of its frames."""
     found = reconstructor.reconstruct(batch, [Origin(seq_num=i + 1) for i in range(len(batch))])
+    chi2 = np.array([p.trust.reduced_chi2 for p in found])
     return {
-        "reduced_chi2_median": float(np.median([p.trust.reduced_chi2 for p in found])),
+        "reduced_chi2_median": float(np.median(chi2)),
         "share_valid": float(np.mean([p.trust.verdict.value == "VALID" for p in found])),
         "mean_std": float(np.mean([p.std.mean() for p in found])),
-    }
+    }, chi2
 
 
 def _show(figures: dict[str, dict[str, float]], frames: int, console: Console) -> None:

@@ -32,6 +32,7 @@ from nfphasing_bluesky.training import (
     trainer_for,
 )
 from nfphasing_bluesky.views import adapting
+from nfphasing_bluesky.views.adapting import change_of_misfit, in_words
 from nfphasing_bluesky.views.batch import frames_of_files
 
 NETWORK = {
@@ -163,11 +164,25 @@ def test_the_verb_compares_on_frames_that_were_held_out(parent, tmp_path, quick)
     for when in ("before", "after"):
         assert figures[when]["reduced_chi2_median"] > 0
     assert "2 frames that were held out" in said
+    ratio = figures["after"]["reduced_chi2_median"] / figures["before"]["reduced_chi2_median"]
+    assert figures["reduced_chi2_ratio"] == pytest.approx(ratio, rel=0.1)
+    assert ("keep small" in said) is (not figures["improved"])
     assert Path(figures["learning_curve"]).read_bytes().startswith(b"\x89PNG")
     card = read_card(Path(figures["model"]))
     assert card.parent == parent.card.sha256 == figures["parent"]
     assert card.training["held_out"]["after"] == figures["after"]
     assert Reconstructor.load(figures["model"]).info.name == "small-adapted"
+
+
+def test_only_what_is_no_chance_is_called_better():
+    before = np.array([2.0, 40.0, 1.1, 3.0])
+    better = change_of_misfit(before, before * np.array([0.8, 0.82, 0.79, 0.81]))
+    assert better.improved and better.ratio == pytest.approx(0.805, abs=0.002)
+    assert better.error == pytest.approx(np.std(np.log([0.8, 0.82, 0.79, 0.81]), ddof=1) / 2)
+    assert "better" in in_words(better, "parent") and "keep" not in in_words(better, "parent")
+    chance = change_of_misfit(before, before * np.array([0.5, 1.9, 0.6, 0.9]))
+    assert chance.ratio < 1 and not chance.improved and "keep parent" in in_words(chance, "parent")
+    assert not change_of_misfit(before[:1], 0.1 * before[:1]).improved
 
 
 @pytest.mark.slow
