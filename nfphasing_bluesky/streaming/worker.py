@@ -293,7 +293,7 @@ class Worker:
         self._processor(name, doc, self._queue.arrived)
 
     def _obey(self, verb: Verb, arguments: dict[str, Any]) -> WorkerStatus:
-        """Give an order to the thread that reconstructs; how things are before it is carried out."""
+        """Take an order, for the thread that reconstructs where it takes time; how things are from now on."""
         if verb is Verb.LOAD_MODEL:
             model = arguments.get("model")
             if not isinstance(model, str) or not model:
@@ -311,7 +311,10 @@ class Worker:
             self._active = False
             self._orders.put(self._halt)
         elif verb is Verb.RESET:
-            self._orders.put(self._reset)
+            self._forget()
+            if self._reconstructor is None and self._loading is None and self._settings.model is not None:
+                self._loading = model = self._settings.model
+                self._orders.put(lambda: self._load_model(model))
         elif verb is Verb.SHUTDOWN:
             self.stop()
         return self.status()
@@ -343,7 +346,8 @@ class Worker:
         self._use()
         self._processor.close("stopped by an operator")
 
-    def _reset(self) -> None:
+    def _forget(self) -> None:
+        """Count from here, and hold nothing against anybody that happened before; from any thread."""
         counts = self._counts()
         self._zero = Counts(
             counts.received - counts.pending, counts.reconstructed, counts.dropped, counts.failed
@@ -353,8 +357,6 @@ class Worker:
         self._intake.trouble = ""
         if self._speaker is not None:
             self._speaker.trouble = ""
-        if self._reconstructor is None and self._settings.model is not None:
-            self._load_model(self._settings.model)
 
     def _tell_tally(self) -> None:
         done = self._processor

@@ -18,6 +18,7 @@ from nfphasing_bluesky.streaming.protocol import (
     TOPIC_FRAME,
     TOPIC_OBJECT,
     TOPIC_PATTERN,
+    Counts,
     Verb,
     WorkerState,
 )
@@ -145,14 +146,16 @@ def test_a_worker_without_a_usable_model_is_in_fault_and_says_why(running):
     assert status.state is WorkerState.FAULT and "expected one of" in status.reason
     with pytest.raises(TransportError, match="no model is loaded"):
         run.ask(Verb.START)
+    again = run.ask(Verb.RESET)
+    assert again.state is not WorkerState.FAULT and again.reason == ""
+    assert until(lambda: "expected one of" in run.ask(Verb.HEALTH).reason)
 
 
 def test_reset_zeroes_the_counts_and_they_still_add_up(running, raw):
     run = running()
     run.send(raw.raw_run(5))
     assert until(lambda: run.counts() == (5, 5, 0, 0))
-    run.ask(Verb.RESET)
-    assert until(lambda: run.counts() == (0, 0, 0, 0))
+    assert run.ask(Verb.RESET).counts == Counts(0, 0, 0, 0)
     run.send(raw.raw_run(2))
     assert until(lambda: run.counts() == (2, 2, 0, 0))
 
@@ -296,7 +299,8 @@ def test_a_fault_that_nobody_foresaw_leaves_it_neither_mute_nor_deaf(
     assert says in run.ask(Verb.HEALTH).reason and "Traceback" in caplog.text
     run.send(raw.raw_run(5, seed=1))
     assert until(lambda: sum(name == "stop" for name, _ in run.documents) == (1 if part == "_intake" else 2))
-    assert run.ask(Verb.RESET) and until(lambda: run.statuses[-1].reason == "")
+    assert run.ask(Verb.RESET).reason == ""
+    assert until(lambda: run.statuses[-1].reason == "")
 
 
 def test_it_answers_while_it_computes(running, raw, tmp_path):
