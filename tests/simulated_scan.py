@@ -38,8 +38,9 @@ def beam(photons=3e5, defocus=80.0):
     return (wave * (photons / wave.abs().square().sum()).sqrt())[None]
 
 
-def sample(strength=0.8, seed=1, pixels=PIXELS):
+def sample(strength=0.8, seed=1, pixels=None):
     """(pixels, pixels) complex: sharp and smooth phases of a root mean square, a tenth of it absorbed."""
+    pixels = pixels or PIXELS
     generator = torch.Generator().manual_seed(seed)
     f = torch.fft.fftfreq(pixels)
     squared = f[:, None].square() + f.square()
