@@ -312,9 +312,10 @@ class Worker:
             self._orders.put(self._halt)
         elif verb is Verb.RESET:
             self._forget()
-            if self._reconstructor is None and self._loading is None and self._settings.model is not None:
-                self._loading = model = self._settings.model
-                self._orders.put(lambda: self._load_model(model))
+            wanted = self._settings.model
+            if self._reconstructor is None and self._loading is None and wanted is not None:
+                self._loading = wanted
+                self._orders.put(lambda: self._load_model(wanted))
         elif verb is Verb.SHUTDOWN:
             self.stop()
         return self.status()
