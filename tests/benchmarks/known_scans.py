@@ -48,7 +48,6 @@ class KnownScan:
 
     frames: list[Frame]
     truth: Object
-    probe_radius: float
 
     def middle(self) -> tuple[slice, slice]:
         """Rows and columns that lie between the outermost places of the beam."""
@@ -81,7 +80,7 @@ def known_scan(side: int, rows: int, seed: int) -> KnownScan:
         geometry = PtychographyGeometry(position_px=position, probe=probe[0].numpy(), centred=True)
         counts = poisson_counts(mean.clamp_min(0), generator)[0].double().numpy()
         frames.append(Frame(counts, geometry, None, origin=Origin(seq_num=number)))
-    return KnownScan(frames, truth.numpy(), radius)
+    return KnownScan(frames, truth.numpy())
 
 
 class Compared(NamedTuple):
