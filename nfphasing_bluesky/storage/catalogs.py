@@ -71,7 +71,7 @@ def embedded_catalog(path: Path | str, readable: Sequence[Path | str] = (), make
         A tiled client with the containers `raw` and `processed`. Close it with `close_catalog`.
 
     Raises:
-        StorageError: the folder cannot be written, holds something else, or nothing that `make` lets stay so.
+        StorageError: it cannot be written, holds something else, or no catalog where `make` is False.
     """
     folder = Path(path).expanduser().resolve()
     if not make and not (folder / DATABASE).exists():
