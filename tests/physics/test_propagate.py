@@ -144,6 +144,25 @@ def test_gradients(boundary):
     assert torch.autograd.gradcheck(propagated, (field, number))
 
 
+@pytest.mark.parametrize("shape", [(130, 201), (40, 257)])
+@pytest.mark.parametrize("number", [1e-3, 0.03])
+def test_long_axes_get_the_sums_of_the_matrix(shape, number):
+    generator = torch.Generator().manual_seed(0)
+    field = torch.randn(2, 3, *shape, dtype=torch.complex128, generator=generator)
+    numbers = torch.tensor([number, 2 * number], dtype=torch.float64)
+    rows, columns = (propagate.fresnel_matrix(n, numbers)[:, None] for n in shape)
+    free_space = propagate.FreeSpace(shape, numbers, field)
+    torch.testing.assert_close(free_space(field), rows @ field @ columns.mT)
+    torch.testing.assert_close(free_space.adjoint(field), rows.mH @ field @ columns.conj())
+    single = propagate.FreeSpace(shape, numbers, field.to(torch.complex64))(field.to(torch.complex64))
+    torch.testing.assert_close(single, free_space(field).to(torch.complex64), rtol=0, atol=1e-5)
+
+
+def test_gradients_of_long_axes(monkeypatch):
+    monkeypatch.setattr(propagate, "_LONG", 4)
+    test_gradients("constant")
+
+
 def test_far_field_convention_and_parseval():
     field = smooth_field(32)[:, :, :30]
     there = propagate.far_field(field)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nfphasing_bluesky.physics.imaging.smooth_objects import KNEE_PER_PX, POWER, WHITE, conjugate_gradients
-from nfphasing_bluesky.physics.propagate import fresnel_matrix
+from nfphasing_bluesky.physics.propagate import FreeSpace
 
 MOST_GAIN = 1.0
 """Largest logarithm of a modulus: a phase of the wrong sign would amplify without end."""
@@ -197,8 +197,7 @@ def smooth_maps(
     """
     shape = (holograms.shape[1], holograms.shape[2])
     root, s = power_spectrum(shape, holograms).sqrt(), spread[:, :, None, None]
-    complex_ = holograms.dtype.to_complex()
-    rows, columns = (fresnel_matrix(n, fresnel_number).to(complex_) for n in shape)
+    free_space = FreeSpace(shape, fresnel_number, holograms + 0j)
     c = factors[:, :, None, None]
     weight = torch.where(mask, 0.0, 1 / sigma)
 
@@ -208,7 +207,7 @@ def smooth_maps(
     def at(z: Tensor) -> tuple[Tensor, Tensor]:
         exponent = (c * (s * filtered(z, root))).sum(1)
         wave = torch.polar(exponent.real.clamp_max(MOST_GAIN).exp(), exponent.imag)
-        return wave, 1 + rows @ (wave - 1) @ columns.mT
+        return wave, 1 + free_space(wave - 1)
 
     z = filtered(start / s, 1 / root)
     for _ in range(rounds):
@@ -217,11 +216,11 @@ def smooth_maps(
         slope, turned = 2 * weight * there, c * wave[:, None]
 
         def back(residual: Tensor, slope: Tensor = slope, turned: Tensor = turned) -> Tensor:
-            heard = rows.mH @ (slope * residual) @ columns.conj()
+            heard = free_space.adjoint(slope * residual)
             return s * filtered((turned.conj() * heard[:, None]).real, root)
 
         def normal(v: Tensor, slope: Tensor = slope, turned: Tensor = turned) -> Tensor:
-            moved = rows @ (turned * (s * filtered(v, root))).sum(1) @ columns.mT
+            moved = free_space((turned * (s * filtered(v, root))).sum(1))
             return v + back((slope.conj() * moved).real)  # noqa: B023
 
         z = z + conjugate_gradients(normal, back(weight * left) - z, steps)
