@@ -40,8 +40,6 @@ PIXELS_AT_ONCE = 2**21
 CANVAS = 2
 """Sides of the frames that training tiles are cut from, in tiles."""
 
-WAVELENGTH_ANGSTROM = 1.0
-
 PARAMETERS = (
     Parameter("mean_phase_rad", "rad", "mean phase"),
     Parameter("strongest_phase_rad", "rad", "phase that a hundredth of the pixels exceeds"),
@@ -252,8 +250,8 @@ class Holography(Images):
         phase = draws.theta.view(-1, rows, columns)
         wavelength = nuisance["wavelength_angstrom"].to(phase)
         known = torch.isfinite(wavelength)
-        electrons = projected_density(phase, torch.where(known, wavelength, WAVELENGTH_ANGSTROM))
-        return torch.where(known[:, None, None], electrons, phase)
+        electrons = projected_density(torch.ones_like(phase[:, :1, :1]), wavelength)
+        return phase * torch.where(known[:, None, None], electrons, 1.0)
 
     def density_of(self, batch: HologramBatch, index: int) -> DensityInfo:
         """What u is for one frame, on its own pixels."""
@@ -273,7 +271,7 @@ class Holography(Images):
         strongest = max(1, draws.theta.shape[1] // 100)
         return {
             "mean_phase_rad": draws.theta.mean(1),
-            "strongest_phase_rad": draws.theta.kthvalue(strongest, 1).values,
+            "strongest_phase_rad": kth_smallest(draws.theta, strongest),
             "phase_spread_rad": draws.theta.std(1),
         }
 
@@ -327,6 +325,12 @@ def random_phases(
     maps = random_objects(n, (side, side), generator=generator).maps
     grain = GRAIN * torch.randn(n, side, side, generator=generator, device=device)
     return maps, -peak * (maps + grain), peak[:, 0, 0]
+
+
+def kth_smallest(values: Tensor, k: int) -> Tensor:
+    """(N,) k-th smallest of each row of (N, P), few long ones at a time: torch makes copies of them."""
+    rows = values.split(max(1, PIXELS_AT_ONCE // values.shape[1]))
+    return torch.cat([some.kthvalue(k, 1).values for some in rows])
 
 
 def within_bounds(u: Tensor, optics: Optics) -> Tensor:

@@ -18,6 +18,7 @@ from nfphasing_bluesky.modalities.holography import (
     GRAIN,
     PARAMETERS,
     Holography,
+    kth_smallest,
     random_phases,
     within_bounds,
 )
@@ -78,7 +79,7 @@ class FreeHolography(Holography):
         weakest = pixels + 1 - max(1, pixels // 100)
         return super().report(Draws(draws.label, phase, draws.frame), nuisance) | {
             "mean_transmission": torch.exp(-2 * absorption).mean(1),
-            "strongest_absorption": absorption.kthvalue(weakest, 1).values,
+            "strongest_absorption": kth_smallest(absorption, weakest),
         }
 
     def _random_objects(self, n: int, side: int, generator: torch.Generator, inner: float) -> Tensor:

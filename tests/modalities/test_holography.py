@@ -8,6 +8,7 @@ import torch
 
 from nfphasing_bluesky.core import Frame, FrameError, GeometryError, HologramGeometry, ModelError, Origin
 from nfphasing_bluesky.modalities import Draws, modality
+from nfphasing_bluesky.modalities.imaging import image_network
 from nfphasing_bluesky.modalities.imaging.holograms import expected
 from nfphasing_bluesky.physics.holography import hologram, homogeneous_exit_wave, projected_density
 from nfphasing_bluesky.physics.imaging.patches import cut, within
@@ -100,6 +101,24 @@ def test_frames_of_several_tiles_are_drawn_whole(subject):
     shape = (96, 200) if parts == 1 else (2, 96, 200)
     assert density.shape == (3, *shape)
     assert subject.density_of(batch, 0).shape == shape
+
+
+def test_few_tiles_at_a_time_give_the_draws_of_all_at_once(subject, monkeypatch):
+    torch.manual_seed(0)
+    network = subject.network().eval()
+    wide = np.ones((130, 200)) + 0.01 * np.random.default_rng(0).normal(size=(130, 200))
+    batch = subject.collate([frame(intensity=wide)] * 2, 0.0)
+    noise = torch.randn(2, 3, 1 + subject.latents(batch), generator=torch.Generator().manual_seed(1))
+    seen: list[int] = []
+    network.encoder.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
+    found = []
+    for most in (image_network.PIXELS_AT_ONCE, 5 * SIDE**2):
+        monkeypatch.setattr(image_network, "PIXELS_AT_ONCE", most)
+        with torch.no_grad():
+            distribution = network(*subject.context(batch), subject.anchors(batch))
+            found.append((distribution.embedding, distribution.draw(noise)[0].theta))
+    assert seen == [48, *[5] * 9, 3]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_units_follow_what_is_known(tied):

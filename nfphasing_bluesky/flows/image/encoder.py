@@ -1,5 +1,6 @@
 """Image encoder: a U-Net whose decoder gives a feature map at every resolution the flow works at."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,19 @@ class ImageFeatures(NamedTuple):
         """Those of some images."""
         reference = None if self.reference is None else self.reference[rows]
         return ImageFeatures(tuple(m[rows] for m in self.maps), self.embedding[rows], reference)
+
+    @classmethod
+    def joined(cls, parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+        """Those of all images, from those of some."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        references = [part.reference for part in parts if part.reference is not None]
+        return cls(
+            tuple(torch.cat(maps) for maps in zip(*(part.maps for part in parts), strict=True)),
+            torch.cat([part.embedding for part in parts]),
+            None if first.reference is None else torch.cat(references),
+        )
 
 
 class FilmBlock(nn.Module):

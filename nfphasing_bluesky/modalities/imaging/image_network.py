@@ -20,8 +20,11 @@ from nfphasing_bluesky.flows.image import (
 from nfphasing_bluesky.modalities.draws import Anchors, Draws
 from nfphasing_bluesky.modalities.imaging.tiles import Tiling, tiling
 
-PIXELS_AT_ONCE = 2**22
-"""Draws times pixels that go through the flow together."""
+PIXELS_AT_ONCE, ON_GPU = 2**19, 2**22
+"""Pixels of tiles, times draws, that go through encoder or flow together, on the processor and on a GPU.
+
+On its way a U-Net holds hundreds of bytes a pixel, and every pixel of a large frame is in four tiles.
+"""
 
 
 class ImageNetworkSettings(Settings):
@@ -30,6 +33,12 @@ class ImageNetworkSettings(Settings):
     encoder: ImageEncoderSettings = ImageEncoderSettings()
     flow: WaveletFlowSettings = WaveletFlowSettings()
     tile: int = 64
+
+
+def tiles_at_once(tiles: Tensor) -> int:
+    """Of tiles (..., h, w), how many times draws go through the network together."""
+    most = PIXELS_AT_ONCE if tiles.device.type == "cpu" else ON_GPU
+    return max(1, most // (tiles.shape[-2] * tiles.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -88,8 +97,8 @@ class ImageDistribution:
         """
         b, s = noise.shape[:2]
         z = noise[..., 1:].unflatten(-1, (-1, *self.tiles.shape)).transpose(0, 1)
-        pixels = z[0].numel()
-        parts = [self._drawn(part) for part in z.split(max(1, PIXELS_AT_ONCE // pixels))]
+        most = max(1, tiles_at_once(self.reference) // len(self.reference))
+        parts = [self._drawn(part) for part in z.split(most)]
         u, log_q = (torch.cat([p[i] for p in parts]).transpose(0, 1) for i in (0, 1))
         frame = torch.arange(b, device=noise.device).repeat_interleave(s)
         return Draws(torch.zeros_like(frame), u.reshape(b * s, -1), frame), log_q.reshape(-1)
@@ -97,9 +106,8 @@ class ImageDistribution:
     def _drawn(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(S, B, C, H, W) images of noise, and their log densities (S, B)."""
         s, b = z.shape[:2]
-        cut = self.tiles.cut(z).movedim(-3, 2).flatten(1, 2)
-        y, log_prob = self.network.flow(self.features).from_latent(cut)
         count = len(self.tiles.corners)
+        y, log_prob = self._from_latent(self.tiles.cut(z).movedim(-3, 2).flatten(1, 2))
         scale = self.log_scale.repeat_interleave(count, 0)
         u, log_det = self.network.bounded(y, scale, self.reference)
         log_q = (log_prob - log_det).unflatten(1, (b, count))
@@ -107,6 +115,16 @@ class ImageDistribution:
             return u, log_q[..., 0]
         whole = self.tiles.blend(u.unflatten(1, (b, count)).movedim(2, -3))
         return whole, torch.full_like(log_q[..., 0], torch.nan)
+
+    def _from_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What the flow makes of noise (S, B T, C, h, w) of all tiles, some of them at a time."""
+        most = tiles_at_once(z)
+        if z.shape[1] <= most:
+            return self.network.flow(self.features).from_latent(z)
+        rows = torch.arange(z.shape[1], device=z.device).split(most)
+        made = [self.network.flow(self.features.at(some)).from_latent(z[:, some]) for some in rows]
+        y, log_prob = zip(*made, strict=True)
+        return torch.cat(y, 1), torch.cat(log_prob, 1)
 
     def _of(self, frame: Tensor) -> ImageFlowDistribution:
         """One context a draw."""
@@ -155,12 +173,21 @@ class ImagePosterior(nn.Module):
         """Condition on (B, C, H, W) channels and (B, E) scalars."""
         tiles = tiling((channels.shape[-2], channels.shape[-1]), self.tile)
         cut = tiles.cut(channels).movedim(-3, 1).flatten(0, 1)
-        cut = cut.contiguous(memory_format=torch.channels_last)
         scalars = extra.repeat_interleave(len(tiles.corners), 0)
-        origin, features = self.origin(cut, scalars), self.encoder(cut, scalars)
+        some = tiles_at_once(cut)
+        parts = [self._encoded(*part) for part in zip(cut.split(some), scalars.split(some), strict=True)]
+        origins, features = zip(*parts, strict=True)
+        return ImageDistribution(
+            self, ImageFeatures.joined(features), extra[:, : self.scaled], torch.cat(origins), tiles
+        )
+
+    def _encoded(self, tiles: Tensor, extra: Tensor) -> tuple[Tensor, ImageFeatures]:
+        """Where the flow has its origin, and features, of tiles (N, C, h, w)."""
+        tiles = tiles.contiguous(memory_format=torch.channels_last)
+        origin, features = self.origin(tiles, extra), self.encoder(tiles, extra)
         if self._followed:
-            features = features._replace(reference=self._from_origin(cut, scalars, origin))
-        return ImageDistribution(self, features, extra[:, : self.scaled], origin, tiles)
+            features = features._replace(reference=self._from_origin(tiles, extra, origin))
+        return origin, features
 
     def origin(self, channels: Tensor, extra: Tensor) -> Tensor:
         """(B, C, H, W) coordinates of the reference."""

@@ -11,11 +11,17 @@ STEP = 8
 
 
 class Tiling(NamedTuple):
-    """Tiles of (height, width) pixels at corners (T, 2) that cover frames of a shape."""
+    """Tiles of (height, width) pixels that cover frames of a shape, where rows and columns of them begin."""
 
     shape: tuple[int, int]
     size: tuple[int, int]
-    corners: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """Row and column of the first pixel of each tile, row by row."""
+        return tuple((y, x) for y in self.rows for x in self.columns)
 
     @property
     def single(self) -> bool:
@@ -30,30 +36,37 @@ class Tiling(NamedTuple):
     def blend(self, tiles: Tensor) -> Tensor:
         """Images (..., H, W) of tiles (..., T, h, w): their mean, weighted by the distance to a tile's edge.
 
-        The weight of a tile falls to zero at its edges, but for those on the frame's own border.
+        The weight of a tile falls to zero at its edges, but for those on the frame's own border. It is a
+        product of rows and columns, so that rows of tiles become bands and these the image.
         """
-        h, w = self.size
-        out = tiles.new_zeros(*tiles.shape[:-3], *self.shape)
-        total = tiles.new_zeros(self.shape)
-        for t, (y, x) in enumerate(self.corners):
-            weight = _ramp(h, y, self.shape[0]).to(tiles)[:, None] * _ramp(w, x, self.shape[1]).to(tiles)
-            out[..., y : y + h, x : x + w] += weight * tiles[..., t, :, :]
-            total[y : y + h, x : x + w] += weight
-        return out / total
+        grid = tiles.unflatten(-3, (len(self.rows), len(self.columns)))
+        bands = _joined(grid.transpose(-3, -2), self.columns, self.shape[1])
+        return _joined(bands.movedim(-1, -3), self.rows, self.shape[0]).mT
 
 
 def tiling(shape: tuple[int, int], tile: int) -> Tiling:
     """Tiles of at most `tile` pixels a side, overlapping by half or a little more."""
     size = tuple(min(tile, STEP * (n // STEP)) for n in shape)
     rows, columns = (_starts(n, s) for n, s in zip(shape, size, strict=True))
-    return Tiling(shape, (size[0], size[1]), tuple((y, x) for y in rows for x in columns))
+    return Tiling(shape, (size[0], size[1]), rows, columns)
 
 
-def _starts(pixels: int, size: int) -> list[int]:
+def _starts(pixels: int, size: int) -> tuple[int, ...]:
     if pixels == size:
-        return [0]
+        return (0,)
     step = max(STEP, STEP * (size // 2 // STEP))
-    return [*range(0, pixels - size, step), pixels - size]
+    return (*range(0, pixels - size, step), pixels - size)
+
+
+def _joined(pieces: Tensor, starts: Sequence[int], pixels: int) -> Tensor:
+    """(..., pixels) weighted means of pieces (..., T, n) that begin where it is said."""
+    n = pieces.shape[-1]
+    out, total = pieces.new_zeros(*pieces.shape[:-2], pixels), pieces.new_zeros(pixels)
+    for t, start in enumerate(starts):
+        weight = _ramp(n, start, pixels).to(pieces)
+        out[..., start : start + n] += weight * pieces[..., t, :]
+        total[start : start + n] += weight
+    return out / total
 
 
 def _ramp(size: int, start: int, pixels: int) -> Tensor:
