@@ -28,6 +28,8 @@ _DPI = 100
 _ROW_CHARACTERS = 170
 _BEYOND = 0.2
 """Per cent of the pixels at either end that may lie beyond the colour scale."""
+_FINE = 400
+"""Pixels a side from which a picture has fewer: each then shows the mean of what it stands for."""
 
 
 def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
@@ -129,7 +131,7 @@ def _draw_frame(axes: NDArray, frame: Frame, posterior: Posterior) -> None:
     reach = max(4.0, float(np.nanquantile(np.abs(residual), 0.999)))
     draw_image(axes[0], measured, "measured", "I", limits, "gray")
     draw_image(axes[1], posterior.prediction.mean, "posterior prediction", "I", limits, "gray")
-    draw_image(axes[2], residual, "residual", name, (-reach, reach), "RdBu_r")
+    draw_image(axes[2], residual, "residual", name, (-reach, reach), "RdBu_r", mean_of_pixels=False)
     for one in axes:
         one.set_xlabel("column (px)")
         one.set_ylabel("row (px)")
@@ -212,8 +214,13 @@ def draw_image(
     limits: tuple[float, float],
     colours: str,
     extent: tuple[float, float, float, float] | None = None,
+    mean_of_pixels: bool = True,
 ) -> None:
-    """Draw an image with row 0 at the top, a colour bar, and grey where it is not finite."""
+    """Draw an image with row 0 at the top, a colour bar, and grey where it is not finite.
+
+    Of a large one no line is lost; of residuals (`mean_of_pixels` False) some are seen, as large as they are.
+    """
+    fine = mean_of_pixels and max(image.shape) > _FINE
     axes.set_facecolor("#bdbdbd")
     shown = axes.imshow(
         image,
@@ -222,7 +229,8 @@ def draw_image(
         vmax=limits[1],
         origin="upper",
         extent=extent,
-        interpolation="nearest",
+        interpolation="antialiased" if fine else "nearest",
+        interpolation_stage="data",
     )
     axes.set_title(title, fontsize=10)
     axes.figure.colorbar(shown, ax=axes, label=label, shrink=0.9)

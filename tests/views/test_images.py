@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from nfphasing_bluesky.core import (
     PROJECTED,
@@ -21,7 +23,7 @@ from nfphasing_bluesky.core import (
     Verdict,
 )
 from nfphasing_bluesky.views.figures import save_figure
-from nfphasing_bluesky.views.images import figure_2d
+from nfphasing_bluesky.views.images import draw_image, figure_2d
 from nfphasing_bluesky.views.live import LiveReconstruction
 
 ROWS, COLUMNS = 40, 64
@@ -165,3 +167,19 @@ def test_the_live_view_shows_the_latest_image():
     np.testing.assert_allclose(shown["posterior mean"].images[0].get_array(), posterior.mean)
     np.testing.assert_allclose(shown["standard deviation"].images[0].get_array(), posterior.std)
     assert any("mean_phase" in axes.get_ylabel() for axes in live.figure.axes)
+
+
+@pytest.mark.parametrize("mean_of_pixels", [True, False])
+def test_thin_lines_of_a_large_image_are_in_its_picture(mean_of_pixels):
+    image = np.zeros((1200, 1200))
+    image[150::100] = 1.0
+    figure = Figure(figsize=(4, 4), dpi=50)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    draw_image(axes, image, "", "", (0.0, 0.1), "gray", mean_of_pixels=mean_of_pixels)
+    canvas.draw()
+    inside = axes.get_window_extent()
+    picture = np.asarray(canvas.buffer_rgba())[::-1, int(inside.x0 + inside.width / 2), 0]
+    shown = picture[int(inside.y0) + 2 : int(inside.y1) - 2] > 100
+    lines = int((shown[1:] & ~shown[:-1]).sum())
+    assert (lines == 11) == mean_of_pixels, f"{lines} lines of 11"
