@@ -21,6 +21,7 @@ from tests.benchmarks import (
     images,
     inference,
     known_scans,
+    large_frames,
     live,
     near_field,
     ptychography,
@@ -51,6 +52,7 @@ def measurements(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "endurance": lambda: live.endurance(60 if quick else 300),
         "images": lambda: images.speed(1 if quick else 3),
         "hotopy": lambda: holography.against_hotopy("holography", *((60, 30) if quick else (500, 100))),
+        "large frames": lambda: large_frames.large_hologram(512 if quick else large_frames.SIDE),
         "own absorption": lambda: absorption.own_absorption(20 if quick else 60),
         "ptychography": lambda: ptychography.against_others("ptychography", quick),
         "known scans": lambda: known_scans.against_truth(
