@@ -1,5 +1,7 @@
 """What is shown of many draws: mean, standard deviation, central interval."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,9 +19,9 @@ def bands(predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and central 95 %, (B, ...) each, of predictions (B, S, ...)."""
     shape = (len(predicted), *predicted.shape[2:])
     few = predicted[:, :BANDED].flatten(2)
-    low, high = (
-        int(rounded(share * (few.shape[1] - 1))) for rounded, share in ((np.floor, 0.025), (np.ceil, 0.975))
-    )
+    count = few.shape[1]
+    # the next wider of the draws between which 95 % lie, see core.Summary
+    low, high = max(0, math.floor(0.025 * (count + 1)) - 1), min(count, math.ceil(0.975 * (count + 1))) - 1
     ordered = [_ordered(some)[..., [low, high]] for some in few.split(_points_at_once(few), 2)]
     ends = torch.from_numpy(np.concatenate(ordered, 1))
     lower, upper = (end.reshape(shape).contiguous() for end in ends.unbind(-1))

@@ -176,7 +176,8 @@ def draw_density(axes: Axes, posterior: Posterior) -> None:
     """Draw the mean of u, the 68 % and 95 % bands of its draws, and some of these."""
     density = posterior.density
     (axis,) = density.axes
-    low95, low68, high68, high95 = np.nanquantile(posterior.samples, [0.025, 0.16, 0.84, 0.975], axis=0)
+    levels = [0.025, 0.16, 0.84, 0.975]
+    low95, low68, high68, high95 = np.nanquantile(posterior.samples, levels, axis=0, method="weibull")
     axes.fill_between(axis.values, low95, high95, color=DENSITY, alpha=0.15, lw=0, label="95 %")
     axes.fill_between(axis.values, low68, high68, color=DENSITY, alpha=0.3, lw=0, label="68 %")
     step = max(1, len(posterior.samples) // _SHOWN_DRAWS)

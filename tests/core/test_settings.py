@@ -49,3 +49,16 @@ def test_summary_of_normal_draws_and_of_none():
     assert np.isnan(Summary.of(np.full(3, np.nan), "angstrom").median)
     alone = Summary.of(np.array([np.nan, 33.0]), "angstrom")
     assert np.isnan([alone.median, alone.std, alone.q16, alone.q84, alone.q025, alone.q975]).all()
+
+
+def test_intervals_hold_as_often_as_they_say_however_few_draws_there_are():
+    rng = np.random.default_rng(1)
+    for count, expected in ((256, 0.95), (39, 0.95), (16, 15 / 17)):
+        draws, truth = rng.normal(size=(20_000, count)), rng.normal(size=20_000)
+        found = [Summary.of(row, "") for row in draws]
+        inside = np.mean([s.q025 <= t <= s.q975 for s, t in zip(found, truth, strict=True)])
+        assert inside == pytest.approx(expected, abs=0.005)  # three standard deviations
+        half = np.mean([s.q16 <= t <= s.q84 for s, t in zip(found, truth, strict=True)])
+        assert half == pytest.approx(0.68, abs=0.01)
+    few = np.quantile(draws[0], [0.025, 0.16, 0.5, 0.84, 0.975], method="weibull")
+    assert [found[0].q025, found[0].q16, found[0].median, found[0].q84, found[0].q975] == pytest.approx(few)

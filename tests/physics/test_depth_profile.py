@@ -10,7 +10,6 @@ from nfphasing_bluesky.physics.layers.depth_profile import (
     bounded_profile,
     density_profile,
     interface_depths,
-    profile_band,
     sliced,
 )
 from nfphasing_bluesky.physics.reflectivity import Stack, reflectivity
@@ -71,10 +70,3 @@ def test_slices_say_where_nevot_and_croce_do_not_hold():
     rough = film((4.0, 50.0, 2.0))
     ratio = reflectivity(sliced(rough, 800), q) / reflectivity(rough, q)
     assert float(ratio.log().abs().max()) > 0.1
-
-
-def test_the_band_of_drawn_profiles_covers_its_share():
-    noise = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    band = profile_band(density_profile(film(), Z) + 0.1 * noise)
-    torch.testing.assert_close(band.median, density_profile(film(), Z)[0], atol=0.01, rtol=0)
-    assert float((band.upper - band.lower).mean()) == pytest.approx(0.392, abs=0.015)

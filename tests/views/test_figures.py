@@ -49,7 +49,7 @@ def test_the_three_panels_show_the_numbers(conalbumin):
     np.testing.assert_allclose(residuals.lines[-1].get_ydata(), expected)
     np.testing.assert_array_equal(by_label(density)["mean"].get_ydata(), posterior.mean)
     band = by_label(density)["95 %"].get_paths()[0].vertices[:, 1]
-    low, high = np.quantile(posterior.samples, [0.025, 0.975], axis=0)
+    low, high = np.quantile(posterior.samples, [0.025, 0.975], axis=0, method="weibull")
     assert band.min() == pytest.approx(low.min()) and band.max() == pytest.approx(high.max())
     assert "12 of 256 draws" in by_label(density)
     assert density.get_xlabel() == "r (Å)" and density.get_ylabel() == "p(r) (Å⁻¹)"

@@ -7,21 +7,10 @@ profile, and `sliced` gives the stack whose sharp slices do.
 Depth z is 0 at the surface of the first layer and grows towards the substrate.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from nfphasing_bluesky.physics.reflectivity import Stack
-
-
-@dataclass(frozen=True)
-class ProfileBand:
-    """Median and a central interval of profiles, (Z,) each, e/angstrom^3."""
-
-    median: Tensor
-    lower: Tensor
-    upper: Tensor
 
 
 def interface_depths(stack: Stack) -> Tensor:
@@ -57,13 +46,6 @@ def bounded_profile(stack: Stack, z_angstrom: Tensor) -> Tensor:
 
 def _profile(values: Tensor, passed: Tensor) -> Tensor:
     return values[:, :1] + (values.diff(dim=1)[:, :, None] * passed).sum(1)
-
-
-def profile_band(profiles: Tensor, level: float = 0.95) -> ProfileBand:
-    """Median and central interval of (S, Z) drawn profiles."""
-    tail = 0.5 * (1 - level)
-    shares = torch.tensor([0.5, tail, 1 - tail], dtype=profiles.dtype, device=profiles.device)
-    return ProfileBand(*torch.quantile(profiles, shares, dim=0))
 
 
 def sliced(stack: Stack, slices: int, reach: float = 5.0) -> Stack:
