@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nfphasing_bluesky.core import Failure, Frame, ModelInfo, NFPhasingError, refuse_bounds
-from nfphasing_bluesky.modalities import FitsAgain, Modality
+from nfphasing_bluesky.modalities import FitsAgain, Modality, Proposes
 
 # Draws times points that go through the forward model at once, on the processor and on a GPU: bounds the
 # memory, not the batch.
@@ -93,7 +93,8 @@ def most_frames(points: int, modality: Modality, n_samples: int, device: torch.d
     """Frames of so many points that may go together; a GPU gets the next ones while it computes with them."""
     if isinstance(modality, FitsAgain) and modality.one_by_one:
         return 1
-    values = n_samples * max(1, points)
+    proposals = modality.proposals if isinstance(modality, Proposes) else 1
+    values = n_samples * proposals * max(1, points)
     if device.type == "cpu":
         return max(1, VALUES_AT_ONCE // values)
     return max(1, min(VALUES_ON_GPU // values, PIXELS_AT_ONCE // max(1, points)))

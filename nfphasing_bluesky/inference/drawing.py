@@ -22,6 +22,7 @@ from nfphasing_bluesky.modalities import (
     Evaluated,
     KnowsSamples,
     Modality,
+    Proposes,
     UnitBox,
     WalksDraws,
 )
@@ -70,14 +71,14 @@ class HowToDraw:
         Raises:
             SettingsError: draws are to be polished where log p(theta) is not known.
         """
-        normal = self._noise(batch, origins, s, seed)
+        normal = self._noise(batch, origins, self._proposals(s), seed)
         width = 1 + self.modality.latents(batch)
 
         def more(number: int) -> Tensor:
             return normal_of(seed + 4 + number, origins, s, width).to(self.device)
 
         draws, log_q = distribution.draw(normal[..., :width])
-        tail = normal[..., width:].reshape(len(batch) * s, -1)
+        tail = normal[..., width:].reshape(len(draws), -1)
         evaluated = self.modality.evaluate(draws, batch, tail)
         best = _best(draws, evaluated, len(batch))
         weights = self._weights(draws, evaluated.log_likelihood, log_q, len(batch))
@@ -105,10 +106,17 @@ class HowToDraw:
             sifted = math.isfinite(hopeless)
             if weights is not None:
                 u, by_class = uniform_of(seed + 3, origins), len(self.modality.classes) > 1 and not sifted
-                draws, evaluated = resample(draws, evaluated, weights, least, u, by_class)
+                draws, evaluated = resample(draws, evaluated, weights, least, u, by_class, s)
             if sifted:
                 draws, evaluated, doubts = keep_possible(draws, evaluated, len(batch), hopeless)
         return Drawn(draws, evaluated, ess, acceptance, evaluated.predicted, doubts, best)
+
+    def _proposals(self, s: int) -> int:
+        """Draws of the flow for S that are kept."""
+        settings = self.settings
+        if settings.polish_steps or settings.resample_ess >= 1 or not isinstance(self.modality, Proposes):
+            return s
+        return s * self.modality.proposals
 
     def _held(
         self,

@@ -1,5 +1,7 @@
 """Importance weights of flow draws under the exact posterior, and what they say."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,25 +27,27 @@ def ess_fraction(log_w: Tensor) -> Tensor:
     return torch.where(finite, ess, 0.0)
 
 
-def systematic_resample(log_w: Tensor, u: Tensor, member: Tensor | None = None) -> Tensor:
-    """(B, S) indices drawn in proportion to (B, S) weights, from one uniform number (B,) in [0, 1) each.
+def systematic_resample(log_w: Tensor, u: Tensor, count: int | None = None) -> Tensor:
+    """(B, count) indices drawn in proportion to (B, N) weights, from one uniform number (B,) in [0, 1) each.
 
-    With `member`, bool (B, S), as many as there are members are drawn of these, and put in their places.
+    As many as there are weights where `count` is left out.
     """
-    own = log_w if member is None else torch.where(member, log_w, -torch.inf)
-    top = own.amax(1, keepdim=True)
-    cdf = (own - torch.where(torch.isfinite(top), top, 0.0)).exp().cumsum(1)
-    s = own.shape[1]
-    if member is None:
-        rank, count = torch.arange(s, dtype=cdf.dtype, device=cdf.device), cdf.new_full((len(cdf), 1), s)
-    else:
-        rank, count = (member.cumsum(1) - 1).to(cdf), member.sum(1, keepdim=True).clamp_min(1).to(cdf)
+    count = count or log_w.shape[1]
+    top = log_w.amax(1, keepdim=True)
+    cdf = (log_w - torch.where(torch.isfinite(top), top, 0.0)).exp().cumsum(1)
+    rank = torch.arange(count, dtype=cdf.dtype, device=cdf.device)
     places = (rank + u.to(cdf)[:, None]) / count * cdf[:, -1:]
-    return torch.searchsorted(cdf, places).clamp_max(s - 1)
+    return torch.searchsorted(cdf, places).clamp_max(log_w.shape[1] - 1)
 
 
 def resample(
-    draws: Draws, evaluated: Evaluated, log_w: Tensor, least: float, u: Tensor, by_class: bool = False
+    draws: Draws,
+    evaluated: Evaluated,
+    log_w: Tensor,
+    least: float,
+    u: Tensor,
+    by_class: bool = False,
+    count: int | None = None,
 ) -> tuple[Draws, Evaluated]:
     """Draws in proportion to their weights, in frames whose weights say enough; the others as they are.
 
@@ -54,25 +58,35 @@ def resample(
     shares of the classes as they are.
 
     Args:
-        draws: equally many of each of B frames, those of one together.
+        draws: N of each of B frames, those of one together.
         evaluated: of the draws.
-        log_w: (B, S) log weights.
-        least: effective sample size over S from which weights are used; 1 for never.
+        log_w: (B, N) log weights.
+        least: effective sample size over N from which weights are used; 1 for never.
         u: (B,) uniform numbers in [0, 1).
         by_class: whether draws of one class are resampled where those of a frame are not, if they are worth
             `FEWEST_EFFECTIVE`.
+        count: draws of each frame that are kept, N when left out. Fewer than N repeat less, and their
+            intervals are less narrow than those of few draws that are.
     """
-    if least >= 1:
+    b, n = log_w.shape
+    count = count or n
+    if least >= 1 and count == n:
         return draws, evaluated
-    b, s = log_w.shape
-    whole = ess_fraction(log_w) >= least
-    place = torch.arange(s, device=log_w.device).expand(b, s)
-    chosen = torch.where(whole[:, None], systematic_resample(log_w, u), place)
-    label = draws.label.view(b, s)
+    shares = _shares(draws.label.view(b, n), log_w, least, by_class)
+    chosen = systematic_resample(shares, u, count)
+    rows = (chosen + n * torch.arange(b, device=chosen.device)[:, None]).flatten()
+    return draws.at(rows), evaluated.at(rows)
+
+
+def _shares(label: Tensor, log_w: Tensor, least: float, by_class: bool) -> Tensor:
+    """(B, N) log shares of the draws: in proportion to their weights where these say enough, else even."""
+    n = log_w.shape[1]
+    whole = ess_fraction(log_w) >= least if least < 1 else torch.zeros_like(log_w[:, 0], dtype=torch.bool)
+    shares = torch.where(whole[:, None], log_w - log_w.logsumexp(1, keepdim=True), -math.log(n))
     for k in label.unique().tolist() if by_class and not whole.all() else ():
         member = (label == k) & ~whole[:, None]
-        worth = s * ess_fraction(torch.where(member, log_w, -torch.inf)) >= FEWEST_EFFECTIVE
-        member = member & worth[:, None]
-        chosen = torch.where(member, systematic_resample(log_w, u, member), chosen)
-    rows = (chosen + s * torch.arange(b, device=chosen.device)[:, None]).flatten()
-    return draws.at(rows), evaluated.at(rows)
+        own = torch.where(member, log_w, -torch.inf)
+        worth = n * ess_fraction(own) >= FEWEST_EFFECTIVE
+        among = member.sum(1).clamp_min(1).to(log_w).log()[:, None] - math.log(n)
+        shares = torch.where(member & worth[:, None], own - own.logsumexp(1, keepdim=True) + among, shares)
+    return shares

@@ -357,6 +357,19 @@ class NeedsNoGradients(Protocol):
 
 
 @runtime_checkable
+class Proposes(Protocol):
+    """A modality whose draws are resampled by their weights from more than are kept.
+
+    What is resampled from few draws repeats some of them, and intervals become too narrow.
+    """
+
+    @property
+    def proposals(self) -> int:
+        """Draws of the flow for each that is kept."""
+        ...
+
+
+@runtime_checkable
 class KnowsSamples(Protocol):
     """A modality whose network is not told what is known of a sample: what contradicts it is left out."""
 

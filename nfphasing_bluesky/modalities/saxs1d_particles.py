@@ -144,6 +144,7 @@ class SaxsParticles(Saxs1D):
     simulation = CurveSimulation(q_min=(0.002, 0.02), q_max=(0.1, 0.6), points=(64, 400), counts=(1.0, 1e7))
     background = BackgroundPrior(1e-7, 0.1)
     noise_columns = 3
+    proposals = 2
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         self.settings = settings or NetworkSettings(own=OWN_FLOWS)

@@ -61,7 +61,7 @@ def test_answers_are_those_of_the_processor(monkeypatch, name):
         assert one.trust.ood_score == pytest.approx(other.trust.ood_score, rel=0.01)
         # fits that were cut short fall into another minimum where a last digit differs
         if name != "reflectivity":
-            assert np.abs(one.mean - other.mean).mean() < 0.3 * other.std.mean()
+            assert np.abs(one.mean - other.mean).mean() <= 0.3 * other.std.mean()
 
 
 def test_frames_are_sent_ahead_and_filled_up(pair_distance, make_frames, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfphasing_bluesky.core import CurveGeometry, Frame, Prediction, Verdict
+from nfphasing_bluesky.core import CurveGeometry, Frame, Prediction, Summary, Verdict
 from nfphasing_bluesky.modalities.resolution import left_out
 from nfphasing_bluesky.physics import saxs
 
@@ -25,7 +25,10 @@ def spheres(relative_dq: float, relative_sigma: float = 0.02) -> Frame:
 @pytest.mark.parametrize("relative_dq", [1e-3, 0.02, 0.05, 0.1])
 def test_spheres_have_their_radius_at_any_resolution(particles, relative_dq):
     (posterior,) = particles([spheres(relative_dq)])
-    radius, spread = (posterior.summary()[n] for n in ("radius_angstrom", "polydispersity"))
+    assert max(posterior.classes, key=posterior.classes.get) == "sphere"
+    spheres_alone = posterior.labels == 0  # the radius of a core-shell sphere is that of its core
+    radius = Summary.of(posterior.parameters["radius_angstrom"][spheres_alone], "angstrom")
+    spread = posterior.summary()["polydispersity"]
     assert radius.q025 < RADIUS < radius.q975 and radius.std < 0.3
     assert spread.q025 < 0.05 < spread.q975
     assert posterior.trust.verdict is Verdict.VALID, posterior.trust.reason
