@@ -98,7 +98,7 @@ def test_residuals_of_counts_are_in_the_root_of_the_prediction(expected):
     np.testing.assert_allclose(residual[np.isfinite(residual)], 3.0)
     assert {"I (counts)", "(I − fit)/√fit"} <= {axes.get_ylabel() for axes in figure.axes}
     words = figure._supxlabel.get_text()
-    assert "azimuth = 2.0 ± 1.4 degree" in words and "cylinder 97 %" in words
+    assert "azimuth = 2.0 ± 2.0 degree" in words and "cylinder 97 %" in words
 
 
 def test_reduced_intensities_have_their_sigma_and_their_unit(expected):
