@@ -8,6 +8,8 @@ counts behind a point at q are I * counts * (q dq) / (q_ref dq_ref), `counts` be
 the reference.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Generator, Tensor
 
@@ -147,12 +149,26 @@ TRUSTED = 100.0
 """Counts from which a bin's own say more of their mean than those around it."""
 
 
-def local_counts(counts: Tensor, pixels: Tensor, circular: bool = False, trusted: float = TRUSTED) -> Tensor:
-    """(B, H, W) counts per pixel as a bin and its neighbours tell, for its variance.
+class LocalCounts(NamedTuple):
+    """What bins and their neighbours tell of the mean of each, (B, H, W).
+
+    Args:
+        level: counts per pixel.
+        own: share of a change of a bin's own counts per pixel that its level follows, 0 to 1.
+    """
+
+    level: Tensor
+    own: Tensor
+
+
+def local_counts(
+    counts: Tensor, pixels: Tensor, circular: bool = False, trusted: float = TRUSTED
+) -> LocalCounts:
+    """Counts per pixel as a bin and its neighbours tell, for its variance.
 
     A bin with few counts is given the mean of the eight around it, not its own: or chance would give weight
-    to low counts, and pull the fit there. One with many is given its own. Empty surroundings are given their
-    row's.
+    to low counts, and pull the fit there. One with many is given its own. Empty surroundings are given that
+    of the rest of their row. What is left of the pull is what `made_up_for` is about.
 
     Args:
         counts: (B, H, W) of each bin.
@@ -160,7 +176,7 @@ def local_counts(counts: Tensor, pixels: Tensor, circular: bool = False, trusted
         circular: whether the last column is beside the first.
         trusted: counts from which a bin's own say more; fewer where neighbours differ much.
     """
-    row = (counts.sum(2, keepdim=True) + 1) / pixels.sum(2, keepdim=True).clamp_min(1.0)
+    row = (counts.sum(2, keepdim=True) - counts + 1) / (pixels.sum(2, keepdim=True) - pixels).clamp_min(1.0)
 
     def around(values: Tensor) -> Tensor:
         ends = (values[:, :, -1:], values[:, :, :1]) if circular else (0 * values[:, :, :1],) * 2
@@ -168,4 +184,21 @@ def local_counts(counts: Tensor, pixels: Tensor, circular: bool = False, trusted
         return torch.nn.functional.avg_pool2d(padded, 3, 1, (1, 0), divisor_override=1)[:, 0]
 
     near = (around(counts) - counts + 1) / (around(pixels) - pixels + 1 / row)
-    return (counts + trusted) / (pixels + trusted / near)
+    denominator = pixels + trusted / near
+    return LocalCounts((counts + trusted) / denominator, pixels / denominator)
+
+
+def made_up_for(intensity: Tensor, variance: Tensor, slope: Tensor) -> Tensor:
+    """Intensities that weights which depend on them don't pull to where chance made them low.
+
+    With weights 1 / v, in which the variance v follows the measured value y itself, the mean of (y - m) / v
+    is -(dv/dy) / v to first order: y + dv/dy has none of it. Of Poisson counts whose variance is the count
+    that is one count (K. J. Mighell, Astrophys. J. 518, 380 (1999)). Where the variance changes by more than
+    itself within its own error that order says little, and less is added.
+
+    Args:
+        intensity: measured, any shape.
+        variance: of that shape, positive.
+        slope: dv/dy, of that shape.
+    """
+    return intensity + slope / (1 + slope.square() / variance)

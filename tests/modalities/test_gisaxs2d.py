@@ -17,6 +17,7 @@ from nfphasing_bluesky.core import (
     Prediction,
 )
 from nfphasing_bluesky.modalities import Draws, FitsAgain, SeesFrames, modality
+from nfphasing_bluesky.modalities.grazing.frame_bins import FrameSimulation, measure, random_places
 from nfphasing_bluesky.modalities.grazing.frame_fit import FITTED, fit_again
 from nfphasing_bluesky.modalities.grazing.frame_model import SHAPE as BINS
 from nfphasing_bluesky.modalities.grazing.frame_model import moved_patterns, patterns
@@ -79,6 +80,19 @@ def test_bins_keep_counts_and_leave_gaps_out(frame):
     upside = replace(GEOMETRY, beam_px=(SHAPE[0] - 200.0, 150.0), rows_up=True)
     other = binned(replace(frame, intensity=frame.intensity[::-1], geometry=upside), BINS)
     assert np.array_equal(other.counts, found.counts)
+
+
+def test_the_scale_of_a_known_pattern_is_not_pulled_at_any_dose():
+    generator, simulation = torch.Generator().manual_seed(2), FrameSimulation(floor=(0.02, 0.1))
+    places = random_places(simulation, 200, generator)
+    bins = places.bins
+    down = (-3 * bins.q_mean / bins.q_mean[:, -1:]).exp()[:, None]
+    expected = (down * (1.5 + (200 * bins.exit_mean).sin())[:, :, None]).flatten(1)
+    batch, scale = measure(places, expected, simulation, generator)
+    weight = batch.weight.double()
+    precision = (weight * expected.square()).sum(1)
+    pull = ((weight * expected * batch.intensity).sum(1) / precision - scale) * precision.sqrt()
+    assert abs(float(pull.mean())) < 0.25
 
 
 def test_the_truth_explains_a_frame_that_another_code_computed(subject, frame):

@@ -140,10 +140,21 @@ def test_sigma_of_counts_is_that_of_the_mean():
     pixels = torch.full((1, polar.RINGS, polar.SECTORS), 4.0, dtype=torch.float64)
     for level in (0.3, 1.0, 40.0):
         counts = torch.poisson(level * pixels, generator=generator)
-        found = local_counts(counts, pixels, circular=True)
+        found, _ = local_counts(counts, pixels, circular=True)
         assert float(found.mean()) == pytest.approx(level, rel=0.1)
         pull = (counts / pixels - level) / (found / pixels).sqrt()
         assert float(pull.square().mean()) == pytest.approx(1, abs=0.15)
         # no pull to where counts are low by chance
         weight = pixels / found
         assert float((weight * counts / pixels).sum() / weight.sum()) == pytest.approx(level, rel=0.05)
+
+
+def test_the_scale_of_a_known_pattern_is_not_pulled_at_any_dose():
+    generator = torch.Generator().manual_seed(2)
+    exposure = oriented_patterns.random_exposure(200, generator)
+    flat = torch.ones_like(exposure.nominal.pixels)
+    batch, scale = oriented_patterns.measured(exposure, flat, torch.zeros(200), generator)
+    weight = batch.root_weight.square().double()
+    precision = weight.sum((1, 2))
+    pull = ((weight * batch.intensity).sum((1, 2)) / precision - scale) * precision.sqrt()
+    assert abs(float(pull.mean())) < 0.25

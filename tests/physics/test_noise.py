@@ -1,5 +1,6 @@
 """Noise: declared variances are those of the draws; masks and q errors do what they say."""
 
+import pytest
 import torch
 
 from nfphasing_bluesky.physics import noise
@@ -81,3 +82,26 @@ def test_stated_sigmas_do_not_give_the_curve_away():
     assert 0.2 < float(neighbours) < 1.0
     again = noise.uneven_sigma(0.03 * intensity, torch.Generator().manual_seed(0))
     assert torch.equal(sigma, again)
+
+
+@pytest.mark.parametrize("level", [0.3, 3.0, 30.0, 1e4])
+def test_weights_that_follow_counts_do_not_pull_a_scale(level):
+    generator = torch.Generator().manual_seed(4)
+    radius, azimuth = torch.linspace(0, 1, 48).double()[:, None], torch.arange(48) * (2 * torch.pi / 48)
+    pixels = (1 + 20 * radius).round().expand(200, 48, 48)
+    shape = (-5 * radius).exp() * (1 + 0.6 * azimuth.cos()) + 0.01
+    shape = shape / (shape * pixels[0]).mean()
+    counts = noise.poisson_counts(level * shape * pixels, generator)
+    found = noise.local_counts(counts, pixels, circular=True)
+    weight = pixels / found.level
+    kept = (
+        weight
+        * shape
+        * torch.stack(
+            [counts / pixels, noise.made_up_for(counts / pixels, found.level / pixels, found.own / pixels)]
+        )
+    )
+    precision = (weight * shape.square()).sum((1, 2))
+    as_counted, made_up = ((kept.sum((2, 3)) / precision - level) * precision.sqrt()).mean(1)
+    assert abs(float(made_up)) < 0.25, "of a standard deviation; chance alone: 0.07"
+    assert level < 1 or float(as_counted) < -0.4

@@ -27,7 +27,7 @@ from nfphasing_bluesky.modalities.grazing.frame_model import SHAPE
 from nfphasing_bluesky.modalities.linear import BackgroundPrior
 from nfphasing_bluesky.physics.grazing.grazing_bins import CROWDED, GrazingBins, binned, crowded_places
 from nfphasing_bluesky.physics.grazing.grazing_frames import lit_pixels
-from nfphasing_bluesky.physics.noise import local_counts, poisson_counts, uneven_sigma
+from nfphasing_bluesky.physics.noise import local_counts, made_up_for, poisson_counts, uneven_sigma
 
 MIN_SHARE = 0.2
 """Of the bins that must have pixels."""
@@ -110,25 +110,31 @@ def _measured(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Intensity, sigma and mask (B, Q) of sums (B, H, W), their variance, and a floor that broadcasts."""
     n, empty = pixels.clamp_min(1.0), pixels == 0
-    level = local_counts(counts, pixels, trusted=TRUSTED)
-    spread = level / n if variance is None else variance / n.square()
-    sigma = (spread + (floor * _smoothed(level, ~empty)).square()).sqrt()
-    mean = torch.where(empty, 0.0, counts / n)
-    return mean.flatten(1).float(), torch.where(empty, 1.0, sigma).flatten(1).float(), empty.flatten(1)
+    level, own = local_counts(counts, pixels, trusted=TRUSTED)
+    smooth, follows = _smoothed(level, ~empty)
+    systematic = (floor * smooth).square()
+    spread, slope = (level / n, own / n) if variance is None else (variance / n.square(), 0.0)
+    slope = slope + 2 * systematic * follows * own / level
+    variance = torch.where(empty, 1.0, spread + systematic)
+    mean = torch.where(empty, 0.0, made_up_for(counts / n, variance, slope))
+    return mean.flatten(1).float(), variance.sqrt().flatten(1).float(), empty.flatten(1)
 
 
-def _smoothed(level: Tensor, filled: Tensor) -> Tensor:
+def _smoothed(level: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
     """(B, H, W) geometric means of 3 x 3 bins; the bin's own where that is far more, on a ridge.
 
-    A relative error of a bin's own alone would give weight to low ones, and pull fits there.
+    A relative error of a bin's own alone would give weight to low ones, and pull fits there. Also the share
+    of a relative change of its own level that each follows.
     """
 
     def around(values: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(values[:, None], 3, 1, 1, divisor_override=1)[:, 0]
 
     share = filled.to(level)
-    mean = (around(share * level.log()) / around(share).clamp_min(1.0)).exp()
-    return torch.where(level > RIDGE * mean, level, mean)
+    many = around(share).clamp_min(1.0)
+    mean = (around(share * level.log()) / many).exp()
+    ridge = level > RIDGE * mean
+    return torch.where(ridge, level, mean), torch.where(ridge, 1.0, 1 / many)
 
 
 def _quality(batch: FramesBatch) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 The noise is Gaussian. Counts are Poisson, but a bin joins many pixels, and then scale and background, in
 which the model is linear, can be integrated out exactly; sigma comes from the counts of a bin and its
-neighbours (`noise.local_counts`). Frames that are no counts any more bring their own sigma.
+neighbours (`noise.local_counts`), and the intensity makes up for what that does (`noise.made_up_for`).
+Frames that are no counts any more bring their own sigma.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from nfphasing_bluesky.modalities.batches import Measured, noise_channels
 from nfphasing_bluesky.modalities.curves import log_uniform
 from nfphasing_bluesky.modalities.oriented import polar
 from nfphasing_bluesky.physics.counting import beam_stop_disc, module_gaps
-from nfphasing_bluesky.physics.noise import local_counts, poisson_counts
+from nfphasing_bluesky.physics.noise import local_counts, made_up_for, poisson_counts
 
 Q_TOP = (0.05, 0.2)
 """Largest q of a pattern, 1/angstrom; pixels beyond the upper one are not looked at."""
@@ -48,7 +49,7 @@ class PatternBatch(Measured):
     """B patterns in polar bins, azimuths counted from each pattern's own axis.
 
     Args:
-        intensity, sigma: (B, R, A) mean per pixel; sigma includes the systematic floor.
+        intensity, sigma: (B, R, A) mean per pixel, made up for weights; sigma includes the systematic floor.
         mask: (B, R, A) bool, True = no pixels.
         azimuth, azimuth_variance: (B, R, A) of the bins' pixels, rad.
         radial: (B, R, A, 3) weights of the ring's moduli.
@@ -100,18 +101,22 @@ def binned(
     own = nominal.turned(steps).joined()
     total = polar.joined_parts(polar.turned(sums, steps)).sum(3)
     n = own.pixels.clamp_min(1.0)
+    floor = floor[:, None, None]
     if variances is None:
-        level = local_counts(total, own.pixels, circular=True)
-        variance = level / n
+        level, follows = local_counts(total, own.pixels, circular=True)
+        variance, slope = level / n, follows / n
     else:
-        level = total / n
+        level, follows = total / n, torch.ones_like(n)
         variance = polar.joined_parts(polar.turned(variances, steps)).sum(3) / n.square()
-    sigma = (variance + (floor[:, None, None] * level).square()).sqrt()
-    mean, spread, radial = own.places()
+        slope = torch.zeros_like(n)
+    variance = variance + (floor * level).square()
+    slope = slope + 2 * floor.square() * level * follows
     empty = own.pixels == 0
+    intensity = made_up_for(total / n, torch.where(empty, 1.0, variance), slope)
+    mean, spread, radial = own.places()
     return PatternBatch(
-        intensity=torch.where(empty, 0.0, total / n).float(),
-        sigma=torch.where(empty, 1.0, sigma).float(),
+        intensity=torch.where(empty, 0.0, intensity).float(),
+        sigma=torch.where(empty, 1.0, variance).sqrt().float(),
         mask=empty,
         azimuth=mean,
         azimuth_variance=spread,
