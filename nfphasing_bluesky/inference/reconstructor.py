@@ -188,7 +188,7 @@ class Reconstructor:
     def _doubted(self, posterior: Posterior, frame: Frame) -> Trust:
         words = [frame.doubt]
         if isinstance(self.modality, DoubtsFrames):
-            words.append(self.modality.doubt(frame, posterior.prediction, self.sigma_floor))
+            words.append(self.modality.doubt(frame, posterior, self.sigma_floor))
         return doubted(posterior.trust, "; ".join(filter(None, words)))
 
     def survey(self, frames: Sequence[Frame]) -> list[Frame]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction, Settings, Symmetry
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Posterior, Prediction, Settings, Symmetry
 from nfphasing_bluesky.flows import Anchor, LocalFits
 from nfphasing_bluesky.modalities.draws import Anchors, ClassSpec, Draws, Evaluated
 
@@ -268,7 +268,7 @@ class SurveysScans(Protocol):
 class DoubtsFrames(Protocol):
     """A modality whose forward model leaves out something that frames may say of themselves."""
 
-    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+    def doubt(self, frame: Frame, posterior: Posterior, sigma_floor: float) -> str:
         """What of a frame is left out and would have mattered, in words; empty for nothing."""
         ...
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import DensityInfo, Frame, ModelError, Parameter
+from nfphasing_bluesky.core import DensityInfo, Frame, HologramGeometry, ModelError, Parameter, Posterior
 from nfphasing_bluesky.flows.image import WaveletFlowSettings
 from nfphasing_bluesky.modalities.batches import gaussian_chi2
 from nfphasing_bluesky.modalities.draws import ClassSpec, Draws, Evaluated
@@ -23,6 +23,7 @@ from nfphasing_bluesky.modalities.imaging import holograms
 from nfphasing_bluesky.modalities.imaging.holograms import TIED, Hologram, HologramBatch, Optics
 from nfphasing_bluesky.modalities.imaging.image_network import ImageNetworkSettings, ImagePosterior
 from nfphasing_bluesky.modalities.imaging.images import Images, pixel_axes
+from nfphasing_bluesky.modalities.imaging.smooth_parts import hardly_shown
 from nfphasing_bluesky.modalities.imaging.tiles import tile_corners
 from nfphasing_bluesky.physics.holography import projected_density
 from nfphasing_bluesky.physics.imaging.patches import cut, within
@@ -278,6 +279,11 @@ class Holography(Images):
     def seen(self, batch: HologramBatch) -> Tensor:
         """(B, H, W) bool: all."""
         return torch.ones_like(batch.mask)
+
+    def doubt(self, frame: Frame, posterior: Posterior, sigma_floor: float) -> str:
+        """What of large smooth parts the hologram hardly shows, where there are such."""
+        assert isinstance(frame.geometry, HologramGeometry)  # noqa: S101  `collate` takes no others
+        return hardly_shown(posterior.mean, frame.geometry, frame.geometry.beta_over_delta)
 
     def features(self, batch: HologramBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from nfphasing_bluesky.core import DensityInfo, Frame, HologramGeometry, Parameter
+from nfphasing_bluesky.core import DensityInfo, Frame, HologramGeometry, Parameter, Posterior
 from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.holography import (
     GRAIN,
@@ -24,6 +24,7 @@ from nfphasing_bluesky.modalities.holography import (
 )
 from nfphasing_bluesky.modalities.imaging.holograms import FREE, Hologram, HologramBatch
 from nfphasing_bluesky.modalities.imaging.images import transmission_info
+from nfphasing_bluesky.modalities.imaging.smooth_parts import hardly_shown
 from nfphasing_bluesky.physics.objects import Absorbing, absorbing_maps, free_phase_and_absorption
 from nfphasing_bluesky.physics.objects.draws import each, log_uniform, normal
 
@@ -56,6 +57,11 @@ class FreeHolography(Holography):
     def features(self, batch: HologramBatch) -> Mapping[str, Tensor]:
         """Name -> (B,) properties that `ranges` bounds."""
         return {name: value for name, value in super().features(batch).items() if name in self.ranges}
+
+    def doubt(self, frame: Frame, posterior: Posterior, sigma_floor: float) -> str:
+        """As of a pure phase: what absorbs is free, and says nothing of the phase."""
+        assert isinstance(frame.geometry, HologramGeometry)  # noqa: S101  `collate` takes no others
+        return hardly_shown(posterior.mean[0], frame.geometry, 0.0)
 
     def collate(self, frames: Sequence[Frame], sigma_floor: float) -> HologramBatch:
         """Frames of one shape to one batch; a beta / delta that they say is not used, and the log says so."""

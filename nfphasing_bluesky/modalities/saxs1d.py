@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Prediction
+from nfphasing_bluesky.core import DensityInfo, Frame, Parameter, Posterior, Prediction
 from nfphasing_bluesky.flows import CurveChannels, resample_curve
 from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.batches import cut_to, gaussian_chi2
@@ -70,9 +70,9 @@ class Saxs1D(ABC):
     without_gradients: ClassVar[bool] = True
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
-    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+    def doubt(self, frame: Frame, posterior: Posterior, sigma_floor: float) -> str:
         """What the resolution of the instrument, which the forward model has none of, would have changed."""
-        return left_out(frame, prediction, sigma_floor)
+        return left_out(frame, posterior.prediction, sigma_floor)
 
     def latents(self, batch: CurveBatch) -> int:
         """D, whatever the curves."""

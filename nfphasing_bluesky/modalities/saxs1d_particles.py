@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Prediction
+from nfphasing_bluesky.core import Axis, DensityInfo, Frame, Parameter, Posterior
 from nfphasing_bluesky.flows import Anchor, AnchorMap, Box, FlowSettings
 from nfphasing_bluesky.modalities import curves
 from nfphasing_bluesky.modalities.anchors import (
@@ -201,9 +201,9 @@ class SaxsParticles(Saxs1D):
         batch = super().collate(frames, sigma_floor)
         return replace(batch, resolution=resolution_of(frames, batch.q.shape[1]))
 
-    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+    def doubt(self, frame: Frame, posterior: Posterior, sigma_floor: float) -> str:
         """Nothing where the resolution is in the model, else what it would have changed."""
-        return "" if has_resolution(frame) else super().doubt(frame, prediction, sigma_floor)
+        return "" if has_resolution(frame) else super().doubt(frame, posterior, sigma_floor)
 
     def network(self) -> nn.Module:
         """Untrained encoder, class head and one flow per class."""

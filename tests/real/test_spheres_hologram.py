@@ -58,9 +58,15 @@ def test_the_standard_deviation_says_where_it_is_wrong(posterior, arrays):
     assert correlation(posterior.std, error) > 0.5
 
 
-def test_it_is_trusted_and_explains_the_hologram(posterior):
-    assert posterior.trust.verdict is Verdict.VALID, posterior.trust.reason
-    assert posterior.trust.reduced_chi2 < 1.5
+def test_it_explains_the_hologram_and_doubts_nothing_but_its_longest_waves(posterior, arrays):
+    trust = posterior.trust
+    assert trust.reduced_chi2 < 1.5
+    assert (
+        trust.verdict is Verdict.WARNING and trust.reason.count(";") == 1 and "smooth parts" in trust.reason
+    )
+    # of these error bars hold; of most objects as large, see docs/explanation.md, they don't
+    off = np.abs(posterior.mean - arrays["phase_true"]) / posterior.std
+    assert np.mean(off < 2) > 0.9
 
 
 def test_tiles_leave_no_seams(posterior):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nfphasing_bluesky.core import Frame, Prediction
+from nfphasing_bluesky.core import Frame, Posterior, Prediction
 from nfphasing_bluesky.modalities.draws import Draws
 from nfphasing_bluesky.modalities.grazing import frame_bins
 from nfphasing_bluesky.modalities.grazing.bin_grid import Shape
@@ -47,7 +47,7 @@ class BinnedFrames:
         """Prediction at the frame's pixels, interpolated between bins; NaN where none was looked at."""
         return frame_bins.at_pixels(frame, self.collate([frame], 0.0), prediction)
 
-    def doubt(self, frame: Frame, prediction: Prediction, sigma_floor: float) -> str:
+    def doubt(self, frame: Frame, posterior: Posterior, sigma_floor: float) -> str:
         """What the reflected beam says against the incidence angle, where the frame sees it."""
         return incidence_doubt(frame)
 
