@@ -216,7 +216,10 @@ def write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:
     colour = LIGHTS[trust.verdict]
     lines = textwrap.wrap(trust.reason, _REASON_WIDTH, max_lines=_REASON_LINES, placeholder=" …")
     space = "\n" * max(1, len(lines))
-    figure.suptitle(f"{posterior.origin.label}   ·   {info.name}{space}", x=0.01, ha="left", fontsize=12)
+    # where it is, though layouts would move it
+    figure.suptitle(
+        f"{posterior.origin.label}   ·   {info.name}{space}", x=0.01, y=0.98, ha="left", fontsize=12
+    )
     below = 0.98 - _TITLE_INCH / figure.get_figheight()
     figure.text(0.01, below, "\n".join(lines), ha="left", va="top", fontsize=9.5, color=colour)
     light = f"● {trust.verdict}"

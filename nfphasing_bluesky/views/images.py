@@ -60,7 +60,7 @@ def figure_2d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
             f"{frame.intensity.shape} and a density {posterior.density.shape}"
         )
     height = 12.3 if _rows(posterior) == 3 else 8.2
-    figure = Figure(figsize=(12, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(12, height), dpi=_DPI, layout="compressed")
     FigureCanvasAgg(figure)
     draw_2d(figure, frame, posterior, info)
     return figure

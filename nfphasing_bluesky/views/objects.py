@@ -40,7 +40,7 @@ def figure_object(found: StitchedObject, title: str, trust: Trust) -> Figure:
     axes = (_cut(found.axes[0], rows), _cut(found.axes[1], columns))
     phase, _ = found.parts[:, rows, columns]
     amplitude, std = np.abs(found.mean[rows, columns]), found.std[rows, columns]
-    figure = Figure(figsize=(15, 5.2), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(15, 5.2), dpi=_DPI, layout="compressed")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     known = np.isfinite(std) & (std <= _WELL_KNOWN * np.nanmedian(std))
