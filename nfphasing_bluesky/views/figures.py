@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from nfphasing_bluesky.core import (
@@ -27,7 +28,7 @@ _SHOWN_DRAWS = 12
 _LOG_Q_SPAN = 50.0
 _MOST_REFLECTED = 2.0
 _REASON_WIDTH, _REASON_LINES = 150, 2
-_TITLE_INCH = 0.22
+_TITLE_INCH, _LINE_INCH, _GAP_INCH = 0.22, 0.17, 0.05
 
 
 def figure_1d(frame: Frame, posterior: Posterior, info: ModelInfo) -> Figure:
@@ -215,13 +216,13 @@ def write_title(figure: Figure, posterior: Posterior, info: ModelInfo) -> None:
     trust = posterior.trust
     colour = LIGHTS[trust.verdict]
     lines = textwrap.wrap(trust.reason, _REASON_WIDTH, max_lines=_REASON_LINES, placeholder=" …")
-    space = "\n" * max(1, len(lines))
-    # where it is, though layouts would move it
-    figure.suptitle(
-        f"{posterior.origin.label}   ·   {info.name}{space}", x=0.01, y=0.98, ha="left", fontsize=12
-    )
-    below = 0.98 - _TITLE_INCH / figure.get_figheight()
+    height, title = figure.get_figheight(), f"{posterior.origin.label}   ·   {info.name}"
+    figure.text(0.01, 0.98, title, ha="left", va="top", fontsize=12)
+    below = 0.98 - _TITLE_INCH / height
     figure.text(0.01, below, "\n".join(lines), ha="left", va="top", fontsize=9.5, color=colour)
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, 0, 1, below - (_GAP_INCH + len(lines) * _LINE_INCH) / height))
     light = f"● {trust.verdict}"
     figure.text(0.99, 0.99, light, ha="right", va="top", fontsize=15, weight="bold", color=colour)
 

@@ -23,6 +23,7 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.views.colours import LIGHTS
 from nfphasing_bluesky.views.figures import figure_1d, save_figure
 from nfphasing_bluesky.views.text import class_line, measured, parameter_lines, pretty_unit, trust_line
+from tests.head_room import head_room
 
 
 def by_label(axes):
@@ -54,6 +55,13 @@ def test_the_three_panels_show_the_numbers(conalbumin):
     assert "12 of 256 draws" in by_label(density)
     assert density.get_xlabel() == "r (Å)" and density.get_ylabel() == "p(r) (Å⁻¹)"
     assert data.get_xscale() == "log", "q spans a factor of 70"
+
+
+@pytest.mark.parametrize("reason", ["", "one line", "many words that go on " * 20])
+def test_nothing_is_drawn_over_the_title_and_the_reason(conalbumin, reason):
+    frame, posterior, info = conalbumin
+    doubted = replace(posterior, trust=replace(posterior.trust, verdict=Verdict.WARNING, reason=reason))
+    assert head_room(figure_1d(frame, doubted, info)) > 0
 
 
 def test_a_reflectivity_is_called_so_over_even_q(conalbumin):

@@ -25,6 +25,7 @@ from nfphasing_bluesky.core import (
 from nfphasing_bluesky.views.figures import save_figure
 from nfphasing_bluesky.views.images import draw_image, figure_2d
 from nfphasing_bluesky.views.live import LiveReconstruction
+from tests.head_room import head_room
 
 ROWS, COLUMNS = 40, 64
 INFO = DensityInfo(
@@ -147,6 +148,16 @@ def test_the_verdict_stands_there_with_its_reason(tmp_path):
     assert "ALARM" in words and "no draw fits" in words
     path = save_figure(figure, tmp_path / "image.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("reason", ["", "one line", "many words that go on " * 20])
+def test_nothing_is_drawn_over_the_title_and_scales_are_no_taller_than_pictures(reason):
+    frame, posterior = made(Verdict.WARNING, reason)
+    figure = figure_2d(frame, posterior, MODEL)
+    assert head_room(figure) > 0
+    heights = [axes.get_window_extent().height for axes in figure.axes]
+    pictures = len(panels(figure))
+    assert max(heights[pictures:]) <= max(heights[:pictures]) + 0.5
 
 
 def test_a_curve_is_refused():
